@@ -1,0 +1,262 @@
+"""Promises of the four network bundles as a family of configurations."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import ignite.distributed
+import jsonschema
+import pytest
+import torch
+from conftest import BUNDLES, NETWORKS, ROOT, STAGE1, STAGE2
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+SCHEMA = ROOT / "../shared/schema/meta_schema_20240725.json"
+CONFIG_FILES = ("train", "evaluate", "inference", "multi_gpu_train", "multi_gpu_evaluate", "demo")
+
+
+def read(bundle: str, config: str) -> dict:
+    return json.loads((BUNDLES / bundle / f"configs/{config}.json").read_text())
+
+
+def flat(content, prefix: str = "") -> dict[str, object]:
+    """Every value of a config under its path."""
+    if isinstance(content, dict):
+        return {path: value for key, item in content.items() for path, value in flat(item, f"{prefix}::{key}").items()}
+    if isinstance(content, list) and any(isinstance(item, dict) for item in content):
+        return {path: value for index, item in enumerate(content) for path, value in flat(item, f"{prefix}::{index}").items()}
+    return {prefix: content}
+
+
+def same(left: dict, right: dict) -> list[str]:
+    """The lines in which two configs differ."""
+    left, right = flat(left), flat(right)
+    return [
+        f"{path}: {left.get(path)!r} != {right.get(path)!r}"
+        for path in sorted({*left, *right})
+        if left.get(path) != right.get(path)
+    ]
+
+
+@pytest.fixture
+def single_process(monkeypatch):
+    """The environment of torchrun with one process."""
+    for name, value in {
+        "RANK": "0",
+        "WORLD_SIZE": "1",
+        "LOCAL_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "0",
+    }.items():
+        monkeypatch.setenv(name, value)
+    yield
+    if torch.distributed.is_initialized():
+        ignite.distributed.sync()
+        ignite.distributed.finalize()
+
+
+@pytest.mark.parametrize("profile", [[], ["demo"]], ids=["full", "demo"])
+@pytest.mark.parametrize(
+    "configs",
+    [
+        ["train"],
+        ["train", "evaluate"],
+        ["inference"],
+        ["train", "multi_gpu_train"],
+        ["train", "evaluate", "multi_gpu_evaluate"],
+    ],
+    ids="+".join,
+)
+@pytest.mark.parametrize("bundle", NETWORKS)
+def test_every_config_has_all_properties_of_its_workflow(
+    bundle, configs, profile, prepared, tmp_path, monkeypatch, single_process
+):
+    monkeypatch.chdir(BUNDLES / bundle)
+    shutil.copyfile(prepared / "fingerprint.json", tmp_path / "fingerprint.json")
+    (tmp_path / "model.pt").touch()
+    workflow = ConfigWorkflow(
+        config_file=[f"configs/{name}.json" for name in [*configs, *profile]],
+        meta_file="configs/metadata.json",
+        logging_file="configs/logging.conf",
+        workflow_type="infer" if "inference" in configs else "train",
+        dataset_dir=str(prepared),
+        ckpt_dir=str(tmp_path),
+        output_dir=str(tmp_path / "output"),
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
+
+
+@pytest.mark.parametrize("config", CONFIG_FILES)
+def test_all_four_bundles_have_the_same_ids_in_the_same_order(config):
+    ids = {bundle: [key for key in read(bundle, config) if not key.startswith("network_def::")] for bundle in NETWORKS}
+    stage2_only = {"dropout_prob", "dropout_holes", "dropout_size", "stage1_dir", "validate::items"}
+    stage1_only = {"deep_supervision_heads"} if config == "demo" else set()
+    for bundle in STAGE2:
+        expected = [key for key in ids[STAGE1] if key not in stage1_only and (bundle == STAGE1 or key in ids[bundle])]
+        assert [key for key in ids[bundle] if key not in stage2_only or key in ids[STAGE1]] == expected
+        assert set(ids[bundle]) ^ set(ids[STAGE1]) <= stage2_only | stage1_only
+
+
+@pytest.mark.parametrize("config", CONFIG_FILES)
+def test_stage_2_bundles_differ_only_in_network_and_what_it_forces(config):
+    network = re.compile(
+        r"^::(_desc_|network_def::.*|network_def|patch_size|batch_size|deep_supervision_heads|loss_function|required_files"
+        + ("|max_epochs|val_interval" if config == "demo" else "")
+        + ")$"
+    )
+    first = STAGE2[0]
+    for other in STAGE2[1:]:
+        drifted = [line for line in same(read(first, config), read(other, config)) if not network.match(line.split(": ")[0])]
+        assert not drifted, f"{other}/configs/{config}.json differs from {first}'s:\n" + "\n".join(drifted)
+
+
+@pytest.mark.parametrize("bundle", NETWORKS)
+def test_inference_repeats_the_network_and_the_numbers_of_training(bundle):
+    train, inference = read(bundle, "train"), read(bundle, "inference")
+    shared = set(train) & set(inference) - {
+        *("_desc_", "imports", "output_dir", "num_workers", "device", "fingerprint_file", "required_files"),
+        *("initialize", "run"),
+    }
+    assert {"network_def", "patch_size", "overlap", "threshold", "inferer", "ct_normalised", "pet_normalised"} <= shared
+    drifted = [f"{key} {line}" for key in sorted(shared) for line in same(train[key], inference[key])]
+    assert not drifted, "\n".join(drifted)
+
+
+@pytest.mark.parametrize("bundle", NETWORKS)
+def test_inference_normalises_as_validation_does(bundle):
+    def scaling(transforms):
+        return [item for item in transforms if item["_target_"] in ("ScaleIntensityRanged", "ConcatItemsd", "SplitDimd")]
+
+    validation = scaling(read(bundle, "train")["validate"]["preprocessing"]["transforms"])
+    assert validation == scaling(read(bundle, "inference")["preprocessing"]["transforms"])
+
+
+@pytest.mark.parametrize("bundle", NETWORKS)
+def test_a_network_bundle_is_nothing_but_configuration(bundle):
+    assert not list((BUNDLES / bundle).rglob("*.py"))
+    for config in CONFIG_FILES:
+        assert "scripts." not in (BUNDLES / bundle / f"configs/{config}.json").read_text()
+
+
+@pytest.mark.parametrize("bundle", sorted(path.name for path in BUNDLES.iterdir()))
+def test_nothing_in_a_config_is_absolute(bundle):
+    for file in (BUNDLES / bundle / "configs").glob("*.json"):
+        values = [value for value in flat(json.loads(file.read_text())).values() if isinstance(value, str)]
+        assert not [value for value in values if re.match(r"^(/|[A-Za-z]:\\|~)", value)], file
+
+
+@pytest.mark.parametrize("bundle", sorted(path.name for path in BUNDLES.iterdir()))
+def test_metadata_satisfies_the_model_zoos_schema(bundle):
+    if not SCHEMA.is_file():
+        pytest.skip("../shared/schema is absent")
+    jsonschema.validate(read(bundle, "metadata"), json.loads(SCHEMA.read_text()))
+
+
+@pytest.mark.parametrize("bundle", NETWORKS)
+def test_metadata_describes_the_network(bundle):
+    metadata, parser = read(bundle, "metadata"), ConfigParser()
+    parser.read_config(BUNDLES / bundle / "configs/inference.json")
+    form = metadata["network_data_format"]
+    assert (
+        form["inputs"]["image"]["num_channels"]
+        == parser["network_def"]["in_channels"]
+        == len(form["inputs"]["image"]["channel_def"])
+    )
+    assert form["inputs"]["image"]["spatial_shape"] == parser["patch_size"]
+    assert metadata["version"] in metadata["changelog"]
+
+
+@pytest.mark.parametrize("bundle", NETWORKS)
+def test_a_copied_bundle_trains_evaluates_and_infers_alone(bundle, prepared, tmp_path):
+    copy = tmp_path / "elsewhere" / bundle
+    shutil.copytree(BUNDLES / bundle, copy, ignore=shutil.ignore_patterns("*.pt", "output", "data"))
+    data = tmp_path / "data"
+    shutil.copytree(prepared, data)
+
+    def run(run_id: str, *configs: str, **overrides) -> str:
+        files = str([f"configs/{name}.json" for name in (*configs, "demo")])
+        command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", files, "--dataset_dir", str(data)]
+        command += [text for name, value in overrides.items() for text in (f"--{name}", str(value))]
+        done = subprocess.run(command, cwd=copy, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout + done.stderr
+
+    log = run("training", "train", max_epochs=1, val_interval=1)
+    assert "val_mean_dice" in log
+    assert json.loads((copy / "models/fingerprint.json").read_text()) == json.loads((data / "fingerprint.json").read_text())
+    trained = re.search(r"Metrics -- val_mean_dice: ([\d.]+)", log).group(1)
+    evaluated = re.search(r"Metrics -- val_mean_dice: ([\d.]+)", run("evaluating", "train", "evaluate")).group(1)
+    assert evaluated == trained, "grid and label are the original's, so both must give the same Dice"
+    run("run", "inference", output_dir=tmp_path / "masks")
+    cases = [
+        item["case"] for split in ("training", "validation") for item in json.loads((data / "datalist.json").read_text())[split]
+    ]
+    assert sorted(file.name for file in (tmp_path / "masks").iterdir()) == sorted(f"{case}.nii.gz" for case in cases)
+    assert "nothing to do" in run("run", "inference", output_dir=tmp_path / "masks")
+
+
+@pytest.mark.parametrize(
+    ("bundle", "configs", "missing", "sentence"),
+    [
+        (
+            STAGE1,
+            ["train"],
+            "datalist.json",
+            r"datalist\.json is missing: prepare a data set with `python -m monai.bundle run prepare",
+        ),
+        (STAGE1, ["train"], "fingerprint.json", r"fingerprint\.json is missing: prepare the data set again"),
+        (
+            STAGE2[0],
+            ["train"],
+            "stage1",
+            r"has no coarse mask \(.*\.nii\.gz is missing\): make it with `python -m monai.bundle run inferring",
+        ),
+        (STAGE1, ["inference"], "model.pt", r"model\.pt is missing: train it with `python -m monai.bundle run training"),
+        (STAGE1, ["train", "evaluate"], "model.pt", r"model\.pt is missing: train it with `python -m monai.bundle run training"),
+        (
+            STAGE2[0],
+            ["inference"],
+            "stage1",
+            r"has no coarse mask \(.*\.nii\.gz is missing\): make it with `python -m monai.bundle run inferring",
+        ),
+    ],
+)
+def test_what_is_missing_is_one_sentence_with_the_command_that_makes_it(
+    bundle, configs, missing, sentence, prepared, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(BUNDLES / bundle)
+    data, models = tmp_path / "data", tmp_path / "models"
+    shutil.copytree(prepared, data)
+    models.mkdir()
+    shutil.copyfile(data / "fingerprint.json", models / "fingerprint.json")
+    if missing != "model.pt":
+        (models / "model.pt").touch()
+    target = data / missing
+    if target.is_dir():
+        shutil.rmtree(target)
+    else:
+        target.unlink(missing_ok=True)
+    workflow = ConfigWorkflow(
+        config_file=[f"configs/{name}.json" for name in [*configs, "demo"]],
+        meta_file=None,
+        logging_file=False,
+        workflow_type="train",
+        dataset_dir=str(data),
+        ckpt_dir=str(models),
+        output_dir=str(tmp_path / "output"),
+    )
+    with pytest.raises(SystemExit, match=sentence) as end:
+        workflow.initialize()
+    assert "\n" not in str(end.value)
+
+
+def test_licences_are_the_same_everywhere():
+    for bundle in BUNDLES.iterdir():
+        assert (bundle / "LICENSE").read_text() == Path(ROOT / "LICENSE").read_text()

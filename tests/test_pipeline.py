@@ -1,0 +1,145 @@
+"""Promises of the pipeline, with the steps' commands replaced by ones that only write what the real ones would."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from scripts import pipeline
+
+BUNDLES = Path(__file__).parents[1] / "bundles"
+
+
+class Commands:
+    """Stands in for `subprocess.run`: notes each command and writes the step's results, or fails as told."""
+
+    def __init__(self, steps):
+        self.steps, self.ran, self.fail = {self.key(step): step for step in steps}, [], {}
+
+    @staticmethod
+    def key(step):
+        return step.bundle.name, step.run_id
+
+    def __call__(self, arguments, cwd, check):
+        step = self.steps[Path(cwd).name, arguments[arguments.index("run") + 1]]
+        self.ran.append((step.name, "--resume" in arguments))
+        outputs = step.outputs[:1] if step.name in self.fail else step.outputs
+        for path in outputs:
+            if path.suffix:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(f"{step.name} {len(self.ran)}")
+            else:
+                path.mkdir(parents=True, exist_ok=True)
+                (path / "a.nii.gz").write_text(f"{step.name} {len(self.ran)}")
+        return subprocess.CompletedProcess(arguments, self.fail.get(step.name, 0))
+
+    @property
+    def names(self):
+        return [name for name, _ in self.ran]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run the pipeline in a temporary folder and give the commands that it ran."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    (raw / "a_0000.nii.gz").write_text("ct")
+
+    def run(fail=None, **options):
+        commands = Commands(pipeline.plan(raw, tmp_path / "work", BUNDLES, "demo"))
+        commands.fail = fail or {}
+        monkeypatch.setattr(pipeline.subprocess, "run", commands)
+        try:
+            pipeline.run_pipeline(raw, tmp_path / "work", BUNDLES, "demo", **options)
+        except SystemExit as end:
+            commands.end = str(end)
+        return commands
+
+    return run
+
+
+ALL = [
+    "prepare",
+    "train autopet_stage1_dynunet",
+    "predict the coarse masks",
+    "train autopet_stage2_segresnet",
+    "train autopet_stage2_swinunetr",
+    "train autopet_stage2_unet",
+    "assemble",
+    "evaluate",
+]
+
+
+def test_steps_run_in_the_order_of_the_method(run):
+    assert run().names == ALL
+
+
+def test_finished_steps_are_skipped(run):
+    run()
+    assert run().names == []
+
+
+def test_taking_one_members_weights_away_redoes_only_what_depends_on_them(run, tmp_path):
+    run()
+    (tmp_path / "work/models/autopet_stage2_unet/model.pt").unlink()
+    commands = run()
+    assert commands.names == ["train autopet_stage2_unet", "assemble", "evaluate"]
+    assert commands.ran[0] == ("train autopet_stage2_unet", False), (
+        "a finished training must begin anew, not go on after its last epoch"
+    )
+
+
+def test_taking_stage_1_away_redoes_all_that_reads_its_masks(run, tmp_path):
+    run()
+    shutil.rmtree(tmp_path / "work/models/autopet_stage1_dynunet")
+    assert run().names == ALL[1:]
+
+
+def test_a_changed_study_redoes_everything(run, tmp_path):
+    run()
+    (tmp_path / "raw/a_0000.nii.gz").write_text("another ct")
+    assert run().names == ALL
+
+
+def test_an_interrupted_training_goes_on(run):
+    first = run(fail={"train autopet_stage1_dynunet": 9})
+    assert first.names == ALL[:2]
+    assert "'train autopet_stage1_dynunet' ended with exit code 9" in first.end
+    second = run()
+    assert second.ran[0] == ("train autopet_stage1_dynunet", True)
+    assert second.names == ALL[1:]
+
+
+def test_a_training_whose_data_changed_after_an_interruption_begins_anew(run, tmp_path):
+    run(fail={"train autopet_stage1_dynunet": 9})
+    datalist = tmp_path / "work/prepared/datalist.json"
+    datalist.write_text("another split")
+    second = run()
+    assert ("train autopet_stage1_dynunet", False) in second.ran
+    assert not (tmp_path / "work/models/autopet_stage1_dynunet/last.pt").exists()
+
+
+def test_more_than_one_gpu_trains_under_torchrun():
+    steps = pipeline.plan(Path("raw"), Path("work"), BUNDLES, num_gpus=4)
+    training = [step.arguments() for step in steps if step.run_id == "training"]
+    assert len(training) == 4
+    for arguments in training:
+        assert arguments[:4] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4"]
+        assert "['configs/train.json', 'configs/multi_gpu_train.json']" in arguments
+
+
+def test_every_config_that_a_step_names_exists():
+    for profile in ("full", "demo"):
+        for step in pipeline.plan(Path("raw"), Path("work"), BUNDLES, profile, num_gpus=2):
+            for config in step.configs:
+                parsed = json.loads((step.bundle / f"configs/{config}.json").read_text())
+                assert parsed
+            ids = {key for config in step.configs for key in json.loads((step.bundle / f"configs/{config}.json").read_text())}
+            assert {step.run_id, *step.overrides} <= ids, f"{step.name} sets an id that its configs do not have"
+
+
+def test_an_unknown_profile_is_one_sentence(tmp_path):
+    with pytest.raises(SystemExit, match="profile is 'tiny': give 'full' or 'demo'"):
+        pipeline.run_pipeline(tmp_path, tmp_path, BUNDLES, profile="tiny")
