@@ -1,0 +1,204 @@
+"""Promises of a training run: the same seed, stopping and going on, many processes, and every parameter learning."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from conftest import BUNDLES, NETWORKS, STAGE1, write_prepared
+from monai.bundle import ConfigParser
+
+ENVIRONMENT = {**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+
+
+def command(
+    bundle: str, data: Path, models: Path, *configs: str, processes: int = 1, run_id: str = "training", **overrides
+) -> list[str]:
+    files = str([config if config.endswith(".json") else f"configs/{config}.json" for config in configs])
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
+    result = [sys.executable, *launcher, "-m", "monai.bundle", "run", run_id, "--config_file", files, "--dataset_dir", str(data)]
+    overrides = {"ckpt_dir": models, "output_dir": models / "logs", "val_interval": 1, **overrides}
+    return result + [text for name, value in overrides.items() for text in (f"--{name}", str(value))]
+
+
+def train(bundle: str, data: Path, models: Path, *configs: str, **options) -> str:
+    done = subprocess.run(
+        command(bundle, data, models, *configs, **options), cwd=BUNDLES / bundle, capture_output=True, text=True, env=ENVIRONMENT
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def weights(file: Path) -> dict[str, torch.Tensor]:
+    content = torch.load(file, weights_only=True)
+    return content.get("network", content)
+
+
+def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
+    """Points of a TensorBoard curve, the later run's where two runs have the same step."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    points = {}
+    for file in sorted(folder.glob("events.*"), key=lambda file: file.stat().st_mtime):
+        events = EventAccumulator(str(file))
+        events.Reload()
+        if name in events.Tags()["scalars"]:
+            points.update({point.step: point.value for point in events.Scalars(name)})
+    return sorted(points.items())
+
+
+def assert_same_weights(left: Path, right: Path) -> None:
+    left, right = weights(left), weights(right)
+    assert left.keys() == right.keys()
+    different = [name for name in left if not torch.equal(left[name], right[name])]
+    assert not different
+
+
+def test_one_seed_gives_the_same_weights_and_another_seed_others(prepared, tmp_path):
+    for name, seed in (("a", 7), ("b", 7), ("c", 8)):
+        train(STAGE1, prepared, tmp_path / name, "train", "demo", max_epochs=2, seed=seed)
+    assert_same_weights(tmp_path / "a/model.pt", tmp_path / "b/model.pt")
+    with pytest.raises(AssertionError):
+        assert_same_weights(tmp_path / "a/model.pt", tmp_path / "c/model.pt")
+
+
+def test_a_training_killed_within_an_epoch_goes_on_to_the_same_weights(prepared, tmp_path):
+    """The process gets SIGKILL once the state of the second of five epochs is on the disk; then `--resume true`."""
+    train(STAGE1, prepared, tmp_path / "whole", "train", "demo", max_epochs=5)
+    models = tmp_path / "killed"
+    process = subprocess.Popen(
+        command(STAGE1, prepared, models, "train", "demo", max_epochs=5),
+        cwd=BUNDLES / STAGE1,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    last = models / "last.pt"
+    while process.poll() is None:
+        if last.exists() and torch.load(last, weights_only=True)["trainer"]["iteration"] >= 4:
+            break
+        time.sleep(0.02)
+    assert process.poll() is None, "the training ended before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert torch.load(last, weights_only=True)["trainer"]["iteration"] < 10
+    train(STAGE1, prepared, models, "train", "demo", max_epochs=5, resume=True)
+    assert_same_weights(tmp_path / "whole/last.pt", last)
+    assert_same_weights(tmp_path / "whole/model.pt", models / "model.pt")
+    for curve in ("learning_rate", "training_loss", "val_mean_dice"):
+        assert scalars(tmp_path / "whole/logs", curve) == scalars(models / "logs", curve), f"{curve} has a seam"
+
+
+def test_a_finished_training_says_so_when_it_is_resumed(prepared, tmp_path):
+    train(STAGE1, prepared, tmp_path / "models", "train", "demo", max_epochs=1)
+    log = train(STAGE1, prepared, tmp_path / "models", "train", "demo", max_epochs=1, resume=True)
+    assert "already reached max_epochs" in log
+
+
+def test_a_training_leaves_curves_and_pictures(prepared, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(STAGE1, prepared, tmp_path, "train", "demo", max_epochs=2)
+    assert [step for step, _ in scalars(tmp_path / "logs", "training_loss")] == [1, 2, 3, 4]
+    rates = [rate for _, rate in scalars(tmp_path / "logs", "learning_rate")]
+    np.testing.assert_allclose(rates, [0.03, 0.03, 0.03 * 0.5**0.9, 0.03 * 0.5**0.9], rtol=1e-6)
+    assert [step for step, _ in scalars(tmp_path / "logs", "val_mean_dice")] == [1, 2]
+    pictures = 0
+    for file in (tmp_path / "logs").glob("events.*"):
+        events = EventAccumulator(str(file), size_guidance={"images": 0})
+        events.Reload()
+        pictures += sum(len(events.Images(tag)) for tag in events.Tags()["images"])
+    assert pictures == 2
+
+
+def test_a_loss_that_is_not_finite_stops_with_study_and_epoch(tmp_path):
+    data = write_prepared(tmp_path / "data", num_studies=4)
+    case = json.loads((data / "datalist.json").read_text())["training"][0]["case"]
+    file = data / f"images/{case}.nii"
+    image = nib.load(file)
+    voxels = np.asarray(image.dataobj).copy()
+    voxels[::2] = np.nan
+    nib.save(nib.Nifti1Image(voxels, image.affine), file)
+    done = subprocess.run(
+        command(STAGE1, data, tmp_path / "models", "train", "demo", max_epochs=2),
+        cwd=BUNDLES / STAGE1,
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+    )
+    assert done.returncode != 0
+    assert re.search(rf"error: the loss is not finite in epoch \d.*{re.escape(case)}", done.stderr)
+    assert "Traceback" not in done.stderr
+
+
+# SegResNet and UNet have batch norm, which torch synchronises between processes on CUDA only.
+@pytest.mark.parametrize("bundle", ["autopet_stage1_dynunet", "autopet_stage2_swinunetr"])
+def test_two_processes_take_the_same_steps_as_one_with_the_same_global_batch(bundle, tmp_path):
+    data = write_prepared(tmp_path / "data", num_studies=6)
+    # The same patches in the same order: the validation's transforms and a crop in the centre.
+    fixed = {
+        "train::preprocessing": {
+            "_target_": "Compose",
+            "transforms": "$[*@validate::preprocessing.transforms, @centre]",
+        },
+        "centre": {"_target_": "ResizeWithPadOrCropd", "keys": ["image", "label"], "spatial_size": [64, 64, 32]},
+        "train::dataloader#shuffle": False,
+    }
+    (tmp_path / "fixed.json").write_text(json.dumps(fixed))
+    (tmp_path / "in_order.json").write_text(json.dumps({"train::sampler#shuffle": False}))
+    losses = {}
+    for processes, batch_size in ((1, 2), (2, 1)):
+        configs = ["train", "demo", *(["multi_gpu_train"] if processes > 1 else []), str(tmp_path / "fixed.json")]
+        configs += [str(tmp_path / "in_order.json")] if processes > 1 else []
+        models = tmp_path / f"models{processes}"
+        train(bundle, data, models, *configs, processes=processes, max_epochs=2, batch_size=batch_size, val_interval=2)
+        losses[processes] = [loss for _, loss in scalars(models / "logs", "training_loss")]
+    assert len(losses[1]) == len(losses[2]) == 4
+    np.testing.assert_allclose(losses[2], losses[1], rtol=0, atol=1e-5)
+
+
+def test_two_processes_evaluate_as_one(prepared, tmp_path):
+    train(STAGE1, prepared, tmp_path, "train", "demo", max_epochs=2)
+    scores = {}
+    for processes in (1, 2):
+        configs = ["train", "evaluate", *(["multi_gpu_evaluate"] if processes > 1 else []), "demo"]
+        output = tmp_path / f"scores{processes}"
+        train(STAGE1, prepared, tmp_path, *configs, processes=processes, run_id="evaluating", output_dir=output)
+        scores[processes] = sorted((output / "val_mean_dice_raw.csv").read_text().splitlines())
+    assert len(scores[1]) == 3
+    assert scores[1] == scores[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bundle", NETWORKS)
+def test_the_full_size_network_takes_a_step_in_which_every_parameter_learns(bundle):
+    """One step at the paper's patch size and batch size 1, on noise."""
+    parser = ConfigParser()
+    parser.read_config(BUNDLES / bundle / "configs/train.json")
+    torch.manual_seed(0)
+    network = parser.get_parsed_content("network").train()
+    optimiser = parser.get_parsed_content("optimizer")
+    size = parser.get_parsed_content("patch_size")
+    image = torch.randn(1, parser["network_def"]["in_channels"], *size)
+    label = (torch.rand(1, 1, *size) > 0.99).float()
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    loss = parser.get_parsed_content("loss_function")(network(image), label)
+    loss.backward()
+    assert torch.isfinite(loss)
+    without = [
+        name for name, parameter in network.named_parameters() if parameter.grad is None or not parameter.grad.abs().max() > 0
+    ]
+    assert not without
+    optimiser.step()
+    assert all(torch.isfinite(parameter).all() for parameter in network.parameters())
+    assert not [name for name, parameter in network.named_parameters() if torch.equal(parameter, before[name])]
