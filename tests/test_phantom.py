@@ -1,0 +1,332 @@
+"""What the phantoms promise: the same bytes for a seed, lesions known exactly, physiology that cannot be thresholded away."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import filecmp
+import inspect
+import itertools
+import json
+import math
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import cc3d
+import nibabel as nib
+import numpy as np
+import pytest
+
+from scripts import phantom
+from scripts.phantom import plan_studies, write_phantoms
+
+PARAMETERS = {"num_patients": 12, "seed": 0, "shrink": 4}
+# Matrix and voxel size (mm) of the challenge's scanners.
+CHALLENGE_GRIDS = {
+    (400, (2.036, 2.036, 3.0)): "fdg",
+    (200, (4.073, 4.073, 2.0)): "psma",
+    (256, (2.734, 2.734, 3.27)): "psma",
+    (168, (4.073, 4.073, 5.0)): "psma",
+}
+
+
+@pytest.fixture(scope="module")
+def raw_dir(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("phantoms")
+    write_phantoms(folder, **PARAMETERS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lesions(raw_dir) -> dict[str, list[dict]]:
+    """The rows of lesions.csv by case, figures as numbers."""
+    table = defaultdict(list)
+    with open(raw_dir / "lesions.csv", newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            table[row["case"]].append(
+                {key: float(value) if key.endswith(("_mm", "_ml", "suv")) else value for key, value in row.items()}
+            )
+    return table
+
+
+def cases_of(raw_dir: Path) -> list[str]:
+    return sorted(file.name.removesuffix(".nii.gz") for file in (raw_dir / "labelsTr").iterdir())
+
+
+def load(raw_dir: Path, case: str) -> tuple[nib.Nifti1Image, nib.Nifti1Image, nib.Nifti1Image]:
+    ct, pet = (nib.load(raw_dir / "imagesTr" / f"{case}_{channel}.nii.gz") for channel in ("0000", "0001"))
+    return ct, pet, nib.load(raw_dir / "labelsTr" / f"{case}.nii.gz")
+
+
+def files_of(folder: Path) -> set[str]:
+    return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+
+
+def assert_same_bytes(first: Path, second: Path) -> None:
+    assert files_of(first) == files_of(second)
+    for name in files_of(first):
+        assert filecmp.cmp(first / name, second / name, shallow=False), name
+
+
+def centre_of(lesion: dict) -> np.ndarray:
+    return np.array([lesion[f"{axis}_mm"] for axis in "xyz"])
+
+
+def radii_of(lesion: dict) -> np.ndarray:
+    return np.array([lesion[f"radius_{axis}_mm"] for axis in "xyz"])
+
+
+def component_of(lesion: dict, components: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """Voxels (n, 3) of the component that holds the lesion's centre, or the voxel next to it."""
+    at = np.rint(nib.affines.apply_affine(np.linalg.inv(affine), centre_of(lesion))).astype(int)
+    number = components[tuple(at)]
+    assert number, lesion
+    return np.argwhere(components == number)
+
+
+def test_same_seed_gives_the_same_bytes_for_any_number_of_workers(raw_dir, tmp_path):
+    write_phantoms(tmp_path, **PARAMETERS, num_workers=1)
+    assert_same_bytes(raw_dir, tmp_path)
+
+
+def test_another_seed_gives_other_patients():
+    names = [{study.case for study in plan_studies(4, seed, 4)} for seed in (0, 1)]
+    assert not names[0] & names[1]
+
+
+def test_images_lie_on_one_grid_stored_las(raw_dir):
+    for case in cases_of(raw_dir):
+        images = load(raw_dir, case)
+        assert {image.shape for image in images} == {images[0].shape}
+        for image in images:
+            assert nib.aff2axcodes(image.affine) == ("L", "A", "S")
+            np.testing.assert_array_equal(image.affine, images[0].affine)
+
+
+@pytest.mark.parametrize("shrink", [1, 4])
+def test_all_four_grids_of_the_challenge_appear(shrink):
+    found = set()
+    for study in plan_studies(PARAMETERS["num_patients"], 0, shrink):
+        grid = study.patient.grid
+        (name,) = (
+            (matrix, spacing)
+            for matrix, spacing in CHALLENGE_GRIDS
+            if grid.shape[0] == grid.shape[1] == round(matrix / shrink) and np.allclose(grid.spacing, shrink * np.array(spacing))
+        )
+        assert study.case.startswith(CHALLENGE_GRIDS[name] + "_")
+        found.add(name)
+    assert found == set(CHALLENGE_GRIDS)
+
+
+def test_full_size_fdg_study_has_the_median_size_of_the_challenge():
+    assert plan_studies(1, 0, 1)[0].patient.grid.shape == (400, 400, 326)
+
+
+def test_two_of_three_studies_are_fdg():
+    tracers = Counter(study.case.split("_")[0] for study in plan_studies(60, 0, 4))
+    # 1014 of the challenge's 1611 studies; a patient's second and third study may overshoot by two.
+    assert tracers["fdg"] / tracers.total() == pytest.approx(1014 / 1611, abs=0.03)
+
+
+def test_some_studies_of_either_tracer_are_healthy(raw_dir, lesions):
+    plan = plan_studies(30, 0, 4)
+    healthy = [study.case for study in plan if not study.lesions]
+    assert {case.split("_")[0] for case in healthy} == {"fdg", "psma"}
+    assert 0.1 < len(healthy) / len(plan) < 0.3
+    for case in cases_of(raw_dir):
+        assert load(raw_dir, case)[2].get_fdata().any() == bool(lesions[case])
+
+
+def test_repeated_studies_show_the_same_anatomy_and_changed_lesions(raw_dir, lesions):
+    patients = defaultdict(list)
+    for case in cases_of(raw_dir):
+        patients[case.split("_")[1]].append(case)
+    repeated = [cases for cases in patients.values() if len(cases) > 1]
+    assert {cases[0].split("_")[0] for cases in repeated} == {"fdg", "psma"}
+    assert max(map(len, repeated)) <= 3
+    for cases in repeated:
+        bodies = [np.asarray(load(raw_dir, case)[0].dataobj) > -300 for case in cases]
+        assert np.mean(bodies[0] != bodies[1]) < 0.01
+        volumes = [{lesion["volume_ml"] for lesion in lesions[case]} for case in cases]
+        assert volumes[0] != volumes[1]
+        # The first visit's lesions are all still there, where they were.
+        ordered = sorted(cases, key=visit_date)
+        centres = [{tuple(centre_of(lesion)) for lesion in lesions[case]} for case in ordered]
+        assert all(earlier <= later for earlier, later in itertools.pairwise(centres))
+
+
+def visit_date(case: str) -> datetime.date:
+    tracer, _, date = case.split("_")
+    return datetime.datetime.strptime(date[:10], "%m-%d-%Y" if tracer == "fdg" else "%Y-%m-%d").date()
+
+
+def test_names_are_as_awkward_as_the_challenges():
+    cases = [study.case for study in plan_studies(30, 0, 4)]
+    assert len(set(cases)) == len(cases)
+    assert any("  " in case for case in cases)
+    assert any("." in case for case in cases)
+    for case in cases:
+        tracer, patient, rest = case.split("_")
+        assert (tracer, len(patient)) in {("fdg", 10), ("psma", 16)}
+        int(patient, 16)
+        assert visit_date(case).year >= 2014
+        assert (tracer == "fdg") == ("KM" in rest)
+
+
+def test_table_gives_the_volume_of_the_ellipsoid(lesions):
+    for lesion in (row for rows in lesions.values() for row in rows):
+        volume = 4 / 3 * math.pi * radii_of(lesion).prod() / 1000
+        # Radii and volume are rounded to four decimals.
+        rounding = 5e-5 * (1 + volume * (1 / radii_of(lesion)).sum())
+        assert lesion["volume_ml"] == pytest.approx(volume, rel=0, abs=rounding)
+
+
+def test_every_lesion_is_one_component_of_the_label(raw_dir, lesions):
+    for case in cases_of(raw_dir):
+        label = load(raw_dir, case)[2]
+        components = cc3d.connected_components(np.asarray(label.dataobj), connectivity=18)
+        assert components.max() == len(lesions[case])
+        for lesion in lesions[case]:
+            component_of(lesion, components, label.affine)
+
+
+def test_labels_volume_lies_within_the_discretisation_bound(raw_dir, lesions):
+    ratios = []
+    for case in cases_of(raw_dir):
+        label = load(raw_dir, case)[2]
+        components = cc3d.connected_components(np.asarray(label.dataobj), connectivity=18)
+        spacing = np.array(label.header.get_zooms())
+        voxel = spacing.prod() / 1000
+        for lesion in lesions[case]:
+            volume = len(component_of(lesion, components, label.affine)) * voxel
+            # A voxel that is cut by the surface lies wholly within a voxel's half diagonal of it, hence between the ellipsoids
+            # scaled by 1 -+ half diagonal / smallest half-axis.
+            relative = np.linalg.norm(spacing) / 2 / radii_of(lesion).min()
+            assert lesion["volume_ml"] * max(0, 1 - relative) ** 3 <= volume
+            assert volume <= max(voxel, lesion["volume_ml"] * (1 + relative) ** 3)
+            ratios.append((volume, lesion["volume_ml"]))
+    # The voxel count is unbiased: over all lesions the errors cancel.
+    assert np.sum(ratios, axis=0)[0] == pytest.approx(np.sum(ratios, axis=0)[1], rel=0.05)
+
+
+def test_labels_centroid_lies_within_a_voxel_of_the_centre(raw_dir, lesions):
+    for case in cases_of(raw_dir):
+        label = load(raw_dir, case)[2]
+        components = cc3d.connected_components(np.asarray(label.dataobj), connectivity=18)
+        for lesion in lesions[case]:
+            centroid = nib.affines.apply_affine(label.affine, component_of(lesion, components, label.affine).mean(0))
+            assert (np.abs(centroid - centre_of(lesion)) <= label.header.get_zooms()).all()
+
+
+def test_a_lesion_smaller_than_a_voxel_is_still_labelled():
+    study = plan_studies(1, 0, 10)[0]
+    lesion = phantom.replace(study.lesions[0], radii=np.full(3, 0.01))
+    label = phantom.render(phantom.replace(study, lesions=[lesion]))[2]
+    assert label.sum() == 1
+
+
+def test_no_threshold_separates_lesions_from_physiology(raw_dir):
+    """Even the best threshold, chosen for the study with its label known, fails in the middle study of either tracer."""
+    best = defaultdict(list)
+    for case in cases_of(raw_dir):
+        _, pet, label = load(raw_dir, case)
+        pet, label = np.asarray(pet.dataobj), np.asarray(label.dataobj) > 0
+        if label.any():
+            scores = []
+            for threshold in np.unique(np.quantile(pet[label], np.linspace(0, 1, 21))):
+                mask = pet >= threshold
+                scores.append(2 * (mask & label).sum() / (mask.sum() + label.sum()))
+            best[case.split("_")[0]].append(max(scores))
+            # Some healthy voxels take up more than the median of the lesions.
+            assert pet[~label].max() > np.median(pet[label])
+    for tracer, scores in best.items():
+        assert np.median(scores) < 0.5, (tracer, scores)
+
+
+def test_lesions_stand_out_from_their_surroundings(raw_dir, lesions):
+    contrasts = []
+    for case in cases_of(raw_dir):
+        _, pet, label = load(raw_dir, case)
+        pet, mask = np.asarray(pet.dataobj), np.asarray(label.dataobj) > 0
+        axes = [
+            step * np.arange(n) + start
+            for step, start, n in zip(np.diag(label.affine), label.affine[:3, 3], pet.shape, strict=False)
+        ]
+        for lesion in lesions[case]:
+            offsets = [axis - centre for axis, centre in zip(axes, centre_of(lesion), strict=True)]
+            near = np.ix_(*(np.abs(offset) <= radius + 20 for offset, radius in zip(offsets, radii_of(lesion), strict=True)))
+            # Along every axis, the offset from the centre in half-axes.
+            x, y, z = (offset[at.ravel()] / radius for offset, at, radius in zip(offsets, near, radii_of(lesion), strict=True))
+            inside = x[:, None, None] ** 2 + y[:, None] ** 2 + z**2 <= 1
+            if inside.any():
+                contrasts.append(pet[near][inside].max() / np.median(pet[near][~mask[near]]))
+    assert np.quantile(contrasts, 0.1) > 1.5
+    assert np.median(contrasts) > 3
+
+
+def test_ct_and_pet_have_the_units_of_the_challenge(raw_dir):
+    for case in cases_of(raw_dir):
+        ct, pet, _ = (np.asarray(image.dataobj) for image in load(raw_dir, case))
+        assert ct.min() == ct[0, 0, 0] == -1024
+        assert 500 < ct.max() < 3000
+        assert pet.min() >= 0
+        # Air takes up nothing, so that the body can be cropped by its uptake.
+        assert pet[:2].max() < 0.3 < np.median(pet[(ct > 30) & (ct < 80)])
+
+
+def test_a_second_run_writes_no_image_again(raw_dir, monkeypatch):
+    monkeypatch.setattr(phantom, "render", lambda study: pytest.fail(f"{study.case} was painted again"))
+    write_phantoms(raw_dir, **PARAMETERS)
+
+
+def test_a_killed_run_is_completed_to_the_same_bytes(raw_dir, tmp_path, monkeypatch):
+    parameters = PARAMETERS | {"num_patients": 3, "shrink": 8}
+    write_phantoms(tmp_path / "whole", **parameters)
+    save, saved = phantom._save, []
+
+    def killed(image, affine, path):
+        if len(saved) == 4:
+            (path.parent / ".part-0.nii.gz").write_bytes(b"half an image")
+            raise KeyboardInterrupt
+        saved.append(path)
+        save(image, affine, path)
+
+    monkeypatch.setattr(phantom, "_save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_phantoms(tmp_path / "killed", **parameters, num_workers=1)
+    monkeypatch.undo()
+    assert files_of(tmp_path / "killed") < files_of(tmp_path / "whole") | {"imagesTr/.part-0.nii.gz"}
+    write_phantoms(tmp_path / "killed", **parameters)
+    assert_same_bytes(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"seed": 1}, "made with"),
+        ({"num_patients": 0}, "num_patients"),
+        ({"shrink": 0.5}, "shrink"),
+        ({"num_workers": "many"}, "num_workers"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_in_a_sentence(raw_dir, change, sentence):
+    before = files_of(raw_dir)
+    with pytest.raises(SystemExit, match=rf"error: .*{sentence}"):
+        write_phantoms(raw_dir, **(PARAMETERS | change))
+    assert files_of(raw_dir) == before
+
+
+def test_other_data_are_not_overwritten(tmp_path):
+    (tmp_path / "labelsTr").mkdir()
+    with pytest.raises(SystemExit, match="not phantoms"):
+        write_phantoms(tmp_path, **PARAMETERS)
+    assert not files_of(tmp_path)
+
+
+def test_config_names_the_defaults_of_the_function():
+    config = json.loads((Path(phantom.__file__).parents[1] / "configs" / "phantom.json").read_text())
+    parameters = inspect.signature(write_phantoms).parameters
+    assert set(parameters) == set(config["run"]) - {"_target_"}
+    for name, parameter in parameters.items():
+        if parameter.default is not parameter.empty:
+            assert config[name] == parameter.default
