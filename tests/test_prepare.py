@@ -1,0 +1,580 @@
+"""Promises of preparation: the split, the fingerprint, the volumes, and going on after an interruption."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.data import MetaTensor
+from monai.transforms import Compose, CropForegroundd, LoadImaged, Orientationd, Spacingd, SplitDimd
+from tiny import write_nifti, write_study
+
+import scripts.prepare
+from scripts.errors import InputError
+from scripts.fingerprint import las_spacing, make_fingerprint, target_spacing
+from scripts.prepare import prepare, read_exclusions, split_by_patient
+from scripts.studies import Study
+
+ENSEMBLE = Path(__file__).parents[1] / "bundles/autopet_ensemble"
+SARCOMA = Path(__file__).parents[2] / "shared/data/soft_tissue_sarcoma"
+
+
+def write_raw(folder: Path, number: int = 6) -> Path:
+    """A raw data set of patients p0, p1, ..., the second of whom has two studies."""
+    for index in range(number):
+        patient = max(0, index - 1)
+        spacing = (4, 4, 5) if index % 2 else (4, 4.4, 5)
+        write_study(folder, f"fdg_p{patient}_day  {index}.1", seed=index, spacing=spacing)
+    return folder
+
+
+@pytest.fixture
+def raw(tmp_path) -> Path:
+    return write_raw(tmp_path / "raw")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file of a prepared data set but the records, which hold the times of files."""
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return {
+        file.relative_to(folder).as_posix(): file.read_bytes()
+        for file in files
+        if ".prepare" not in file.relative_to(folder).parts
+    }
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {name: (folder / name).stat().st_mtime_ns for name in content(folder)}
+
+
+def datalist(folder: Path) -> dict:
+    return json.loads((folder / "datalist.json").read_text())
+
+
+def items(folder: Path) -> dict[str, dict]:
+    found = datalist(folder)
+    return {item["case"]: item for item in (*found["training"], *found["validation"])}
+
+
+def reasons(folder: Path) -> dict[str, str]:
+    return {entry["case"]: entry["reason"] for entry in datalist(folder)["excluded"]}
+
+
+def bundle_command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "monai.bundle", "run", "prepare", "--config_file", "configs/prepare.json", *arguments]
+
+
+# ---------------------------------------------------------------- split
+
+
+def make_studies(patients: list[tuple[int, str]]) -> list[Study]:
+    """One study list per patient: how many, and of which tracer."""
+    return [
+        Study(f"{tracer}_{patient}_{number}", str(patient), tracer, Path("ct.nii"), Path("pet.nii"))
+        for patient, (count, tracer) in enumerate(patients)
+        for number in range(count)
+    ]
+
+
+PATIENTS = st.lists(st.tuples(st.integers(1, 7), st.sampled_from(["fdg", "psma"])), min_size=2, max_size=40)
+
+
+@given(patients=PATIENTS, fraction=st.floats(0.05, 0.95), seed=st.integers(0, 10**6))
+@settings(max_examples=100, deadline=None)
+def test_split_never_separates_a_patient(patients, fraction, seed):
+    studies = make_studies(patients)
+    training, validation = split_by_patient(studies, fraction, seed)
+    assert not {study.patient for study in training} & {study.patient for study in validation}
+    assert sorted(study.case for study in (*training, *validation)) == sorted(study.case for study in studies)
+    assert training
+    assert validation
+
+
+@given(patients=PATIENTS, seed=st.integers(0, 100), chance=st.randoms(use_true_random=False))
+@settings(max_examples=50, deadline=None)
+def test_split_does_not_depend_on_the_order_of_the_studies(patients, seed, chance):
+    studies = make_studies(patients)
+    shuffled = studies.copy()
+    chance.shuffle(shuffled)
+    assert split_by_patient(studies, 0.2, seed) == split_by_patient(shuffled, 0.2, seed)
+
+
+@given(
+    patients=st.lists(st.tuples(st.integers(1, 7), st.sampled_from(["fdg", "psma"])), min_size=2, max_size=9),
+    fraction=st.floats(0.05, 0.95),
+)
+@settings(max_examples=60, deadline=None)
+def test_split_is_as_close_to_the_fraction_as_patients_allow(patients, fraction):
+    studies = make_studies(patients)
+    counts = [count for count, _ in patients]
+    subsets = itertools.chain.from_iterable(itertools.combinations(counts, size) for size in range(1, len(counts)))
+    best = min(abs(sum(subset) - fraction * len(studies)) for subset in subsets)
+    _, validation = split_by_patient(studies, fraction, 0)
+    assert abs(len(validation) - fraction * len(studies)) == pytest.approx(best)
+
+
+def test_split_of_the_challenge_keeps_the_share_of_each_tracer():
+    studies = make_studies([(1, "fdg")] * 420 + [(3, "fdg")] * 27 + [(1, "psma")] * 214 + [(2, "psma")] * 162)
+    _, validation = split_by_patient(studies, 0.2, 0)
+    shares = {tracer: count / 5 for tracer, count in Counter(study.tracer for study in studies).items()}
+    for tracer, count in Counter(study.tracer for study in validation).items():
+        assert abs(count - shares[tracer]) <= 1
+    assert abs(len(validation) - 0.2 * len(studies)) <= 0.5
+
+
+def test_split_depends_on_the_seed():
+    studies = make_studies([(1, "fdg")] * 30)
+    assert len({tuple(split_by_patient(studies, 0.2, seed)[1]) for seed in range(10)}) > 5
+
+
+def test_patient_with_both_tracers_is_not_separated():
+    studies = make_studies([(2, "fdg")] * 5)
+    mixed = [Study(f"psma_{s.case}", s.patient, "psma", s.ct, s.pet) for s in studies]
+    training, validation = split_by_patient([*studies, *mixed], 0.2, 0)
+    assert not {study.patient for study in training} & {study.patient for study in validation}
+
+
+def test_one_patient_cannot_be_split():
+    with pytest.raises(InputError, match="one patient"):
+        split_by_patient(make_studies([(5, "fdg")]), 0.2, 0)
+
+
+# ---------------------------------------------------------------- fingerprint
+
+
+def test_fingerprint_is_that_of_all_lesion_voxels():
+    # The numbers 0 ... 999: linear percentiles, mean and deviation of a discrete uniform distribution.
+    ct = np.arange(1000, dtype=np.float32)
+    chunks = [np.stack([part, part / 10]) for part in np.array_split(np.roll(ct, 300), 3)]
+    fingerprint = make_fingerprint([2, 2, 3], chunks, "test")
+    std = np.sqrt((1000**2 - 1) / 12)
+    assert fingerprint["ct"] == pytest.approx({"percentile_00_5": 4.995, "percentile_99_5": 994.005, "mean": 499.5, "std": std})
+    pet = {"percentile_00_5": 0.4995, "percentile_99_5": 99.4005, "mean": 49.95, "std": std / 10}
+    assert fingerprint["pet"] == pytest.approx(pet, rel=1e-6)
+    assert (fingerprint["num_cases"], fingerprint["spacing"], fingerprint["source"]) == (3, [2, 2, 3], "test")
+    assert make_fingerprint([2, 2, 3], chunks[::-1], "test") == fingerprint
+
+
+def test_fingerprint_without_lesions_is_refused():
+    with pytest.raises(InputError, match="no training study has a lesion"):
+        make_fingerprint([2, 2, 3], [np.zeros((2, 0), np.float32)], "test")
+
+
+def test_spacing_is_mean_median_or_given():
+    spacings = [[1, 2, 3], [1, 2, 3], [4, 2, 6]]
+    assert target_spacing(spacings, "mean") == [2, 2, 4]
+    assert target_spacing(spacings, "median") == [1, 2, 3]
+    assert target_spacing(spacings, (2, 2.5, 3)) == [2, 2.5, 3]
+    for wrong in ("average", [1, 2], [1, 2, -3], ["a", "b", "c"]):
+        with pytest.raises(InputError, match="mean"):
+            target_spacing(spacings, wrong)
+
+
+def test_spacing_is_counted_along_the_axes_of_las():
+    for order in itertools.permutations(range(3)):
+        affine = np.eye(4)
+        # Array axis `axis` runs along world axis `order[axis]`.
+        affine[:3, :3] = 0
+        for axis, world in enumerate(order):
+            affine[world, axis] = (1.5, 2.5, 3.5)[world] * (-1) ** axis
+        assert las_spacing(affine) == [1.5, 2.5, 3.5]
+
+
+def test_fingerprint_comes_from_the_training_studies_alone(raw, tmp_path):
+    prepare(raw, tmp_path / "out")
+    values = []
+    spacings = []
+    for item in datalist(tmp_path / "out")["training"]:
+        ct, pet, label = (nib.load(raw / item["original"][role]) for role in ("ct", "pet", "label"))
+        inside = label.get_fdata() == 1
+        values.append(np.stack([ct.get_fdata()[inside], pet.get_fdata()[inside]]))
+        spacings.append(pet.header.get_zooms())
+    values = np.concatenate(values, axis=1)
+    fingerprint = json.loads((tmp_path / "out/fingerprint.json").read_text())
+    assert fingerprint["spacing"] == pytest.approx(np.mean(spacings, axis=0), abs=1e-5)
+    assert fingerprint["num_cases"] == len(spacings)
+    for name, channel in zip(("ct", "pet"), values, strict=True):
+        low, high = np.percentile(channel, [0.5, 99.5])
+        expected = {"percentile_00_5": low, "percentile_99_5": high, "mean": channel.mean(), "std": channel.std()}
+        assert fingerprint[name] == pytest.approx(expected, rel=1e-5)
+
+
+# ---------------------------------------------------------------- volumes
+
+
+def test_prepared_volume_equals_the_chain_of_the_inference_configs(raw, tmp_path):
+    prepare(raw, tmp_path / "out", spacing=[5, 5, 4])
+    # As configs/inference.json of the network bundles writes it.
+    images = ["image_ct", "image_pet"]
+    chain = Compose(
+        [
+            SplitDimd(keys="image", output_postfixes=["ct", "pet"], keepdim=True),
+            CropForegroundd(keys=images, source_key="image_pet", select_fn=lambda pet: pet > 0.3, margin=2, allow_smaller=True),
+            Orientationd(keys=images, axcodes="LAS", labels=None),
+            Spacingd(keys=images, pixdim=[5, 5, 4], mode="bilinear", padding_mode="border", dtype=torch.float32),
+        ]
+    )
+    for item in items(tmp_path / "out").values():
+        original = [nib.load(raw / item["original"][role]) for role in ("ct", "pet")]
+        image = np.stack([volume.get_fdata(dtype=np.float32) for volume in original])
+        expected = chain({"image": MetaTensor(torch.from_numpy(image), affine=original[1].affine)})
+        written = nib.load(tmp_path / "out" / item["image"])
+        assert written.get_data_dtype() == np.float32
+        assert written.shape[3] == 2
+        for channel, key in enumerate(images):
+            assert np.array_equal(np.asarray(written.dataobj)[..., channel], expected[key][0].numpy())
+        assert np.allclose(written.affine, expected["image_pet"].affine, atol=1e-4)
+        assert nib.aff2axcodes(written.affine) == ("L", "A", "S")
+        assert np.allclose(written.header.get_zooms()[:3], [5, 5, 4])
+
+
+def test_prepared_label_lies_on_the_image_and_keeps_its_volume(raw, tmp_path):
+    prepare(raw, tmp_path / "out", spacing=[2, 2, 2])
+    for item in items(tmp_path / "out").values():
+        image, label = (nib.load(tmp_path / "out" / item[key]) for key in ("image", "label"))
+        assert label.shape == image.shape[:3]
+        assert np.array_equal(label.affine, image.affine)
+        assert label.get_data_dtype() == np.uint8
+        original = nib.load(raw / item["original"]["label"])
+        volume = original.get_fdata().sum() * np.prod(original.header.get_zooms())
+        assert label.get_fdata().sum() * 8 == pytest.approx(volume, rel=0.2)
+        # Lesions have an SUV of 4 and more, and the rest of the body at most 1.5.
+        pet = image.get_fdata()[..., 1]
+        assert pet[label.get_fdata() == 1].mean() > 3
+        assert pet[label.get_fdata() == 0].mean() < 1.5
+
+
+def test_prepared_data_set_is_read_by_monai(raw, tmp_path):
+    prepare(raw, tmp_path / "out")
+    item = datalist(tmp_path / "out")["training"][0]
+    loaded = LoadImaged(keys=["image", "label"], ensure_channel_first=True)(
+        {key: tmp_path / "out" / item[key] for key in ("image", "label")}
+    )
+    assert loaded["image"].shape == (2, *loaded["label"].shape[1:])
+
+
+def test_ct_on_another_grid_lands_on_the_grid_of_the_pet(tmp_path):
+    raw = write_raw(tmp_path / "raw", 3)
+    # CT and PET are the same linear function of the place, on grids of other spacing, origin and direction.
+    for case in ("fdg_x_1", "fdg_y_1"):
+        files = write_study(raw, case, seed=8 if case == "fdg_x_1" else 9)
+        pet = nib.load(files[1])
+        points = np.moveaxis(np.indices((40, 36, 60)), 0, -1)
+        affine = np.diag([2.0, -2.0, 1.7, 1.0])
+        affine[:3, 3] = [-70, 65, -6]
+        place = points @ affine[:3, :3].T + affine[:3, 3]
+        ramp = place @ [5.0, -7.0, 3.0] - 300
+        write_nifti(files[0], ramp.astype(np.float32), affine)
+    prepare(raw, tmp_path / "out", spacing=[4, 4, 5])
+    for case in ("fdg_x_1", "fdg_y_1"):
+        image = nib.load(tmp_path / f"out/images/{case}.nii")
+        place = np.moveaxis(np.indices(image.shape[:3]), 0, -1) @ image.affine[:3, :3].T + image.affine[:3, 3]
+        expected = place @ [5.0, -7.0, 3.0] - 300
+        assert np.allclose(image.get_fdata()[..., 0], expected, atol=0.05)
+        assert pet.shape[0] >= image.shape[0]
+
+
+def test_items_name_everything_relative_to_the_data_sets(raw, tmp_path):
+    prepare(raw, tmp_path / "deep/er/out")
+    out = tmp_path / "deep/er/out"
+    assert datalist(out)["raw_dir"] == "../../../raw"
+    for case, item in items(out).items():
+        assert item["image"] == f"images/{case}.nii"
+        assert item["label"] == f"labels/{case}.nii"
+        assert item["patient"] == case.split("_")[1]
+        assert item["tracer"] == "fdg"
+        for name in (item["image"], item["label"]):
+            assert (out / name).is_file()
+        for file in item["original"].values():
+            assert not Path(file).is_absolute()
+            assert (out / datalist(out)["raw_dir"] / file).is_file()
+
+
+def test_list_of_studies_is_prepared_with_its_patients_and_centres(raw, tmp_path):
+    rows = []
+    for number, pet in enumerate(sorted((raw / "imagesTr").glob("*_0001.nii.gz"))):
+        case = pet.name.removesuffix("_0001.nii.gz")
+        files = {"ct": f"imagesTr/{case}_0000.nii.gz", "pet": f"imagesTr/{pet.name}", "label": f"labelsTr/{case}.nii.gz"}
+        rows.append({"case": f"study {number}", **files, "patient": f"P{number // 2}", "tracer": "psma", "centre": "LMU"})
+    (raw / "list.json").write_text(json.dumps(rows))
+    prepare(raw / "list.json", tmp_path / "out")
+    found = items(tmp_path / "out")
+    assert {(case, item["patient"], item["tracer"], item["centre"]) for case, item in found.items()} == {
+        (row["case"], row["patient"], "psma", "LMU") for row in rows
+    }
+    assert datalist(tmp_path / "out")["raw_dir"] == "../raw"
+    assert found["study 0"]["original"]["ct"] == rows[0]["ct"]
+
+
+# ---------------------------------------------------------------- selection
+
+
+def test_healthy_and_excluded_and_broken_studies_are_named_and_the_others_prepared(raw, tmp_path, capsys):
+    write_study(raw, "fdg_healthy_1", seed=20, lesions=0)
+    write_study(raw, "fdg_retracted_1", seed=21)
+    write_study(raw, "fdg_broken_1", seed=22)[1].write_bytes(b"")
+    write_study(raw, "fdg_noct_1", seed=23)[0].unlink()
+    shutil.copy(raw / "imagesTr/fdg_p0_day  0.1_0001.nii.gz", write_study(raw, "fdg_twin_1", seed=0, spacing=(4, 4.4, 5))[1])
+    (tmp_path / "retracted.txt").write_text("# retracted\nfdg_retracted_1\n\nfdg_unknown_1\n")
+    prepare(raw, tmp_path / "out", exclude=tmp_path / "retracted.txt")
+    named = reasons(tmp_path / "out")
+    assert list(named) == ["fdg_broken_1", "fdg_healthy_1", "fdg_noct_1", "fdg_retracted_1", "fdg_twin_1"]
+    assert "fdg_broken_1_0001.nii.gz is empty" in named["fdg_broken_1"]
+    assert "no lesion" in named["fdg_healthy_1"]
+    assert "no CT" in named["fdg_noct_1"]
+    assert "exclusion list" in named["fdg_retracted_1"]
+    assert "study fdg_p0_day  0.1" in named["fdg_twin_1"]
+    assert len(items(tmp_path / "out")) == 6
+    printed = capsys.readouterr().out
+    assert "fdg_unknown_1" in printed
+    for case, reason in named.items():
+        assert f"{reason} ({case})" in printed
+
+
+def test_healthy_studies_are_kept_on_request(raw, tmp_path):
+    write_study(raw, "fdg_healthy_1", seed=20, lesions=0)
+    prepare(raw, tmp_path / "out", keep_healthy=True)
+    assert "fdg_healthy_1" in items(tmp_path / "out")
+    assert reasons(tmp_path / "out") == {}
+
+
+def test_warnings_are_printed_and_the_study_is_used(raw, tmp_path, capsys):
+    case = "fdg_p0_day  0.1"
+    file = raw / f"imagesTr/{case}_0000.nii.gz"
+    ct = nib.load(file)
+    write_nifti(file, np.asarray(ct.dataobj)[:, :, :9], ct.affine)
+    prepare(raw, tmp_path / "out")
+    assert f"study {case}: {file.name} covers only" in capsys.readouterr().out
+    assert case in items(tmp_path / "out")
+
+
+def test_strict_stops_at_a_study_with_an_error(raw, tmp_path):
+    write_study(raw, "fdg_broken_1", seed=22)[1].write_bytes(b"")
+    with pytest.raises(SystemExit, match=r"study fdg_broken_1: fdg_broken_1_0001.nii.gz is empty"):
+        prepare(raw, tmp_path / "out", strict=True)
+    assert not (tmp_path / "out/datalist.json").exists()
+
+
+def test_nothing_left_is_one_sentence_with_all_reasons(tmp_path):
+    for number in range(3):
+        write_study(tmp_path / "raw", f"fdg_p{number}_1", seed=number, lesions=0)
+    with pytest.raises(SystemExit, match=r"(?s)all studies are left out.*fdg_p0_1, fdg_p1_1, fdg_p2_1"):
+        prepare(tmp_path / "raw", tmp_path / "out")
+
+
+def test_exclusions_are_read_from_lists_text_and_json(tmp_path):
+    (tmp_path / "a.txt").write_text("a b  c\n# remark\n\nd.e\n")
+    (tmp_path / "a.json").write_text('["a b  c", "d.e"]')
+    for source in (tmp_path / "a.txt", str(tmp_path / "a.json"), ["a b  c", "d.e"]):
+        assert read_exclusions(source) == ["a b  c", "d.e"]
+    assert read_exclusions(None) == []
+    (tmp_path / "b.json").write_text('{"a": 1}')
+    for wrong in (tmp_path / "missing.txt", tmp_path / "b.json", [1]):
+        with pytest.raises(InputError, match="case"):
+            read_exclusions(wrong)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"validation_fraction": 0},
+        {"validation_fraction": 1.5},
+        {"spacing": "middle"},
+        {"num_workers": -1},
+        {"exclude": "missing.txt"},
+    ],
+)
+def test_impossible_arguments_are_one_sentence(raw, tmp_path, options):
+    with pytest.raises(SystemExit, match=f"error: .*{'missing' if 'exclude' in options else next(iter(options))}"):
+        prepare(raw, tmp_path / "out", **options)
+
+
+def test_data_set_is_not_prepared_into_itself(raw):
+    with pytest.raises(SystemExit, match="folder of its own"):
+        prepare(raw, raw)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_folder_that_cannot_be_written_is_one_sentence(raw, tmp_path):
+    (tmp_path / "out").mkdir(mode=0o500)
+    with pytest.raises(SystemExit, match="may be written"):
+        prepare(raw, tmp_path / "out")
+
+
+# ---------------------------------------------------------------- again
+
+
+def test_same_seed_gives_the_same_bytes_with_any_number_of_processes(raw, tmp_path):
+    prepare(raw, tmp_path / "one", seed=3)
+    prepare(raw, tmp_path / "two", seed=3, num_workers=2)
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+
+
+def test_second_run_changes_nothing(raw, tmp_path, monkeypatch):
+    prepare(raw, tmp_path / "out")
+    before = times(tmp_path / "out")
+    for work in ("_check", "_write_volumes"):
+        monkeypatch.setattr(scripts.prepare, work, lambda *arguments: pytest.fail("done again"))
+    prepare(raw, tmp_path / "out")
+    assert times(tmp_path / "out") == before
+
+
+def test_other_seed_gives_another_split_without_a_new_check(raw, tmp_path, monkeypatch):
+    prepare(raw, tmp_path / "out", spacing=[4, 4, 5])
+    before = times(tmp_path / "out")
+    first = datalist(tmp_path / "out")
+    for work in ("_check", "_write_volumes"):
+        monkeypatch.setattr(scripts.prepare, work, lambda *arguments: pytest.fail("done again"))
+    splits = []
+    for seed in range(1, 6):
+        prepare(raw, tmp_path / "out", spacing=[4, 4, 5], seed=seed)
+        splits.append(datalist(tmp_path / "out"))
+    assert any(split != first for split in splits)
+    same = [name for name, time in times(tmp_path / "out").items() if time == before[name]]
+    assert len(same) == 2 * len(items(tmp_path / "out"))
+
+
+def test_changed_source_is_made_again_and_its_coarse_mask_taken_away(raw, tmp_path):
+    out = tmp_path / "out"
+    prepare(raw, out, spacing=[4, 4, 5])
+    (out / "stage1").mkdir()
+    for case in items(out):
+        (out / f"stage1/{case}.nii.gz").write_text("mask")
+    before = times(out)
+    changed = "fdg_p2_day  3.1"
+    write_study(raw, changed, seed=77)
+    prepare(raw, out, spacing=[4, 4, 5])
+    after = times(out)
+    assert before.keys() - after.keys() == {f"stage1/{changed}.nii.gz"}
+    remade = {name for name in after if after[name] != before[name]}
+    assert remade == {f"images/{changed}.nii", f"labels/{changed}.nii", "datalist.json", "fingerprint.json"}
+    prepare(raw, tmp_path / "fresh", spacing=[4, 4, 5])
+    fresh = content(tmp_path / "fresh")
+    assert {name: data for name, data in content(out).items() if not name.startswith("stage1")} == fresh
+
+
+def test_other_spacing_makes_every_volume_again(raw, tmp_path):
+    prepare(raw, tmp_path / "out")
+    prepare(raw, tmp_path / "out", spacing=[6, 6, 6])
+    prepare(raw, tmp_path / "fresh", spacing=[6, 6, 6])
+    assert content(tmp_path / "out") == content(tmp_path / "fresh")
+
+
+def test_lost_volume_is_made_again(raw, tmp_path):
+    prepare(raw, tmp_path / "out")
+    before = content(tmp_path / "out")
+    (tmp_path / "out/images/fdg_p2_day  3.1.nii").unlink()
+    (tmp_path / "out/labels/fdg_p1_day  2.1.nii").write_bytes(b"short")
+    prepare(raw, tmp_path / "out")
+    assert content(tmp_path / "out") == before
+
+
+def test_study_that_has_left_the_data_set_is_taken_away_and_nothing_else(raw, tmp_path):
+    out = tmp_path / "out"
+    prepare(raw, out)
+    (out / "images/notes.txt").write_text("mine")
+    prepare(raw, out, exclude=["fdg_p3_day  4.1"])
+    prepare(raw, tmp_path / "fresh", exclude=["fdg_p3_day  4.1"])
+    assert content(out) == content(tmp_path / "fresh") | {"images/notes.txt": b"mine"}
+
+
+def test_interrupted_run_leaves_no_data_list_and_goes_on_to_the_same_bytes(raw, tmp_path, monkeypatch):
+    prepare(raw, tmp_path / "undisturbed")
+    out = tmp_path / "out"
+    prepare(raw, out, spacing=[7, 7, 7])
+    original = scripts.prepare._save
+    for stop in (0, 3, 7):
+        calls = itertools.count()
+
+        def save(*arguments, calls=calls, stop=stop):
+            if next(calls) == stop:
+                raise KeyboardInterrupt
+            original(*arguments)
+
+        monkeypatch.setattr(scripts.prepare, "_save", save)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(raw, out)
+        assert not (out / "datalist.json").exists()
+        (out / f"images/.part-{stop}.nii").write_bytes(b"what a killed run leaves")
+    monkeypatch.setattr(scripts.prepare, "_save", original)
+    prepare(raw, out)
+    assert content(out) == content(tmp_path / "undisturbed")
+
+
+@pytest.mark.slow
+def test_run_that_is_killed_at_any_moment_goes_on_to_the_same_bytes(tmp_path):
+    raw = write_raw(tmp_path / "raw", 40)
+    prepare(raw, tmp_path / "undisturbed")
+    out = tmp_path / "out"
+    arguments = ["--raw_dir", str(raw), "--dataset_dir", str(out), "--num_workers", "2"]
+    chance = np.random.default_rng(0)
+    for _ in range(10):
+        process = subprocess.Popen(bundle_command(*arguments), cwd=ENSEMBLE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        # Most of the first seconds pass with imports.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(chance.uniform(5, 9))
+        process.kill()
+        process.wait()
+        if (out / "datalist.json").exists():
+            assert content(out) == content(tmp_path / "undisturbed")
+            shutil.rmtree(out)
+    prepare(raw, out)
+    assert content(out) == content(tmp_path / "undisturbed")
+
+
+def test_full_disk_is_one_sentence_and_leaves_nothing_half_written(raw, tmp_path, monkeypatch):
+    def save(image, file):
+        Path(file).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(scripts.prepare.nib, "save", save)
+    with pytest.raises(SystemExit, match="No space left on device: see that there is room"):
+        prepare(raw, tmp_path / "out")
+    assert content(tmp_path / "out") == {}
+
+
+# ---------------------------------------------------------------- command
+
+
+def run_bundle(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(bundle_command(*arguments), cwd=ENSEMBLE, capture_output=True, text=True, check=False)
+
+
+def test_command_prepares_and_ends_with_a_sentence_on_bad_input(raw, tmp_path):
+    done = run_bundle(
+        "--raw_dir", str(raw), "--dataset_dir", str(tmp_path / "out"), "--exclude", "['fdg_p3_day  4.1']", "--num_workers", "1"
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(items(tmp_path / "out")) == 5
+    failed = run_bundle("--raw_dir", str(tmp_path / "nothing"), "--dataset_dir", str(tmp_path / "out"))
+    assert failed.returncode == 1
+    assert "nothing does not exist" in failed.stderr.splitlines()[-1]
+    assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.skipif(not SARCOMA.is_dir(), reason=f"needs the real data in {SARCOMA}")
+def test_real_studies_with_a_finer_ct_are_prepared_without_a_remark(tmp_path, capsys):
+    prepare(SARCOMA, tmp_path / "out")
+    assert len(items(tmp_path / "out")) == 12
+    assert len(datalist(tmp_path / "out")["validation"]) == 2
+    assert reasons(tmp_path / "out") == {}
+    assert "remark" not in capsys.readouterr().out
+    for item in items(tmp_path / "out").values():
+        image, label = (nib.load(tmp_path / "out" / item[key]).get_fdata() for key in ("image", "label"))
+        # Soft tissue with uptake.
+        assert -200 < np.median(image[..., 0][label == 1]) < 200
+        assert np.median(image[..., 1][label == 1]) > 0.3
+        assert -1100 < image[..., 0].min() < -800

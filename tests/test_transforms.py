@@ -1,0 +1,221 @@
+"""Promises of reading CT and PET, of averaging probabilities and of writing masks."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import LoadImaged, SaveImaged
+from tiny import las, make_study, write_nifti, write_study
+
+from scripts.errors import InputError
+from scripts.transforms import AIR_HU, AtomicNibabelWriter, LoadImagePETCTd, MeanOfMembersd
+
+PET_SHAPE, PET_AFFINE = (20, 18, 16), las((4, 4, 5), (30, -20, 100))
+
+
+def load(image, **item):
+    return LoadImagePETCTd(keys="image")({"image": image, **item})["image"]
+
+
+def world(affine, shape) -> np.ndarray:
+    """World coordinates (X, Y, Z, 3) of the voxels' centres, mm."""
+    return np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1) @ affine[:3, :3].T + affine[:3, 3]
+
+
+def ramp(points: np.ndarray) -> np.ndarray:
+    """A function of the place that linear interpolation gives back exactly."""
+    return points @ [2.0, -3.0, 1.5] + 40
+
+
+def rotated(affine: np.ndarray, degrees: float) -> np.ndarray:
+    """An affine turned about the z axis."""
+    angle = np.deg2rad(degrees)
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    return turn @ affine
+
+
+def test_ct_and_pet_on_one_grid_are_read_as_they_are(tmp_path):
+    ct, pet, _ = write_study(tmp_path, "fdg_a_1")
+    image = load([ct, pet])
+    assert image.dtype == torch.float32
+    np.testing.assert_array_equal(image[0], nib.load(ct).get_fdata())
+    np.testing.assert_array_equal(image[1], nib.load(pet).get_fdata(dtype=np.float32))
+    np.testing.assert_array_equal(image.affine, nib.load(pet).affine)
+
+
+@pytest.mark.parametrize(
+    ("shape", "affine"),
+    [
+        ((80, 70, 60), las((1.5, 1.5, 2), (45, -30, 90))),
+        ((9, 9, 9), las((15, 14, 16), (45, -30, 90))),
+        ((80, 70, 60), np.array([[1.5, 0, 0, -50], [0, -1.5, 0, 65], [0, 0, -2, 205], [0, 0, 0, 1.0]])),
+        ((60, 80, 70), np.array([[0, -1.5, 0, 45], [0, 0, 1.5, -30], [2, 0, 0, 90], [0, 0, 0, 1.0]])),
+        ((90, 90, 60), rotated(las((1.5, 1.5, 2), (60, -50, 90)), 10)),
+    ],
+    ids=["finer", "coarser", "other-orientation", "other-axes", "oblique"],
+)
+def test_ct_on_another_grid_lands_on_that_of_the_pet(tmp_path, shape, affine):
+    ct = write_nifti(tmp_path / "ct.nii", ramp(world(affine, shape)).astype(np.float32), affine)
+    pet = write_nifti(tmp_path / "pet.nii", np.ones(PET_SHAPE, np.float32), PET_AFFINE)
+    image = load([ct, pet])
+    points = world(PET_AFFINE, PET_SHAPE)
+    index = (points - affine[:3, 3]) @ np.linalg.inv(affine[:3, :3]).T
+    inside = ((index >= 0) & (index <= np.array(shape) - 1)).all(-1)
+    outside = ((index < -1) | (index > np.array(shape))).any(-1)
+    assert inside.sum() > 500
+    np.testing.assert_allclose(image[0].numpy()[inside], ramp(points)[inside], atol=0.02)
+    np.testing.assert_array_equal(image[0].numpy()[outside], AIR_HU)
+    np.testing.assert_array_equal(image.affine, PET_AFFINE)
+    np.testing.assert_array_equal(image[1], np.ones(PET_SHAPE))
+
+
+def test_what_the_ct_does_not_cover_is_air(tmp_path):
+    ct = write_nifti(tmp_path / "ct.nii", np.full((10, 18, 16), 40, np.int16), PET_AFFINE)
+    pet = write_nifti(tmp_path / "pet.nii", np.ones(PET_SHAPE, np.float32), PET_AFFINE)
+    image = load([ct, pet])
+    np.testing.assert_allclose(image[0, :10], 40, atol=0.001)
+    np.testing.assert_array_equal(image[0, 10:], AIR_HU)
+
+
+def test_headers_that_differ_by_rounding_are_one_grid(tmp_path):
+    ct, pet, _ = make_study()
+    files = [
+        write_nifti(tmp_path / "ct.nii", ct, las((4.00001, 4, 5))),
+        write_nifti(tmp_path / "pet.nii", pet, las((4, 4, 5))),
+    ]
+    np.testing.assert_array_equal(load(files)[0], ct)
+
+
+def test_one_4d_file_gives_what_two_files_give(tmp_path):
+    ct, pet, _ = make_study()
+    affine = las((4, 4, 5), (3, 4, 5))
+    both = write_nifti(tmp_path / "both.nii.gz", np.stack([ct, pet], -1).astype(np.float32), affine)
+    pair = load([write_nifti(tmp_path / "ct.nii", ct, affine), write_nifti(tmp_path / "pet.nii", pet, affine)])
+    image = load(str(both))
+    np.testing.assert_array_equal(image, pair)
+    np.testing.assert_array_equal(image.affine, pair.affine)
+
+
+def test_trailing_axes_of_length_one_are_taken_away(tmp_path):
+    ct, pet, _ = make_study()
+    files = [write_nifti(tmp_path / f"{i}.nii", array[..., None], las((4, 4, 5))) for i, array in enumerate((ct, pet))]
+    assert load(files).shape == (2, *pet.shape)
+
+
+@pytest.mark.parametrize(
+    ("item", "name"),
+    [
+        ({}, "psma_7 a  b v1.2"),
+        ({"case": "fdg_x.y  z"}, "fdg_x.y  z"),
+    ],
+    ids=["file", "case"],
+)
+def test_mask_is_called_after_the_case_and_lies_on_the_pet(tmp_path, item, name):
+    ct, pet, _ = write_study(tmp_path, "psma_7 a  b v1.2")
+    image = load([ct, pet], **item)
+    mask = MetaTensor(image[1:] > 1, meta=image.meta)
+    SaveImaged(
+        keys="pred",
+        output_dir=tmp_path / "masks",
+        output_postfix="",
+        separate_folder=False,
+        resample=False,
+        output_dtype=np.uint8,
+        print_log=False,
+        writer="scripts.transforms.AtomicNibabelWriter",
+    )({"pred": mask})
+    (file,) = (tmp_path / "masks").iterdir()
+    saved, reference = nib.load(file), nib.load(pet)
+    assert file.name == f"{name}.nii.gz"
+    assert saved.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(saved.affine, reference.affine)
+    np.testing.assert_array_equal(saved.dataobj, reference.get_fdata(dtype=np.float32) > 1)
+
+
+def test_loader_is_recognised_by_its_name_and_not_replaced():
+    assert "LoadImage" in LoadImagePETCTd.__name__
+    assert not issubclass(LoadImagePETCTd, LoadImaged)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda ct, pet, folder: [ct, folder / "none.nii.gz"], "none.nii.gz cannot be read"),
+        (lambda ct, pet, folder: [ct, pet, pet], "3 files are given as its image: give two, first the CT and then the PET"),
+        (lambda ct, pet, folder: str(pet), "has 3 dimensions: 4 are expected"),
+        (
+            lambda ct, pet, folder: str(write_nifti(folder / "three.nii", np.zeros((4, 4, 4, 3), np.float32), np.eye(4))),
+            "has 3 channels: give a file with CT and PET",
+        ),
+        (
+            lambda ct, pet, folder: [ct, write_nifti(folder / "four.nii", np.zeros((4, 4, 4, 3), np.float32), np.eye(4))],
+            "has 4 dimensions: 3 are expected",
+        ),
+    ],
+    ids=["missing", "three-files", "one-3d-file", "three-channels", "4d-pet"],
+)
+def test_unusable_image_is_one_sentence_with_study_and_file(tmp_path, make, words):
+    ct, pet, _ = write_study(tmp_path, "fdg_a_1")
+    with pytest.raises(InputError, match=r"^study fdg_a_1: ") as error:
+        load(make(ct, pet, tmp_path), case="fdg_a_1")
+    assert words in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_file_that_is_cut_off_is_one_sentence(tmp_path):
+    ct, pet, _ = write_study(tmp_path, "fdg_a_1")
+    pet.write_bytes(pet.read_bytes()[:2000])
+    with pytest.raises(InputError, match=r"fdg_a_1_0001\.nii\.gz cannot be read") as error:
+        load([ct, pet])
+    assert "\n" not in str(error.value)
+
+
+# ---------------------------------------------------------------- mean of the members
+
+
+@pytest.fixture
+def members() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.rand((1, 5, 6, 7), generator=generator) for name in "abc"}
+
+
+def test_mean_and_spread_are_those_of_the_members(members):
+    item = MeanOfMembersd(keys=["a", "b", "c"], spread_key="spread")(members)
+    stacked = np.stack([members[name].numpy() for name in "abc"]).astype(np.float64)
+    np.testing.assert_allclose(item["pred"], stacked.mean(0), atol=1e-6)
+    np.testing.assert_allclose(item["spread"], stacked.std(0), atol=1e-6)
+    assert set(item) == {"pred", "spread"}
+
+
+def test_averaging_changes_no_members_probability(members):
+    before = {name: tensor.clone() for name, tensor in members.items()}
+    item = MeanOfMembersd(keys=["a", "b", "c"], output_key="mean", keep_members=True)(members)
+    assert set(item) == {"a", "b", "c", "mean"}
+    for name in "abc":
+        torch.testing.assert_close(item[name], before[name], rtol=0, atol=0)
+
+
+def test_prediction_of_the_whole_cascade_is_left_as_it_is(members):
+    item = {"pred": members["a"]}
+    assert MeanOfMembersd(keys=["a", "b", "c"])(item)["pred"] is members["a"]
+
+
+# ---------------------------------------------------------------- writing
+
+
+def test_mask_that_could_not_be_written_whole_is_not_there(tmp_path, monkeypatch):
+    def full_disk(image, file):
+        file.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(nib, "save", full_disk)
+    writer = AtomicNibabelWriter()
+    writer.set_data_array(np.zeros((4, 4, 4), np.uint8), channel_dim=None)
+    writer.set_metadata({"affine": np.eye(4)})
+    with pytest.raises(OSError, match="No space left"):
+        writer.write(tmp_path / "mask.nii.gz")
+    assert not list(tmp_path.iterdir())
