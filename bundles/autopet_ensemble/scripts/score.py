@@ -1,0 +1,416 @@
+"""Score and read out folders of masks, ours or another tool's, without any network."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import multiprocessing
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from tqdm import tqdm
+
+from scripts.errors import InputError, command
+from scripts.files import read_json, write_json
+from scripts.metrics import case_metrics
+from scripts.pictures import overlay_picture
+from scripts.readouts import study_readouts, write_readouts
+from scripts.report import write_report
+from scripts.summary import table1, write_scores
+
+SUFFIXES = (".nii.gz", ".nii")
+TRACERS = ("fdg", "psma")
+
+# How far apart (mm) the corners of two grids may lie that count as one: headers round their numbers.
+PLACE_TOLERANCE_MM = 0.1
+
+READ_ERRORS = (ImageFileError, OSError, EOFError, ValueError, zlib.error, gzip.BadGzipFile)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a mask was not scored, or a study not read out."""
+
+    case: str
+    file: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.case}: {self.reason}" + (f" ({self.file})" if self.file else "")
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One study: its item, the predicted mask of each model, and what to write."""
+
+    item: Mapping[str, Any]
+    predictions: Mapping[str, Path]
+    picture: Path | None
+    uncertainty: Path | None
+    suv_range: Sequence[float]
+
+
+@dataclass
+class _Result:
+    """What one study gave."""
+
+    case: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    readouts: dict[str, Any] | None = None
+    problems: list[Problem] = field(default_factory=list)
+
+
+@command
+def score_folder(
+    predictions: str | os.PathLike | None,
+    output_dir: str | os.PathLike,
+    references: str | os.PathLike | None = None,
+    dataset_dir: str | os.PathLike | None = None,
+    images: str | os.PathLike | None = None,
+    model: str = "Prediction",
+    num_workers: int = 1,
+    suv_range: Sequence[float] = (0.0, 10.0),
+    seed: int = 0,
+) -> None:
+    """Score a folder of masks against references; what `score_studies` does for a list of studies.
+
+    Masks are paired by name: `<case>.nii.gz` or `<case>.nii` on both sides. The references are `references`, else the original
+    labels of the validation studies of `dataset_dir`.
+
+    Args:
+        predictions: folder with one binary mask per study, on the grid of the reference.
+        output_dir: where scores and report appear.
+        references: folder of reference masks, or a data set in the challenge's layout (its labelsTr and imagesTr are used).
+        dataset_dir: prepared data set, with `datalist.json`.
+        images: folder with `<case>_0001.nii.gz` (PET, SUV) and, if there is one, `<case>_0000.nii.gz` (CT, HU), for read-outs
+            and pictures.
+        model: what the masks are called in the tables.
+        num_workers: processes.
+        suv_range: SUV shown white and SUV shown black in pictures.
+        seed: of the bootstrap.
+
+    Raises:
+        InputError: a folder is missing or empty; or, after all other masks were scored, some masks could not be scored.
+    """
+    if predictions is None:
+        raise InputError("no masks are given: name their folder with --predictions.")
+    if references is not None:
+        items = _items_of_folder(Path(references), None if images is None else Path(images))
+    elif dataset_dir is not None:
+        items = validation_items(dataset_dir)
+    else:
+        raise InputError("no references are given: name a folder with --references, or a prepared data set with --dataset_dir.")
+    score_studies(items, {model: predictions}, output_dir, num_workers=num_workers, suv_range=suv_range, seed=seed)
+
+
+@command
+def read_out_folder(
+    predictions: str | os.PathLike | None,
+    output_dir: str | os.PathLike,
+    images: str | os.PathLike | None = None,
+    model: str = "Prediction",
+    num_workers: int = 1,
+    suv_range: Sequence[float] = (0.0, 10.0),
+) -> None:
+    """Read out a folder of masks without references: tables per study and lesion, a picture of each study, a report.
+
+    Arguments and errors are those of `score_folder`; `images` is required.
+    """
+    if predictions is None or images is None:
+        raise InputError("masks or images are missing: name their folders with --predictions and --images.")
+    files, _ = _masks(Path(predictions))
+    items = [_item(case, _images_of(case, Path(images))) for case in files]
+    score_studies(items, {model: predictions}, output_dir, num_workers=num_workers, suv_range=suv_range)
+
+
+@command
+def score_studies(
+    items: Sequence[Mapping[str, Any]],
+    predictions: Mapping[str, str | os.PathLike],
+    output_dir: str | os.PathLike,
+    primary: str | None = None,
+    uncertainty: str | os.PathLike | None = None,
+    num_workers: int = 1,
+    suv_range: Sequence[float] = (0.0, 10.0),
+    seed: int = 0,
+    title: str = "",
+) -> list[dict[str, Any]]:
+    """Score the masks of one or more models, read out the primary model's, draw each study, and write the report.
+
+    Writes to `output_dir`: with labels `scores.csv`, `summary.json`, `summary.md`, `table1.md`; with images `readouts.json`,
+    `readouts_studies.csv`, `readouts_lesions.csv` and `pictures/<case>.png`; `problems.json`; and `report.html`.
+
+    Args:
+        items: studies as in inference: "case"; and, where there are such, "image" ([CT file, PET file], or one 4-D file with
+            these channels), "label" (file), "patient", "tracer", "centre".
+        predictions: per model the folder of its masks, `<case>.nii.gz` or `<case>.nii`, on the grid of label and PET.
+        output_dir: where all of this appears.
+        primary: the model that is read out and drawn; the last of `predictions` by default.
+        uncertainty: folder of `<case>.nii.gz` or `<case>.nii` maps, whose mean each lesion's read-out then holds.
+        num_workers: processes.
+        suv_range: SUV shown white and SUV shown black in pictures.
+        seed: of the bootstrap.
+        title: heading of the report.
+
+    Returns:
+        The rows of `scores.csv`.
+
+    Raises:
+        InputError: a folder is missing or empty; or, after everything else was scored and written, some masks are missing,
+            have no study, lie on another grid, are not binary or cannot be read: each is named with its reason.
+    """
+    output_dir = Path(output_dir)
+    primary = primary or list(predictions)[-1]
+    if primary not in predictions:
+        raise InputError(f"the model {primary} has no masks: choose from {', '.join(predictions)}.")
+    if not items:
+        raise InputError("there are no studies to score: check the folder or data list of references.")
+    problems: list[Problem] = []
+    masks = {}
+    for model, folder in predictions.items():
+        masks[model], found = _masks(Path(folder))
+        problems += found
+    maps = {} if uncertainty is None else _masks(Path(uncertainty))[0]
+    cases = {item["case"] for item in items}
+    tasks = []
+    for item in items:
+        case = item["case"]
+        files = {model: files[case] for model, files in masks.items() if case in files}
+        absent = [model for model in masks if model not in files and not any(p.case == case for p in problems)]
+        problems += [Problem(case, "", f"there is no mask of {model}") for model in absent]
+        picture = output_dir / "pictures" / f"{case}.png" if primary in files else None
+        if files:
+            ordered = {model: files[model] for model in files if model != primary} | (
+                {primary: files[primary]} if picture else {}
+            )
+            tasks.append(_Task(item, ordered, picture, maps.get(case), tuple(suv_range)))
+    for model, files in masks.items():
+        named = {problem.case for problem in problems}
+        extra = [case for case in files if case not in cases and case not in named]
+        problems += [Problem(case, str(files[case]), f"there is no study for this mask of {model}") for case in extra]
+
+    rows, readouts = [], {}
+    for result in tqdm(_run(tasks, num_workers), total=len(tasks), desc="score", unit="study"):
+        rows += result.rows
+        problems += result.problems
+        if result.readouts is not None:
+            readouts[result.case] = result.readouts
+    problems.sort(key=lambda problem: (problem.case, problem.file, problem.reason))
+    order = {model: position for position, model in enumerate(predictions)}
+    rows.sort(key=lambda row: (row["case"], order[row["model"]]))
+
+    write_json(output_dir / "problems.json", [asdict(problem) for problem in problems])
+    if rows:
+        write_scores(output_dir, rows, seed=seed)
+        print(table1(rows), flush=True)
+    if readouts:
+        write_readouts(output_dir, readouts)
+    if rows or readouts:
+        pictures = {case: output_dir / "pictures" / f"{case}.png" for case in readouts}
+        heading = title or ("Evaluation" if rows else "Lesions found")
+        write_report(output_dir / "report.html", heading, rows, readouts, pictures, [asdict(p) for p in problems], primary)
+    if problems:
+        lines = "".join(f"\n  {problem}" for problem in problems)
+        raise InputError(f"{len(problems)} masks could not be scored, all others were:{lines}")
+    return rows
+
+
+def validation_items(dataset_dir: str | os.PathLike, split: str = "validation") -> list[dict[str, Any]]:
+    """Give the studies of a prepared data set with their original images and labels, as items of inference.
+
+    Raises:
+        InputError: the folder holds no `datalist.json`.
+    """
+    path = Path(dataset_dir) / "datalist.json"
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: prepare the data set, or name its folder with --dataset_dir.")
+    content = read_json(path)
+    raw_dir = Path(dataset_dir) / content["raw_dir"]
+    items = []
+    for entry in content[split]:
+        original = {role: str(raw_dir / file) for role, file in entry["original"].items()}
+        item = {name: entry[name] for name in ("case", "patient", "tracer", "centre") if name in entry}
+        items.append(item | {"image": [original["ct"], original["pet"]], "label": original["label"]})
+    return items
+
+
+def _items_of_folder(references: Path, images: Path | None) -> list[dict[str, Any]]:
+    """Give the studies of a folder of reference masks, or of a data set in the challenge's layout, as items of inference."""
+    if (references / "labelsTr").is_dir():
+        if images is None and (references / "imagesTr").is_dir():
+            images = references / "imagesTr"
+        references = references / "labelsTr"
+    files, problems = _masks(references)
+    if problems:
+        raise InputError(f"{problems[0]}: keep one reference per study.")
+    return [
+        _item(case, {} if images is None else _images_of(case, images)) | {"label": str(file)} for case, file in files.items()
+    ]
+
+
+def _item(case: str, images: Mapping[str, Path]) -> dict[str, Any]:
+    """Give an item with the tracer and patient that a name of the challenge tells (`<tracer>_<patient>_<description>`)."""
+    item: dict[str, Any] = {"case": case}
+    fields = case.split("_")
+    if fields[0] in TRACERS and len(fields) > 2:
+        item |= {"tracer": fields[0], "patient": fields[1]}
+    if "pet" in images:
+        item["image"] = [str(images["ct"]) if "ct" in images else None, str(images["pet"])]
+    return item
+
+
+def _images_of(case: str, folder: Path) -> dict[str, Path]:
+    """Give the CT and PET files of a case that exist in a folder."""
+    candidates = {
+        role: [folder / f"{case}_{number}{suffix}" for suffix in SUFFIXES] for role, number in (("ct", "0000"), ("pet", "0001"))
+    }
+    return {role: file for role, files in candidates.items() for file in files if file.is_file()}
+
+
+def _masks(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
+    """Give the NIfTI file of each case in a folder, sorted, and the cases that have two."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder: name the folder with the masks.")
+    files: dict[str, Path] = {}
+    problems = []
+    for file in sorted(folder.iterdir()):
+        suffix = next((suffix for suffix in SUFFIXES if file.name.endswith(suffix)), None)
+        if suffix is None or file.name.startswith("."):
+            continue
+        case = file.name.removesuffix(suffix)
+        if case in files:
+            problems.append(Problem(case, str(file), f"there is a second file {files.pop(case).name} of this study"))
+        else:
+            files[case] = file
+    if not files:
+        raise InputError(f"{folder} holds no NIfTI file (.nii.gz, .nii): name the folder with the masks.")
+    return files, problems
+
+
+def _run(tasks: Sequence[_Task], num_workers: int) -> Iterator[_Result]:
+    """Score studies, in processes of their own if more than one is asked for, in the order in which they end."""
+    if num_workers <= 1 or len(tasks) <= 1:
+        yield from map(_score, tasks)
+        return
+    # A fresh process: a forked one would inherit the locks of the threads that PyTorch has started.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(num_workers, len(tasks)), mp_context=context) as pool:
+        for future in as_completed([pool.submit(_score, task) for task in tasks]):
+            yield future.result()
+
+
+def _score(task: _Task) -> _Result:
+    """Score, read out and draw one study; what is wrong with a file becomes a problem, not an exception."""
+    item, case = task.item, task.item["case"]
+    result = _Result(case)
+    try:
+        reference = _load_mask(item["label"]) if item.get("label") else None
+    except InputError as error:
+        result.problems.append(Problem(case, str(item["label"]), f"the reference {error}"))
+        return result
+    identity = {name: item[name] for name in ("case", "patient", "tracer", "centre") if item.get(name)}
+    prediction = None
+    for model, file in task.predictions.items():
+        prediction = None
+        try:
+            prediction = _load_mask(file)
+            if reference is not None:
+                _check_grid(prediction, reference, "reference")
+                metrics = case_metrics(prediction.array, reference.array, prediction.spacing)
+                result.rows.append(identity | {"model": model} | metrics)
+        except InputError as error:
+            result.problems.append(Problem(case, str(file), f"the mask of {model} {error}"))
+            prediction = None
+    if task.picture is not None and prediction is not None and item.get("image"):
+        try:
+            result.readouts = _read_out(task, prediction, reference, result.rows)
+        except InputError as error:
+            result.problems.append(Problem(case, str(item["image"]), f"was not read out: {error}"))
+    return result
+
+
+def _read_out(task: _Task, prediction: _Volume, reference: _Volume | None, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Read out and draw the primary model's mask of a study."""
+    ct, pet = _load_images(task.item["image"])
+    _check_grid(prediction, pet, "PET")
+    uncertainty = None
+    if task.uncertainty is not None:
+        uncertainty = _load(task.uncertainty)
+        _check_grid(uncertainty, pet, "PET")
+    overlay_picture(
+        task.picture,
+        pet.array,
+        pet.affine,
+        None if reference is None else reference.array,
+        prediction.array,
+        ct=None if ct is None else ct.array,
+        ct_affine=None if ct is None else ct.affine,
+        axial=True,
+        suv_range=task.suv_range,
+        title=task.item["case"],
+    )
+    return study_readouts(prediction.array, pet.array, pet.affine, None if uncertainty is None else uncertainty.array)
+
+
+@dataclass(frozen=True)
+class _Volume:
+    """An image (X, Y, Z) and its affine."""
+
+    array: np.ndarray
+    affine: np.ndarray
+
+    @property
+    def spacing(self) -> np.ndarray:
+        return np.linalg.norm(self.affine[:3, :3], axis=0)
+
+
+def _load(file: str | os.PathLike) -> _Volume:
+    """Read a NIfTI file; its voxels keep their type where the file does not scale them."""
+    try:
+        image = nib.load(file)
+        return _Volume(np.asanyarray(image.dataobj), image.affine)
+    except READ_ERRORS as error:
+        raise InputError(f"cannot be read ({error})") from error
+
+
+def _load_mask(file: str | os.PathLike) -> _Volume:
+    """Read a binary mask (X, Y, Z)."""
+    volume = _load(file)
+    if volume.array.ndim != 3:
+        raise InputError(f"has {volume.array.ndim} dimensions {volume.array.shape} instead of 3")
+    if volume.array.dtype != bool and not ((volume.array == 0) | (volume.array == 1)).all():
+        values = np.unique(volume.array)
+        shown = ", ".join(f"{value:g}" for value in values[:4]) + (", ..." if len(values) > 4 else "")
+        raise InputError(f"is not binary: it holds {shown} instead of 0 and 1")
+    return volume
+
+
+def _load_images(image: str | Sequence[str | None]) -> tuple[_Volume | None, _Volume]:
+    """Read CT (None if there is none) and PET from two files, or from one 4-D file with these channels."""
+    if isinstance(image, (str, os.PathLike)):
+        both = _load(image)
+        if both.array.ndim != 4 or both.array.shape[3] != 2:
+            raise InputError(f"{image} has the shape {both.array.shape}; give CT and PET as (X, Y, Z, 2), or as two files")
+        return _Volume(both.array[..., 0], both.affine), _Volume(both.array[..., 1], both.affine)
+    ct, pet = image
+    return None if ct is None else _load(ct), _load(pet)
+
+
+def _check_grid(volume: _Volume, other: _Volume, name: str) -> None:
+    """Refuse a volume whose grid is not that of another, named one."""
+    if volume.array.shape != other.array.shape:
+        raise InputError(f"has the shape {volume.array.shape} and the {name} {other.array.shape}")
+    corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(volume.array.shape) - 1)
+    difference = volume.affine - other.affine
+    distance = np.linalg.norm(corners @ difference[:3, :3].T + difference[:3, 3], axis=1).max()
+    if not distance <= PLACE_TOLERANCE_MM:
+        far = f"up to {distance:.1f} mm" if math.isfinite(distance) else "an unknown distance"
+        raise InputError(f"lies elsewhere than the {name}: their corners are {far} apart")

@@ -1,0 +1,197 @@
+"""The read-outs equal closed forms, a slow implementation, and the phantom's table of lesions."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from scripts.errors import InputError
+from scripts.phantom import write_phantoms
+from scripts.readouts import (
+    LESION_COLUMNS,
+    PEAK_RADIUS_MM,
+    STUDY_COLUMNS,
+    readouts_of_files,
+    study_readouts,
+    write_readouts,
+)
+
+LAS = np.array([[-2.0, 0, 0, 100], [0, 2.5, 0, -50], [0, 0, 3.0, -200], [0, 0, 0, 1]])
+
+
+def slow_suv_peak(mask: np.ndarray, pet: np.ndarray, spacing: np.ndarray, samples: int = 11) -> float:
+    """The highest mean in a 1 ml sphere: sum over sample points of every voxel of the image, for each centre."""
+    points = (np.arange(samples) + 0.5) / samples - 0.5
+    best = -math.inf
+    for centre in np.argwhere(mask):
+        total = weight = 0.0
+        for voxel in np.ndindex(pet.shape):
+            x, y, z = ((np.array(voxel) - centre)[:, None] + points) * spacing[:, None]
+            inside = (x[:, None, None] ** 2 + y[:, None] ** 2 + z**2 <= PEAK_RADIUS_MM**2).sum()
+            total += inside * pet[voxel]
+            weight += inside
+        best = max(best, total / weight)
+    return best
+
+
+def test_box_has_its_closed_form_values():
+    mask = np.zeros((30, 30, 30), np.uint8)
+    mask[5:15, 8:16, 10:20] = 1  # 20 x 20 x 30 mm
+    pet = np.full(mask.shape, 1.0, np.float32)
+    pet[mask == 1] = 4
+    found = study_readouts(mask, pet, LAS)
+    volume = 20 * 20 * 30 / 1000
+    assert found["study"] == pytest.approx(
+        {"tmtv_ml": volume, "tlg_g": 4 * volume, "suv_max": 4, "suv_mean": 4, "suv_peak": 4, "lesions": 1, "dmax_mm": 0}
+    )
+    lesion = found["lesions"][0]
+    assert tuple(lesion) == LESION_COLUMNS
+    assert [lesion[f"centroid_{axis}_mm"] for axis in "xyz"] == pytest.approx([100 - 2 * 9.5, -50 + 2.5 * 11.5, -200 + 3 * 14.5])
+
+
+@pytest.mark.parametrize("spacing", [(2.036, 2.036, 3.0), (4.073, 4.073, 5.0), (1.0, 1.0, 1.0)])
+def test_sphere_has_its_closed_form_values_within_the_discretisation_error(spacing):
+    radius, spacing = 20.0, np.array(spacing)
+    shape = tuple(np.ceil(60 / spacing).astype(int))
+    axes = np.meshgrid(*[np.arange(n) * s for n, s in zip(shape, spacing, strict=True)], indexing="ij")
+    centre = np.array([30.3, 29.6, 30.9])
+    mask = sum((axis - c) ** 2 for axis, c in zip(axes, centre, strict=True)) <= radius**2
+    found = study_readouts(mask, np.where(mask, 5.0, 0.0), spacing)
+    # Only voxels that the surface cuts can be wrong: a shell half a voxel diagonal thick on either side.
+    half = np.linalg.norm(spacing) / 2
+    low, high = (4 / 3 * math.pi * (radius + sign * half) ** 3 / 1000 for sign in (-1, 1))
+    volume = 4 / 3 * math.pi * radius**3 / 1000
+    assert low <= found["study"]["tmtv_ml"] <= high
+    assert found["study"]["tmtv_ml"] == pytest.approx(volume, rel=0.03)
+    assert found["study"]["tlg_g"] == pytest.approx(5 * found["study"]["tmtv_ml"])
+    assert found["study"]["suv_peak"] == pytest.approx(5), "a 1 ml sphere fits into the lesion"
+    assert [found["lesions"][0][f"centroid_{axis}_mm"] for axis in "xyz"] == pytest.approx(centre, abs=half / 4)
+
+
+def test_suv_peak_of_a_linear_ramp_is_the_value_at_the_sphere_centre():
+    pet = np.broadcast_to(np.arange(40.0)[:, None, None], (40, 20, 20))
+    mask = np.zeros(pet.shape, bool)
+    mask[10:21, 8:12, 8:12] = True
+    assert study_readouts(mask, pet, (2, 2, 2))["study"]["suv_peak"] == pytest.approx(20)
+
+
+@pytest.mark.parametrize("spacing", [(3.0, 3.0, 3.0), (4.0, 3.0, 5.0), (15.0, 15.0, 15.0)])
+def test_suv_peak_equals_a_loop_over_all_voxels_also_at_the_edge_of_the_image(spacing):
+    generator = np.random.default_rng(1)
+    pet = generator.random((6, 5, 6))
+    mask = np.zeros(pet.shape, bool)
+    mask[0:2, 0, 0:2] = mask[3, 2:5, 5] = True
+    found = study_readouts(mask, pet, spacing)["study"]["suv_peak"]
+    assert found == pytest.approx(slow_suv_peak(mask, pet, np.array(spacing)), rel=1e-9)
+
+
+def test_sphere_of_suv_peak_has_one_millilitre():
+    assert 4 / 3 * math.pi * PEAK_RADIUS_MM**3 == pytest.approx(1000)
+    assert pytest.approx(6.2, abs=0.01) == PEAK_RADIUS_MM
+
+
+def test_dmax_is_the_largest_distance_between_centroids_in_mm():
+    mask = np.zeros((40, 40, 40), bool)
+    centres = [(5, 5, 5), (30, 6, 20), (12, 33, 34), (20, 20, 7)]
+    for x, y, z in centres:
+        mask[x - 1 : x + 2, y - 1 : y + 2, z - 1 : z + 2] = True
+    expected = max(math.dist(*(np.array(p) * (2, 2.5, 3) for p in pair)) for pair in itertools.combinations(centres, 2))
+    found = study_readouts(mask, np.ones(mask.shape), LAS)["study"]
+    assert found["lesions"] == 4
+    assert found["dmax_mm"] == pytest.approx(expected)
+
+
+def test_lesions_add_up_to_the_study_and_the_largest_comes_first():
+    generator = np.random.default_rng(0)
+    mask, pet = generator.random((25, 25, 25)) < 0.05, generator.gamma(2, 2, (25, 25, 25))
+    found = study_readouts(mask, pet, LAS, uncertainty=np.full(mask.shape, 0.25))
+    study, lesions = found["study"], found["lesions"]
+    assert sum(lesion["volume_ml"] for lesion in lesions) == pytest.approx(study["tmtv_ml"])
+    assert sum(lesion["tlg_g"] for lesion in lesions) == pytest.approx(study["tlg_g"])
+    assert study["tlg_g"] == pytest.approx(pet[mask].sum() * 0.015)
+    assert max(lesion["suv_max"] for lesion in lesions) == study["suv_max"] == pet[mask].max()
+    volumes = [lesion["volume_ml"] for lesion in lesions]
+    assert volumes == sorted(volumes, reverse=True)
+    assert {lesion["uncertainty_mean"] for lesion in lesions} == {0.25}
+
+
+def test_values_do_not_depend_on_how_the_array_is_stored():
+    generator = np.random.default_rng(5)
+    mask, pet = generator.random((12, 14, 16)) < 0.02, generator.random((12, 14, 16)).astype(np.float32)
+    image, mask_image = nib.Nifti1Image(pet, LAS), nib.Nifti1Image(mask.astype(np.uint8), LAS)
+    first = study_readouts(mask, pet, LAS)
+    turn = nib.orientations.ornt_transform(nib.io_orientation(LAS), nib.orientations.axcodes2ornt("SPR"))
+    image, mask_image = image.as_reoriented(turn), mask_image.as_reoriented(turn)
+    second = study_readouts(np.asarray(mask_image.dataobj), np.asarray(image.dataobj), image.affine)
+    assert second["study"] == pytest.approx(first["study"])
+    ordered = [sorted(tuple(lesion[name] for name in LESION_COLUMNS[1:]) for lesion in r["lesions"]) for r in (first, second)]
+    np.testing.assert_allclose(*ordered, rtol=1e-9)
+
+
+def test_study_without_lesions_has_no_volume_and_no_uptake():
+    found = study_readouts(np.zeros((4, 4, 4)), np.ones((4, 4, 4)), LAS)
+    assert tuple(found["study"]) == STUDY_COLUMNS
+    assert found["lesions"] == []
+    assert (found["study"]["tmtv_ml"], found["study"]["tlg_g"], found["study"]["lesions"]) == (0, 0, 0)
+    assert math.isnan(found["study"]["suv_max"])
+
+
+def test_different_grids_are_refused(tmp_path):
+    with pytest.raises(InputError, match="one grid"):
+        study_readouts(np.ones((2, 2, 2)), np.ones((2, 2, 3)), LAS)
+    nib.save(nib.Nifti1Image(np.ones((2, 2, 2), np.uint8), LAS), tmp_path / "mask.nii")
+    nib.save(nib.Nifti1Image(np.ones((2, 2, 2), np.float32), np.eye(4)), tmp_path / "pet.nii")
+    with pytest.raises(InputError, match=r"pet.nii.*another grid"):
+        readouts_of_files(tmp_path / "mask.nii", tmp_path / "pet.nii")
+
+
+def test_files_hold_every_value_and_nothing_instead_of_nan(tmp_path):
+    mask = np.zeros((9, 9, 9), np.uint8)
+    mask[2, 2, 2] = mask[6, 6, 6] = 1
+    readouts = {"b  c.d": study_readouts(mask, mask * 3.0, LAS), "a": study_readouts(mask * 0, mask * 1.0, LAS)}
+    write_readouts(tmp_path, readouts)
+    content = json.loads((tmp_path / "readouts.json").read_text())
+    assert content["a"]["study"]["suv_max"] is None
+    assert content["b  c.d"]["study"] == pytest.approx(readouts["b  c.d"]["study"])
+    with open(tmp_path / "readouts_studies.csv", newline="") as file:
+        studies = list(csv.DictReader(file))
+    assert [row["case"] for row in studies] == ["a", "b  c.d"]
+    assert studies[0]["dmax_mm"] == ""
+    with open(tmp_path / "readouts_lesions.csv", newline="") as file:
+        lesions = list(csv.DictReader(file))
+    assert [float(row["volume_ml"]) for row in lesions] == pytest.approx([0.015, 0.015])
+
+
+def test_readouts_equal_the_table_of_the_phantoms_lesions(tmp_path):
+    write_phantoms(tmp_path, num_patients=3, shrink=2)
+    with open(tmp_path / "lesions.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    large = 0
+    for case in {row["case"] for row in table}:
+        label = tmp_path / "labelsTr" / f"{case}.nii.gz"
+        found = readouts_of_files(label, tmp_path / "imagesTr" / f"{case}_0001.nii.gz")
+        rows = [row for row in table if row["case"] == case]
+        spacing = np.array(nib.load(label).header.get_zooms(), float)
+        assert found["study"]["lesions"] == len(rows) == len(found["lesions"])
+        for row in rows:
+            centre, radii = (np.array([float(row[f"{name}{axis}_mm"]) for axis in "xyz"]) for name in ("", "radius_"))
+            centroids = np.array([[lesion[f"centroid_{axis}_mm"] for axis in "xyz"] for lesion in found["lesions"]])
+            nearest = int(np.argmin(np.linalg.norm(centroids - centre, axis=1)))
+            # All chords of the ellipsoid along an axis have its centre in their middle, and the middle of the voxel centres on a
+            # chord is less than half a voxel away from the chord's.
+            assert (abs(centroids[nearest] - centre) <= spacing / 2 + 1e-3).all()
+            # The labelled voxels cover the ellipsoid less, and lie in the ellipsoid plus, half a voxel; measured in its radii, half
+            # a voxel is at most `part` long.
+            part = np.linalg.norm(spacing / 2 / radii)
+            volume, lesion = float(row["volume_ml"]), found["lesions"][nearest]
+            assert volume * max(0, 1 - part) ** 3 <= lesion["volume_ml"] <= volume * (1 + part) ** 3
+            if radii.min() > PEAK_RADIUS_MM + 7:  # the sphere lies inside, away from the blurred rim
+                large += 1
+                assert lesion["suv_peak"] == pytest.approx(float(row["suv"]), rel=0.1)
+    assert large
