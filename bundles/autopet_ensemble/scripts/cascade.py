@@ -1,0 +1,98 @@
+"""The two stages as one network, and the parts of it that MONAI's `EnsembleEvaluator` runs one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.engines import PrepareBatch
+from monai.inferers import SlidingWindowInferer
+from monai.networks.utils import eval_mode
+from torch import nn
+
+from scripts.transforms import mean
+
+
+class SlidingWindow(nn.Module):
+    """A network that sees a volume through its own sliding window and gives a probability.
+
+    Args:
+        network: takes (windows, C, *roi_size), gives logits (windows, 1, *roi_size).
+        roi_size: size of the window in voxels; a smaller volume is padded.
+        overlap: share of a window that its neighbour covers too.
+        sw_batch_size: windows that pass through the network at once.
+        amp: whether a GPU computes in mixed precision. It is said here and not to the evaluator, so that the network gives the
+            same voxels through whatever runs it.
+    """
+
+    def __init__(
+        self, network: nn.Module, roi_size: Sequence[int], overlap: float = 0.5, sw_batch_size: int = 2, amp: bool = False
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.amp = amp
+        self.inferer = SlidingWindowInferer(roi_size=roi_size, sw_batch_size=sw_batch_size, overlap=overlap, mode="constant")
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Give the lesion probability (B, 1, X, Y, Z) of normalised channels (B, C, X, Y, Z)."""
+        with torch.autocast("cuda", enabled=self.amp and image.is_cuda):
+            logits = self.inferer(image, self.network)
+        return torch.sigmoid(logits.float())
+
+
+class Cascade(nn.Module):
+    """Stage 1 finds lesions coarsely, the members of stage 2 refine its mask, and their mean is the answer.
+
+    Its state dict holds the networks' own under `stage1.network.` and `members.<name>.network.`.
+
+    Args:
+        stage1: gives the probability of CT and PET.
+        members: name of each stage-2 network, and the module that gives the probability of CT, PET and the coarse mask.
+        threshold: probability from which on a voxel belongs to the coarse mask.
+    """
+
+    def __init__(self, stage1: SlidingWindow, members: Mapping[str, SlidingWindow], threshold: float = 0.5) -> None:
+        super().__init__()
+        self.stage1 = stage1
+        self.members = nn.ModuleDict(members)
+        self.threshold = threshold
+
+    def with_coarse_mask(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give stage 1's probability (B, 1, X, Y, Z), and CT, PET and its mask (B, 3, X, Y, Z), of CT and PET (B, 2, X, Y, Z)."""
+        probability = self.stage1(image)
+        coarse = (probability >= self.threshold).to(image.dtype)
+        return probability, torch.cat([image, coarse], dim=1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Give the mean probability (B, 1, X, Y, Z) of the members for normalised CT and PET (B, 2, X, Y, Z)."""
+        _, stage2_input = self.with_coarse_mask(image)
+        return mean([member(stage2_input) for member in self.members.values()])
+
+
+class PrepareCoarseMask(PrepareBatch):
+    """Run stage 1 once a study, so that every member of the ensemble gets CT, PET and the same coarse mask.
+
+    Args:
+        cascade: the cascade whose stage 1 runs, on the evaluator's device.
+        stage1_key: key of the item under which stage 1's probability is kept for the post-processing; None to drop it.
+    """
+
+    def __init__(self, cascade: Cascade, stage1_key: str | None = None) -> None:
+        self.cascade, self.stage1_key = cascade, stage1_key
+
+    def __call__(
+        self,
+        batchdata: dict[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, None]:
+        """Take a batch whose `image` is normalised CT and PET (B, 2, X, Y, Z); give the members' input (B, 3, X, Y, Z) and no label."""
+        image = batchdata["image"].to(device=device, non_blocking=non_blocking, **kwargs)
+        # The evaluator sets the mode of the members only, and after this.
+        with eval_mode(self.cascade.stage1):
+            probability, stage2_input = self.cascade.with_coarse_mask(image)
+        if self.stage1_key is not None:
+            batchdata[self.stage1_key] = probability
+        return stage2_input, None

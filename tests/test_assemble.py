@@ -1,0 +1,136 @@
+"""Promises of gathering the four bundles' weights into one file."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from conftest import BUNDLES, STAGE1, STAGE2
+from monai.bundle import ConfigParser
+from test_cascade import make_cascade
+
+from scripts.assemble import assemble
+
+NAMES = ("stage1", "SegResNet", "UNet")
+FINGERPRINT = {
+    "spacing": [2, 2, 3],
+    "ct": {"percentile_00_5": -800, "percentile_99_5": 1000, "mean": 100, "std": 250},
+    "pet": {"percentile_00_5": 1, "percentile_99_5": 40, "mean": 7, "std": 8},
+    "num_cases": 10,
+    "source": "made up",
+}
+
+
+@pytest.fixture
+def trained(tmp_path) -> dict:
+    """The folders of three trained networks, and the weights in them."""
+    networks = networks_of(make_cascade())
+    result = {}
+    for name in NAMES:
+        for tensor in networks[name].state_dict().values():
+            if tensor.is_floating_point():
+                tensor.normal_()
+        folder = tmp_path / name
+        folder.mkdir()
+        torch.save(networks[name].state_dict(), folder / "model.pt")
+        (folder / "fingerprint.json").write_text(json.dumps(FINGERPRINT))
+        result[name] = folder
+    return result
+
+
+def networks_of(cascade) -> dict:
+    return {"stage1": cascade.stage1.network, **{name: member.network for name, member in cascade.members.items()}}
+
+
+def refusal(trained, output) -> str:
+    """The sentence with which assembling is refused."""
+    with pytest.raises(SystemExit) as end:
+        assemble(make_cascade(), trained, output)
+    assert not output.exists()
+    assert "\n" not in str(end.value)
+    return str(end.value)
+
+
+def test_assembled_file_gives_each_network_its_own_weights(trained, tmp_path):
+    assemble(make_cascade(), trained, tmp_path / "out")
+    cascade = make_cascade()
+    cascade.load_state_dict(torch.load(tmp_path / "out/model.pt", weights_only=True))
+    for name, network in networks_of(cascade).items():
+        expected = torch.load(trained[name] / "model.pt", weights_only=True)
+        state = network.state_dict()
+        assert set(state) == set(expected)
+        for key, tensor in expected.items():
+            torch.testing.assert_close(state[key], tensor, rtol=0, atol=0)
+    assert json.loads((tmp_path / "out/fingerprint.json").read_text()) == FINGERPRINT
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["fingerprint.json", "model.pt"]
+
+
+def test_published_checkpoints_are_taken_too(trained, tmp_path):
+    file = trained["UNet"] / "model.pt"
+    state = torch.load(file, weights_only=True)
+    torch.save({"config": {"lr": 0.001}, "state_dict": state, "epoch": 199, "dice": 0.67, "optimizer": {}}, file)
+    assemble(make_cascade(), trained, tmp_path / "out")
+    key = next(iter(state))
+    assembled = torch.load(tmp_path / "out/model.pt", weights_only=True)
+    torch.testing.assert_close(assembled[f"members.UNet.network.{key}"], state[key], rtol=0, atol=0)
+
+
+def test_weights_that_do_not_fit_are_refused_with_the_tensors_names(trained, tmp_path):
+    file = trained["SegResNet"] / "model.pt"
+    state = torch.load(file, weights_only=True)
+    first, second = list(state)[:2]
+    del state[first]
+    state[second] = torch.zeros(1, 2, 3)
+    state["head.surplus"] = torch.zeros(1)
+    torch.save(state, file)
+    sentence = refusal(trained, tmp_path / "out")
+    assert str(file) in sentence
+    assert f"SegResNetDS: it lacks {first}" in sentence
+    assert "holds besides head.surplus" in sentence
+    assert f"has in another shape {second} (1, 2, 3) instead of" in sentence
+
+
+@pytest.mark.parametrize("entry", ["spacing", "ct", "pet"])
+def test_networks_of_different_fingerprints_are_refused(trained, tmp_path, entry):
+    file = trained["UNet"] / "fingerprint.json"
+    file.write_text(json.dumps({**FINGERPRINT, entry: [2, 2, 2.9]}))
+    sentence = refusal(trained, tmp_path / "out")
+    assert f"{file} differs from {trained['stage1'] / 'fingerprint.json'} in {entry}" in sentence
+
+
+def test_fingerprints_that_differ_in_their_story_only_are_one(trained, tmp_path):
+    (trained["UNet"] / "fingerprint.json").write_text(json.dumps({**FINGERPRINT, "source": "told otherwise", "num_cases": 11}))
+    assemble(make_cascade(), trained, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["model.pt", "fingerprint.json"])
+def test_missing_file_is_one_sentence_with_the_command_that_makes_it(trained, tmp_path, name):
+    (trained["SegResNet"] / name).unlink()
+    sentence = refusal(trained, tmp_path / "out")
+    assert f"{trained['SegResNet'] / name} is missing: train its network with `python -m monai.bundle run training" in sentence
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04 cut off"], ids=["empty", "text", "cut-off"])
+def test_unreadable_weights_are_one_sentence(trained, tmp_path, content):
+    (trained["stage1"] / "model.pt").write_bytes(content)
+    assert f"{trained['stage1'] / 'model.pt'} cannot be read as weights" in refusal(trained, tmp_path / "out")
+
+
+def test_file_that_is_no_state_dict_is_one_sentence(trained, tmp_path):
+    torch.save([1, 2], trained["stage1"] / "model.pt")
+    assert "holds a list, not a state dict" in refusal(trained, tmp_path / "out")
+
+
+def test_weights_are_looked_for_in_the_sister_bundles_or_in_one_folder():
+    parser = ConfigParser()
+    parser.read_config([BUNDLES / f"autopet_ensemble/configs/{name}.json" for name in ("inference", "assemble")])
+    assert list(parser.get_parsed_content("sources").items()) == [
+        ("stage1", f"./../{STAGE1}/models"),
+        ("SegResNet", f"./../{STAGE2[0]}/models"),
+        ("SwinUNETR", f"./../{STAGE2[1]}/models"),
+        ("UNet", f"./../{STAGE2[2]}/models"),
+    ]
+    parser["models_dir"] = "models"
+    parser.parse(reset=True)
+    assert parser.get_parsed_content("sources")["UNet"] == f"models/{STAGE2[-1]}"

@@ -1,0 +1,141 @@
+"""Promises of the cascade as one network, and of its parts inside of `EnsembleEvaluator`."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from monai.engines import EnsembleEvaluator
+from monai.inferers import SimpleInferer, sliding_window_inference
+from monai.networks.nets import DynUNet, SegResNetDS, UNet
+from torch import nn
+
+from scripts.cascade import Cascade, PrepareCoarseMask, SlidingWindow
+from scripts.transforms import MeanOfMembersd
+
+MEMBERS = ("SegResNet", "UNet")
+
+
+def make_cascade() -> Cascade:
+    """Four small networks' worth of random weights, of two kinds that behave differently while they train."""
+    torch.manual_seed(0)
+    stage1 = DynUNet(
+        3, 2, 1, [3, 3, 3], [1, 2, 2], [2, 2], filters=[4, 8, 8], deep_supervision=True, deep_supr_num=1, res_block=True
+    )
+    segresnet = SegResNetDS(init_filters=8, in_channels=3, out_channels=1, blocks_down=(1, 1), blocks_up=(1,), dsdepth=2)
+    unet = UNet(3, 3, 1, channels=(4, 8, 8), strides=(2, 2), num_res_units=1, norm="BATCH", dropout=0.2)
+    # Weights by chance give probabilities near 0.5: spread them.
+    for network in (stage1, segresnet, unet):
+        for name, parameter in network.named_parameters():
+            if name.endswith("weight"):
+                parameter.data *= 3
+    return Cascade(
+        SlidingWindow(stage1, (24, 16, 16), overlap=0.5),
+        {
+            "SegResNet": SlidingWindow(segresnet, (16, 16, 24), overlap=0.5, sw_batch_size=1),
+            "UNet": SlidingWindow(unet, (16, 16, 16), overlap=0.25, sw_batch_size=4),
+        },
+    )
+
+
+@pytest.fixture
+def cascade() -> Cascade:
+    return make_cascade().eval()
+
+
+@pytest.fixture
+def image() -> torch.Tensor:
+    return torch.randn((1, 2, 30, 21, 27), generator=torch.Generator().manual_seed(1))
+
+
+def reference(cascade: Cascade, image: torch.Tensor) -> torch.Tensor:
+    """The method written out: stage 1, threshold, third channel, each member, mean."""
+    coarse = sliding_window_inference(image, (24, 16, 16), 2, cascade.stage1.network, overlap=0.5, mode="constant").sigmoid()
+    stacked = torch.cat([image, (coarse >= 0.5).float()], dim=1)
+    segresnet = sliding_window_inference(
+        stacked, (16, 16, 24), 1, cascade.members["SegResNet"].network, overlap=0.5, mode="constant"
+    )
+    unet = sliding_window_inference(stacked, (16, 16, 16), 4, cascade.members["UNet"].network, overlap=0.25, mode="constant")
+    return (segresnet.sigmoid() + unet.sigmoid()) / 2
+
+
+@torch.no_grad()
+def test_cascade_equals_the_method_written_out(cascade, image):
+    probability = cascade(image)
+    assert probability.shape == (1, 1, 30, 21, 27)
+    torch.testing.assert_close(probability, reference(cascade, image), atol=1e-5, rtol=0)
+    assert probability.std() > 0.01
+
+
+@torch.no_grad()
+def test_members_see_ct_pet_and_a_mask_of_zeros_and_ones(cascade, image):
+    probability, stacked = cascade.with_coarse_mask(image)
+    torch.testing.assert_close(stacked[:, :2], image, rtol=0, atol=0)
+    torch.testing.assert_close(stacked[:, 2:], (probability >= 0.5).float(), rtol=0, atol=0)
+    assert 0 < stacked[:, 2].mean() < 1
+
+
+@torch.no_grad()
+def test_probability_of_the_threshold_belongs_to_the_mask(cascade, image):
+    cascade.stage1 = nn.Module()
+    cascade.stage1.forward = lambda image: torch.full_like(image[:, :1], 0.5)
+    assert cascade.with_coarse_mask(image)[1][:, 2].eq(1).all()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", [(5, 7, 3), (1, 1, 1), (16, 40, 9)], ids=str)
+def test_volume_smaller_than_the_window_keeps_its_shape(cascade, shape):
+    assert cascade(torch.randn(1, 2, *shape)).shape == (1, 1, *shape)
+
+
+def test_state_dict_holds_each_networks_tensors_under_its_name(cascade):
+    expected = {f"stage1.network.{name}" for name in cascade.stage1.network.state_dict()}
+    for member in MEMBERS:
+        expected |= {f"members.{member}.network.{name}" for name in cascade.members[member].network.state_dict()}
+    assert set(cascade.state_dict()) == expected
+
+
+def test_deep_supervision_heads_stay_in_the_state_dict_and_give_one_tensor(cascade, image):
+    assert any("deep_supervision_heads" in name for name in cascade.state_dict())
+    assert any("up_layers" in name for name in cascade.members["SegResNet"].state_dict())
+    with torch.no_grad():
+        assert cascade.stage1(image).shape == (1, 1, 30, 21, 27)
+
+
+def evaluate(cascade: Cascade, image: torch.Tensor, **options) -> dict:
+    """What `EnsembleEvaluator` with the cascade's parts gives for one study."""
+    evaluator = EnsembleEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=[{"image": image}],
+        networks=list(cascade.members.values()),
+        pred_keys=list(cascade.members),
+        inferer=SimpleInferer(),
+        prepare_batch=PrepareCoarseMask(cascade, **options),
+        postprocessing=MeanOfMembersd(keys=MEMBERS),
+        decollate=True,
+    )
+    evaluator.run()
+    return {**evaluator.state.batch[0], **evaluator.state.output[0]}
+
+
+def test_evaluator_gives_every_voxel_of_the_one_network(cascade, image):
+    with torch.no_grad():
+        expected = cascade(image)[0]
+    # The evaluator must not depend on the mode in which it finds the networks: here dropout and deep supervision are on.
+    torch.testing.assert_close(evaluate(cascade.train(), image)["pred"], expected, rtol=0, atol=0)
+
+
+def test_stage_1_runs_once_a_study_and_its_probability_is_kept_on_request(cascade, image):
+    calls = []
+    cascade.stage1.register_forward_hook(lambda *arguments: calls.append(1))
+    item = evaluate(cascade, image, stage1_key="DynUNet")
+    assert len(calls) == 1
+    with torch.no_grad():
+        torch.testing.assert_close(item["DynUNet"], cascade.stage1(image)[0], rtol=0, atol=0)
+
+
+def test_mixed_precision_is_left_off_without_a_gpu(cascade, image):
+    with torch.no_grad():
+        expected = cascade(image)
+        for window in (cascade.stage1, *cascade.members.values()):
+            window.amp = True
+        torch.testing.assert_close(cascade(image), expected, rtol=0, atol=0)

@@ -1,0 +1,409 @@
+"""Promises of the ensemble's configs: inference, evaluation, assembling, and what they share with the network bundles."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import monai.bundle
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from conftest import BUNDLES, STAGE1, STAGE2
+from monai.bundle import ConfigParser, ConfigWorkflow
+from tiny import las, write_nifti, write_study
+
+from scripts import prepare
+
+ENSEMBLE = "autopet_ensemble"
+BUNDLE_OF = dict(zip(("DynUNet", "SegResNet", "SwinUNETR", "UNet"), (STAGE1, *STAGE2), strict=True))
+MODELS = [*BUNDLE_OF, "Ensemble"]
+CASES = ["fdg_a_10-12-2003-NA-PET-CT Ganzkoerper  primaer v1.0", "psma_b_2018-04-16"]
+# The smallest windows that the demo profile's networks take.
+WINDOWS = {"DynUNet": [32, 32, 32], "SegResNet": [32, 32, 32], "SwinUNETR": [64, 64, 32], "UNet": [32, 32, 32]}
+FINGERPRINT = {
+    "spacing": [3, 3.5, 4],
+    "ct": {"percentile_00_5": -100, "percentile_99_5": 150, "mean": 50, "std": 40},
+    "pet": {"percentile_00_5": 1, "percentile_99_5": 12, "mean": 6, "std": 3},
+    "num_cases": 2,
+    "source": "made up",
+}
+
+
+def parser_of(bundle: str, *configs: str) -> ConfigParser:
+    parser = ConfigParser()
+    parser.read_config([BUNDLES / bundle / f"configs/{name}.json" for name in configs])
+    return parser
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    """A folder with random weights of the demo profile's cascade, and their fingerprint."""
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    network = parser_of(ENSEMBLE, "inference", "demo").get_parsed_content("network_def")
+    for name, parameter in network.named_parameters():
+        # Weights by chance give probabilities on one side of 0.5: spread them.
+        if name.endswith("weight"):
+            parameter.data *= 1.5
+    torch.save(network.state_dict(), folder / "model.pt")
+    (folder / "fingerprint.json").write_text(json.dumps(FINGERPRINT))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory) -> Path:
+    """Two tiny studies in the challenge's layout; the CT of the second lies on a finer grid."""
+    folder = tmp_path_factory.mktemp("raw")
+    for seed, case in enumerate(CASES):
+        write_study(folder, case, seed=seed, shape=(24, 18, 22), spacing=(4, 4, 5))
+    ct = folder / f"imagesTr/{CASES[1]}_0000.nii.gz"
+    image = nib.load(ct)
+    finer = np.kron(np.asarray(image.dataobj), np.ones((2, 2, 2), np.int16))
+    write_nifti(ct, finer, las((2, 2, 2.5), (1, -1, -1.25)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(raw, tmp_path_factory) -> Path:
+    """A prepared data set's list, with both studies for validation."""
+    folder = tmp_path_factory.mktemp("prepared")
+    files = {"ct": "imagesTr/{}_0000.nii.gz", "pet": "imagesTr/{}_0001.nii.gz", "label": "labelsTr/{}.nii.gz"}
+    items = [
+        {
+            "case": case,
+            "patient": case.split("_")[1],
+            "tracer": case.split("_")[0],
+            "image": f"images/{case}.nii",
+            "label": f"labels/{case}.nii",
+            "original": {role: file.format(case) for role, file in files.items()},
+        }
+        for case in CASES
+    ]
+    datalist = {"raw_dir": os.path.relpath(raw, folder), "training": [], "validation": items, "excluded": []}
+    (folder / "datalist.json").write_text(json.dumps(datalist))
+    return folder
+
+
+@pytest.fixture
+def workflow(monkeypatch, models, tmp_path):
+    """Make a workflow of the ensemble's configs in the demo profile, with small windows."""
+    monkeypatch.chdir(BUNDLES / ENSEMBLE)
+
+    def make(*configs: str, **overrides) -> ConfigWorkflow:
+        options = {"ckpt_dir": str(models), "output_dir": str(tmp_path / "masks"), "patch_sizes": WINDOWS, **overrides}
+        result = ConfigWorkflow(
+            config_file=[f"configs/{name}.json" for name in (*configs, "demo")],
+            meta_file="configs/metadata.json",
+            logging_file=False,
+            workflow_type="infer",
+            **options,
+        )
+        result.initialize()
+        return result
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def masks(raw, models, tmp_path_factory) -> dict[str, np.ndarray]:
+    """The mask of each study that the method written out gives: whole cascade at once, on CT and PET as loaded."""
+    parser = parser_of(ENSEMBLE, "inference", "demo")
+    parser["ckpt_dir"], parser["patch_sizes"] = str(models), WINDOWS
+    network = parser.get_parsed_content("network_def").eval()
+    network.load_state_dict(torch.load(models / "model.pt", weights_only=True))
+    preprocessing = parser.get_parsed_content("preprocessing")
+    result = {}
+    for case in CASES:
+        files = [str(raw / f"imagesTr/{case}_{number}.nii.gz") for number in ("0000", "0001")]
+        item = preprocessing({"case": case, "image": files})
+        with torch.no_grad():
+            item["pred"] = network(item["image"][None])[0]
+        back = monai.transforms.Invertd(keys="pred", transform=preprocessing, orig_keys="image_pet", nearest_interp=False)(item)
+        result[case] = (back["pred"][0] >= 0.5).numpy().astype(np.uint8)
+        assert 0 < result[case].mean() < 1, "a mask that is empty or full shows nothing"
+    return result
+
+
+def read_masks(folder: Path) -> dict[str, np.ndarray]:
+    return {file.name.removesuffix(".nii.gz"): np.asarray(nib.load(file).dataobj) for file in sorted(folder.iterdir())}
+
+
+def assert_same(masks: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    assert sorted(masks) == sorted(expected)
+    for case in masks:
+        np.testing.assert_array_equal(masks[case], expected[case])
+
+
+# ---------------------------------------------------------------- configs
+
+
+@pytest.mark.parametrize("profile", [[], ["demo"]], ids=["full", "demo"])
+@pytest.mark.parametrize("model", BUNDLE_OF)
+def test_networks_and_windows_are_those_of_the_network_bundles(model, profile):
+    ensemble, bundle = parser_of(ENSEMBLE, "inference", *profile), parser_of(BUNDLE_OF[model], "inference", *profile)
+    window = "network_def::stage1" if model == "DynUNet" else f"network_def::members::{model}"
+    assert ensemble[f"{window}::network"] == bundle["network_def"]
+    assert ensemble["patch_sizes"][model] == bundle["patch_size"]
+    assert ensemble[f"{window}::roi_size"] == f"@patch_sizes::{model}"
+    for name in ("overlap", "sw_batch_size"):
+        assert ensemble[f"{window}::{name}"] == f"@{name}"
+
+
+@pytest.mark.parametrize("model", BUNDLE_OF)
+def test_preprocessing_and_numbers_are_those_of_the_network_bundles(model):
+    ensemble, bundle = parser_of(ENSEMBLE, "inference"), parser_of(BUNDLE_OF[model], "inference")
+    for name in ("overlap", "sw_batch_size", "threshold", "body_suv", "body_margin", "seed", "fingerprint"):
+        assert ensemble[name] == bundle[name]
+    for name in ("ct_clip", "pet_clip", "ct_normalised", "pet_normalised", "fingerprint_file", "model_file"):
+        assert ensemble[name] == bundle[name]
+    own = ensemble["preprocessing::transforms"]
+    others = json.loads(json.dumps(bundle["preprocessing::transforms"]).replace(', "stage1"]', "]").replace(', "nearest"]', "]"))
+    others = [item for item in others if item["_target_"] not in ("LoadImaged", "EnsureChannelFirstd")]
+    for item in (item for item in others if item.get("mode") == ["bilinear", "bilinear"]):
+        item["mode"] = "bilinear"
+    assert own[0] == {"_target_": "scripts.transforms.LoadImagePETCTd", "keys": "image"}
+    assert own[1:] == others
+
+
+@pytest.mark.parametrize("configs", [["inference"], ["inference", "evaluate"]], ids="+".join)
+@pytest.mark.parametrize("profile", [[], ["demo"]], ids=["full", "demo"])
+def test_every_config_has_all_properties_of_its_workflow(configs, profile, raw, dataset, tmp_path, monkeypatch):
+    monkeypatch.chdir(BUNDLES / ENSEMBLE)
+    workflow = ConfigWorkflow(
+        config_file=[f"configs/{name}.json" for name in [*configs, *profile]],
+        meta_file="configs/metadata.json",
+        logging_file="configs/logging.conf",
+        workflow_type="infer",
+        dataset_dir=str(dataset if "evaluate" in configs else raw),
+        output_dir=str(tmp_path),
+    )
+    workflow.initialize()
+    assert workflow.check_properties() == []
+
+
+def test_fingerprint_and_data_licence_are_those_of_the_network_bundles():
+    for file in ("models/fingerprint.json", "docs/data_license.txt"):
+        assert (BUNDLES / ENSEMBLE / file).read_bytes() == (BUNDLES / STAGE1 / file).read_bytes()
+
+
+def test_metadata_describes_the_cascade():
+    metadata = json.loads((BUNDLES / ENSEMBLE / "configs/metadata.json").read_text())
+    form = metadata["network_data_format"]
+    assert next(iter(form["inputs"])) == "image"
+    assert next(iter(form["outputs"])) == "pred"
+    assert form["inputs"]["image"]["num_channels"] == 2
+    assert form["outputs"]["pred"]["channel_def"] == {"0": "background", "1": "lesion"}
+    assert metadata["version"] in metadata["changelog"]
+
+
+def copy_of_bundle(folder: Path, models: Path) -> Path:
+    """A copy of the bundle with weights, whose inference.json alone is of the demo profile."""
+    bundle = folder / ENSEMBLE
+    shutil.copytree(BUNDLES / ENSEMBLE, bundle, ignore=shutil.ignore_patterns("*.pt", "output", "data", "__pycache__"))
+    parser = parser_of(ENSEMBLE, "inference", "demo")
+    parser.parse()
+    (bundle / "configs/inference.json").write_text(json.dumps({**parser.get(), "patch_sizes": WINDOWS}))
+    for name in ("model.pt", "fingerprint.json"):
+        shutil.copyfile(models / name, bundle / "models" / name)
+    return bundle
+
+
+def test_network_with_its_weights_is_loaded_by_monai(models, tmp_path, monkeypatch):
+    bundle = copy_of_bundle(tmp_path, models)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    network = monai.bundle.load(
+        ENSEMBLE, bundle_dir=tmp_path, workflow_type="inference", device="cpu", args_file={"bundle_root": str(bundle)}
+    )
+    expected = torch.load(models / "model.pt", weights_only=True)
+    for name, tensor in network.state_dict().items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0)
+
+
+def test_network_takes_and_gives_what_metadata_says(models, tmp_path, monkeypatch):
+    bundle = copy_of_bundle(tmp_path, models)
+    monkeypatch.chdir(bundle)
+    monai.bundle.verify_net_in_out(
+        net_id="network_def", meta_file="configs/metadata.json", config_file="configs/inference.json", any=20
+    )
+
+
+# ---------------------------------------------------------------- inference
+
+
+def test_evaluator_gives_every_voxel_of_the_one_network_on_the_pets_grid(workflow, raw, masks, tmp_path):
+    workflow("inference", dataset_dir=str(raw)).run()
+    assert_same(read_masks(tmp_path / "masks"), masks)
+    for case in CASES:
+        mask, pet = nib.load(tmp_path / f"masks/{case}.nii.gz"), nib.load(raw / f"imagesTr/{case}_0001.nii.gz")
+        assert mask.shape == pet.shape
+        assert mask.get_data_dtype() == np.uint8
+        np.testing.assert_array_equal(mask.affine, pet.affine)
+
+
+def test_list_and_single_pair_give_the_masks_of_the_folder(workflow, raw, masks, tmp_path):
+    table = raw / "list.csv"
+    row = f"imagesTr/{CASES[0]}_0000.nii.gz", f"imagesTr/{CASES[0]}_0001.nii.gz"
+    table.write_text("case,ct,pet\n" + ",".join(["other name", *row]) + "\n")
+    workflow("inference", datalist=str(table), output_dir=str(tmp_path / "list")).run()
+    assert_same(read_masks(tmp_path / "list"), {"other name": masks[CASES[0]]})
+    pair = {role: str(raw / f"imagesTr/{CASES[1]}_{number}.nii.gz") for role, number in (("ct", "0000"), ("pet", "0001"))}
+    workflow("inference", **pair, output_dir=str(tmp_path / "pair")).run()
+    assert_same(read_masks(tmp_path / "pair"), {CASES[1]: masks[CASES[1]]})
+
+
+def test_parts_that_monai_label_takes_give_the_same_mask(workflow, raw, masks, tmp_path):
+    ct, pet = (nib.load(raw / f"imagesTr/{CASES[0]}_{number}.nii.gz") for number in ("0000", "0001"))
+    both = np.stack([ct.get_fdata(dtype=np.float32), pet.get_fdata(dtype=np.float32)], -1)
+    file = write_nifti(tmp_path / "study.nii.gz", both, pet.affine)
+    parts = workflow("inference", device="cpu")
+    item = parts.preprocessing({"image": str(file), "image_path": str(file), "image_id": "study"})
+    network = parts.network_def
+    network.load_state_dict(torch.load(parts.parser.get_parsed_content("model_file"), weights_only=True))
+    with torch.no_grad():
+        item["pred"] = parts.inferer(item["image"][None], network.eval())[0]
+    item = parts.postprocessing(item)
+    np.testing.assert_array_equal(item["pred"][0], masks[CASES[0]])
+    assert_same(read_masks(tmp_path / "masks"), {"study": masks[CASES[0]]})
+
+
+def test_second_run_does_only_what_is_missing(workflow, raw, tmp_path, capsys):
+    folder = tmp_path / "raw"
+    shutil.copytree(raw, folder)
+    workflow("inference", dataset_dir=str(folder)).run()
+    first, second = (tmp_path / f"masks/{case}.nii.gz" for case in CASES)
+    stamps = first.stat().st_mtime_ns, second.stat().st_mtime_ns
+    workflow("inference", dataset_dir=str(folder)).run()
+    assert "nothing to do" in capsys.readouterr().out
+    assert (first.stat().st_mtime_ns, second.stat().st_mtime_ns) == stamps
+    later = second.stat().st_mtime + 10
+    os.utime(folder / f"imagesTr/{CASES[1]}_0000.nii.gz", (later, later))
+    workflow("inference", dataset_dir=str(folder)).run()
+    assert first.stat().st_mtime_ns == stamps[0]
+    assert second.stat().st_mtime_ns > stamps[1]
+
+
+def test_study_that_cannot_be_used_is_named_and_the_others_are_done(workflow, raw, masks, tmp_path):
+    folder = tmp_path / "raw"
+    shutil.copytree(raw, folder)
+    pet = folder / f"imagesTr/{CASES[0]}_0001.nii.gz"
+    pet.write_bytes(pet.read_bytes()[:3000])
+    (folder / "imagesTr/fdg_lonely_1_0000.nii.gz").touch()
+    with pytest.raises(SystemExit) as end:
+        workflow("inference", dataset_dir=str(folder)).run()
+    assert str(end.value).startswith("error: 2 studies cannot be used, all others were done:")
+    assert f"study {CASES[0]}: {pet.name} is damaged or cut off" in str(end.value)
+    assert "study fdg_lonely_1: there is no PET of this study" in str(end.value)
+    assert_same(read_masks(tmp_path / "masks"), {CASES[1]: masks[CASES[1]]})
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_file_that_breaks_while_it_is_read_is_one_sentence(workflow, raw, tmp_path, num_workers):
+    folder = tmp_path / "raw"
+    shutil.copytree(raw, folder)
+    pet = folder / f"imagesTr/{CASES[0]}_0001.nii.gz"
+    pet.write_bytes(pet.read_bytes()[:3000])
+    with pytest.raises(SystemExit, match=rf"^error: study {re.escape(CASES[0])}: .*_0001\.nii\.gz cannot be read .*$") as end:
+        workflow("inference", dataset_dir=str(folder), check=False, num_workers=num_workers).run()
+    assert "\n" not in str(end.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        ({"ckpt_dir": "none"}, r"none/model\.pt is missing: make it with `python -m monai\.bundle run assemble --config_file "),
+        ({"dataset_dir": "none"}, "none does not exist: name the folder of the data set"),
+        ({"ct": "ct.nii.gz"}, "--pet is missing: give one file for the CT and one for the PET"),
+        ({"pet": "pet.nii.gz"}, "--ct is missing: give one file for the CT and one for the PET"),
+    ],
+)
+def test_what_is_missing_is_one_sentence(workflow, overrides, sentence):
+    with pytest.raises(SystemExit, match=sentence) as end:
+        workflow("inference", **overrides).run()
+    assert "\n" not in str(end.value)
+
+
+# ---------------------------------------------------------------- evaluation
+
+
+def test_evaluation_scores_all_models_in_one_pass_on_the_original_grid(workflow, dataset, raw, masks, tmp_path, capsys):
+    results = tmp_path / "results"
+    (results / "masks/UNet").mkdir(parents=True)
+    (results / "masks/UNet/of another split.nii.gz").touch()
+    workflow("inference", "evaluate", dataset_dir=str(dataset), output_dir=str(results)).run()
+
+    assert_same(read_masks(results / "masks/Ensemble"), masks)
+    with open(results / "scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["case"], row["model"]) for row in rows] == [(case, model) for case in CASES for model in MODELS]
+    for row in rows:
+        mask = np.asarray(nib.load(results / f"masks/{row['model']}/{row['case']}.nii.gz").dataobj)
+        label = np.asarray(nib.load(raw / f"labelsTr/{row['case']}.nii.gz").dataobj)
+        assert float(row["dice"]) == pytest.approx(2 * (mask & label).sum() / (mask.sum() + label.sum()))
+        assert (row["tracer"], row["patient"]) == tuple(row["case"].split("_")[:2])
+    means = {model: 100 * np.mean([float(row["dice"]) for row in rows if row["model"] == model]) for model in MODELS}
+    table = "| Stage | Model | Dice |\n| --- | --- | --- |\n" + "\n".join(
+        f"| {1 if model == 'DynUNet' else 2} | {model} | {means[model]:.2f} |" for model in MODELS
+    )
+    assert table in capsys.readouterr().out
+    assert (results / "table1.md").read_text() == table + "\n"
+    assert sorted(file.name for file in (results / "pictures").iterdir()) == sorted(f"{case}.png" for case in CASES)
+
+
+def test_evaluation_without_a_prepared_data_set_is_one_sentence(workflow, tmp_path):
+    with pytest.raises(
+        SystemExit, match=r"datalist\.json is missing: prepare a data set with `python -m monai\.bundle run prepare"
+    ):
+        workflow("inference", "evaluate", dataset_dir=str(tmp_path)).run()
+
+
+def test_stage_1_of_the_cascade_sees_what_the_prepared_data_set_holds(workflow, raw):
+    case = CASES[1]
+    files = [str(raw / f"imagesTr/{case}_{number}.nii.gz") for number in ("0000", "0001")]
+    chain = workflow("inference").preprocessing
+    item = chain({"image": files})
+    prepared = prepare.geometry([], FINGERPRINT["spacing"])(chain.transforms[0]({"image": files}))
+    for channel, key in enumerate(("ct", "pet")):
+        numbers = FINGERPRINT[key]
+        values = prepared[f"image_{key}"][0].clip(numbers["percentile_00_5"], numbers["percentile_99_5"])
+        expected = (values - numbers["mean"]) / numbers["std"]
+        np.testing.assert_allclose(item["image"][channel], expected, atol=1e-5)
+
+
+# ---------------------------------------------------------------- as commands
+
+
+def test_commands_assemble_and_infer_with_the_exit_code_of_success(raw, tmp_path):
+    for model, bundle in BUNDLE_OF.items():
+        folder = tmp_path / "models" / bundle
+        folder.mkdir(parents=True)
+        torch.manual_seed(len(model))
+        torch.save(parser_of(bundle, "inference", "demo").get_parsed_content("network_def").state_dict(), folder / "model.pt")
+        (folder / "fingerprint.json").write_text(json.dumps(FINGERPRINT))
+
+    def run(run_id: str, *configs: str, **overrides) -> subprocess.CompletedProcess:
+        files = str([f"configs/{name}.json" for name in (*configs, "demo")])
+        command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", run_id, "--config_file", files]
+        command += [text for name, value in overrides.items() for text in (f"--{name}", str(value))]
+        return subprocess.run(command, cwd=BUNDLES / ENSEMBLE, capture_output=True, text=True, check=False)
+
+    weights = tmp_path / "weights"
+    done = run("assemble", "inference", "assemble", models_dir=tmp_path / "models", ckpt_dir=weights)
+    assert done.returncode == 0, done.stderr[-3000:]
+    pet = raw / f"imagesTr/{CASES[0]}_0001.nii.gz"
+    pair = {"ct": str(pet).replace("_0001", "_0000"), "pet": pet}
+    done = run("inferring", "inference", **pair, ckpt_dir=weights, output_dir=tmp_path / "masks")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / f"masks/{CASES[0]}.nii.gz").is_file()
+    shutil.rmtree(tmp_path / "models" / STAGE1)
+    done = run("assemble", "inference", "assemble", models_dir=tmp_path / "models", ckpt_dir=weights)
+    assert done.returncode == 1
+    assert re.search(r"^error: .*fingerprint\.json is missing: train its network with", done.stderr, flags=re.MULTILINE)
+    assert "Traceback" not in done.stderr
