@@ -18,6 +18,7 @@ from monai.losses import DeepSupervisionLoss, DiceCELoss
 from monai.transforms import (
     BorderPadd,
     Compose,
+    OneOf,
     RandAdjustContrastd,
     RandAffined,
     RandCoarseDropoutd,
@@ -55,7 +56,9 @@ def parse(bundle: str, data, **overrides) -> ConfigParser:
 
 
 def transforms(parser: ConfigParser, kind: type) -> list:
-    return [item for item in parser.get_parsed_content("train::preprocessing").transforms if isinstance(item, kind)]
+    top = parser.get_parsed_content("train::preprocessing").transforms
+    every = [inner for item in top for inner in ([item, *item.transforms] if isinstance(item, OneOf) else [item])]
+    return [item for item in every if isinstance(item, kind)]
 
 
 @pytest.mark.parametrize("bundle", NETWORKS)
@@ -91,8 +94,12 @@ def test_patch_and_sliding_window_are_the_papers(bundle, prepared):
 @pytest.mark.parametrize("bundle", NETWORKS)
 def test_augmentation_is_the_papers(bundle, prepared):
     parser = parse(bundle, prepared)
-    grid = transforms(parser, RandAffined)[0].rand_affine
-    assert transforms(parser, RandAffined)[0].prob == 0.2
+    (choice,) = [item for item in parser.get_parsed_content("train::preprocessing").transforms if isinstance(item, OneOf)]
+    centre, affine = choice.transforms
+    assert list(choice.weights) == [0.8, 0.2]
+    assert list(centre.cropper.roi_size) == PATCH[bundle]
+    assert affine.rand_affine.prob == 1
+    grid = affine.rand_affine
     assert grid.rand_affine_grid.rotate_range == (0.52,) * 3
     assert [tuple(scale) for scale in grid.rand_affine_grid.scale_range] == [(-0.3, 0.4)] * 3
     assert grid.rand_affine_grid.translate_range == (20,) * 3
@@ -254,6 +261,16 @@ def test_dropout_removes_from_the_mask_and_changes_nothing_else(bundle, aligned)
         assert (left["image"][2] <= right["image"][2]).all()
         removed += int((right["image"][2] - left["image"][2]).sum())
     assert removed > 0
+
+
+@pytest.mark.parametrize("bundle", NETWORKS)
+def test_a_patch_without_affine_holds_the_studys_own_voxels(bundle, aligned):
+    """Between window and patch there may be half a voxel, which must not be interpolated."""
+    ct = torch.from_numpy(np.asarray(nib.load(aligned / "images/a.nii").dataobj)[..., 0])
+    for patch in augment(bundle, aligned, 5, affine_prob=0, **NO_INTENSITY):
+        values = patch["image"][0][patch["image"][0] > 0]
+        nearest = (ct.ravel().sort().values - values[:200, None].as_tensor()).abs().min(dim=1).values
+        assert nearest.max() < 1e-4
 
 
 @pytest.mark.parametrize("bundle", NETWORKS)
