@@ -16,9 +16,7 @@ from tqdm import tqdm
 
 from scripts.errors import InputError, command
 from scripts.score import score_studies
-from scripts.studies import Finding, Study, check_study, find_studies, identity
-
-SUFFIXES = (".nii.gz", ".nii")
+from scripts.studies import Finding, Study, check_study, find_studies, identity, without_suffix
 
 
 @dataclass(frozen=True)
@@ -133,13 +131,9 @@ def evaluate(
 
 
 def _study_of(ct: Path, pet: Path) -> Study:
-    case = _without_suffix(pet.name).removesuffix("_0001")
+    case = without_suffix(pet.name).removesuffix("_0001")
     tracer, patient = identity(case)
     return Study(case, patient, tracer, ct, pet)
-
-
-def _without_suffix(name: str) -> str:
-    return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
 
 
 def _item(study: Study) -> dict[str, Any]:
@@ -159,7 +153,7 @@ def _remove_others(folders: Iterable[str | os.PathLike], cases: set[str]) -> Non
     """Take away the masks that an earlier evaluation, of other studies, has left."""
     for folder in folders:
         for file in Path(folder).glob("*.nii.gz"):
-            if _without_suffix(file.name) not in cases:
+            if without_suffix(file.name) not in cases:
                 file.unlink()
 
 

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
-import math
 import multiprocessing
 import os
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from tqdm import tqdm
 
 from scripts.errors import InputError, command
@@ -24,15 +18,20 @@ from scripts.metrics import case_metrics
 from scripts.pictures import overlay_picture
 from scripts.readouts import study_readouts, write_readouts
 from scripts.report import write_report
+from scripts.studies import (
+    CHANNELS,
+    SUFFIXES,
+    TRACERS,
+    Volume,
+    check_grid,
+    identity,
+    judge_volumes,
+    problem_of_name,
+    read_mask,
+    read_volume,
+    without_suffix,
+)
 from scripts.summary import table1, write_scores
-
-SUFFIXES = (".nii.gz", ".nii")
-TRACERS = ("fdg", "psma")
-
-# How far apart (mm) the corners of two grids may lie that count as one: headers round their numbers.
-PLACE_TOLERANCE_MM = 0.1
-
-READ_ERRORS = (ImageFileError, OSError, EOFError, ValueError, zlib.error, gzip.BadGzipFile)
 
 
 @dataclass(frozen=True)
@@ -183,6 +182,9 @@ def score_studies(
     tasks = []
     for item in items:
         case = item["case"]
+        if reason := problem_of_name(case):
+            problems.append(Problem(case, "", reason))
+            continue
         files = {model: files[case] for model, files in masks.items() if case in files}
         absent = [model for model in masks if model not in files and not any(p.case == case for p in problems)]
         problems += [Problem(case, "", f"there is no mask of {model}") for model in absent]
@@ -259,9 +261,9 @@ def _items_of_folder(references: Path, images: Path | None) -> list[dict[str, An
 def _item(case: str, images: Mapping[str, Path]) -> dict[str, Any]:
     """Give an item with the tracer and patient that a name of the challenge tells (`<tracer>_<patient>_<description>`)."""
     item: dict[str, Any] = {"case": case}
-    fields = case.split("_")
-    if fields[0] in TRACERS and len(fields) > 2:
-        item |= {"tracer": fields[0], "patient": fields[1]}
+    tracer, patient = identity(case)
+    if tracer in TRACERS:
+        item |= {"tracer": tracer, "patient": patient}
     if "pet" in images:
         item["image"] = [str(images["ct"]) if "ct" in images else None, str(images["pet"])]
     return item
@@ -269,9 +271,7 @@ def _item(case: str, images: Mapping[str, Path]) -> dict[str, Any]:
 
 def _images_of(case: str, folder: Path) -> dict[str, Path]:
     """Give the CT and PET files of a case that exist in a folder."""
-    candidates = {
-        role: [folder / f"{case}_{number}{suffix}" for suffix in SUFFIXES] for role, number in (("ct", "0000"), ("pet", "0001"))
-    }
+    candidates = {role: [folder / f"{case}_{number}{suffix}" for suffix in SUFFIXES] for number, role in CHANNELS.items()}
     return {role: file for role, files in candidates.items() for file in files if file.is_file()}
 
 
@@ -282,10 +282,9 @@ def _masks(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     files: dict[str, Path] = {}
     problems = []
     for file in sorted(folder.iterdir()):
-        suffix = next((suffix for suffix in SUFFIXES if file.name.endswith(suffix)), None)
-        if suffix is None or file.name.startswith("."):
+        if not file.name.endswith(SUFFIXES) or file.name.startswith("."):
             continue
-        case = file.name.removesuffix(suffix)
+        case = without_suffix(file.name)
         if case in files:
             problems.append(Problem(case, str(file), f"there is a second file {files.pop(case).name} of this study"))
         else:
@@ -312,39 +311,42 @@ def _score(task: _Task) -> _Result:
     item, case = task.item, task.item["case"]
     result = _Result(case)
     try:
-        reference = _load_mask(item["label"]) if item.get("label") else None
+        reference = read_mask(Path(item["label"])) if item.get("label") else None
     except InputError as error:
         result.problems.append(Problem(case, str(item["label"]), f"the reference {error}"))
         return result
-    identity = {name: item[name] for name in ("case", "patient", "tracer", "centre") if item.get(name)}
+    known = {name: item[name] for name in ("case", "patient", "tracer", "centre") if item.get(name)}
     prediction = None
     for model, file in task.predictions.items():
         prediction = None
         try:
-            prediction = _load_mask(file)
+            prediction = read_mask(file)
             if reference is not None:
-                _check_grid(prediction, reference, "reference")
+                check_grid(prediction, reference, "reference")
                 metrics = case_metrics(prediction.array, reference.array, prediction.spacing)
-                result.rows.append(identity | {"model": model} | metrics)
+                result.rows.append(known | {"model": model} | metrics)
         except InputError as error:
             result.problems.append(Problem(case, str(file), f"the mask of {model} {error}"))
             prediction = None
     if task.picture is not None and prediction is not None and item.get("image"):
         try:
-            result.readouts = _read_out(task, prediction, reference, result.rows)
+            result.readouts = _read_out(task, prediction, reference)
         except InputError as error:
             result.problems.append(Problem(case, str(item["image"]), f"was not read out: {error}"))
     return result
 
 
-def _read_out(task: _Task, prediction: _Volume, reference: _Volume | None, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _read_out(task: _Task, prediction: Volume, reference: Volume | None) -> dict[str, Any]:
     """Read out and draw the primary model's mask of a study."""
-    ct, pet = _load_images(task.item["image"])
-    _check_grid(prediction, pet, "PET")
+    ct, pet = _read_images(task.item["image"])
+    for finding in judge_volumes(task.item["case"], {"pet": pet} if ct is None else {"ct": ct, "pet": pet}):
+        if finding.error:
+            raise InputError(finding.sentence)
+    check_grid(prediction, pet, "PET")
     uncertainty = None
     if task.uncertainty is not None:
-        uncertainty = _load(task.uncertainty)
-        _check_grid(uncertainty, pet, "PET")
+        uncertainty = _read(task.uncertainty)
+        check_grid(uncertainty, pet, "PET")
     overlay_picture(
         task.picture,
         pet.array,
@@ -360,57 +362,18 @@ def _read_out(task: _Task, prediction: _Volume, reference: _Volume | None, rows:
     return study_readouts(prediction.array, pet.array, pet.affine, None if uncertainty is None else uncertainty.array)
 
 
-@dataclass(frozen=True)
-class _Volume:
-    """An image (X, Y, Z) and its affine."""
-
-    array: np.ndarray
-    affine: np.ndarray
-
-    @property
-    def spacing(self) -> np.ndarray:
-        return np.linalg.norm(self.affine[:3, :3], axis=0)
-
-
-def _load(file: str | os.PathLike) -> _Volume:
-    """Read a NIfTI file; its voxels keep their type where the file does not scale them."""
-    try:
-        image = nib.load(file)
-        return _Volume(np.asanyarray(image.dataobj), image.affine)
-    except READ_ERRORS as error:
-        raise InputError(f"cannot be read ({error})") from error
-
-
-def _load_mask(file: str | os.PathLike) -> _Volume:
-    """Read a binary mask (X, Y, Z)."""
-    volume = _load(file)
-    if volume.array.ndim != 3:
-        raise InputError(f"has {volume.array.ndim} dimensions {volume.array.shape} instead of 3")
-    if volume.array.dtype != bool and not ((volume.array == 0) | (volume.array == 1)).all():
-        values = np.unique(volume.array)
-        shown = ", ".join(f"{value:g}" for value in values[:4]) + (", ..." if len(values) > 4 else "")
-        raise InputError(f"is not binary: it holds {shown} instead of 0 and 1")
-    return volume
-
-
-def _load_images(image: str | Sequence[str | None]) -> tuple[_Volume | None, _Volume]:
+def _read_images(image: str | os.PathLike | Sequence[str | None]) -> tuple[Volume | None, Volume]:
     """Read CT (None if there is none) and PET from two files, or from one 4-D file with these channels."""
     if isinstance(image, (str, os.PathLike)):
-        both = _load(image)
-        if both.array.ndim != 4 or both.array.shape[3] != 2:
-            raise InputError(f"{image} has the shape {both.array.shape}; give CT and PET as (X, Y, Z, 2), or as two files")
-        return _Volume(both.array[..., 0], both.affine), _Volume(both.array[..., 1], both.affine)
+        both = _read(image, channels=2)
+        return Volume(both.file, both.array[..., 0], both.affine), Volume(both.file, both.array[..., 1], both.affine)
     ct, pet = image
-    return None if ct is None else _load(ct), _load(pet)
+    return None if ct is None else _read(ct), _read(pet)
 
 
-def _check_grid(volume: _Volume, other: _Volume, name: str) -> None:
-    """Refuse a volume whose grid is not that of another, named one."""
-    if volume.array.shape != other.array.shape:
-        raise InputError(f"has the shape {volume.array.shape} and the {name} {other.array.shape}")
-    corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(volume.array.shape) - 1)
-    difference = volume.affine - other.affine
-    distance = np.linalg.norm(corners @ difference[:3, :3].T + difference[:3, 3], axis=1).max()
-    if not distance <= PLACE_TOLERANCE_MM:
-        far = f"up to {distance:.1f} mm" if math.isfinite(distance) else "an unknown distance"
-        raise InputError(f"lies elsewhere than the {name}: their corners are {far} apart")
+def _read(file: str | os.PathLike, channels: int = 1) -> Volume:
+    """Read a volume; what is wrong with it is a sentence that names the file."""
+    try:
+        return read_volume(Path(file), channels)[0]
+    except InputError as error:
+        raise InputError(f"{Path(file).name} {error}") from error

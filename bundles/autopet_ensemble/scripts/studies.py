@@ -173,6 +173,11 @@ def find_studies(source: str | Path, labels: bool) -> tuple[list[Study], list[Fi
     return studies, findings
 
 
+def without_suffix(name: str) -> str:
+    """Give a file's name without .nii.gz or .nii."""
+    return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
+
+
 def identity(case: str) -> tuple[str, str]:
     """Give the tracer and the patient that a name of the challenge tells.
 
@@ -200,7 +205,7 @@ def _accept(found: Iterable[Study | Finding], labels: bool) -> tuple[list[Study]
     for item in found:
         if isinstance(item, Finding):
             findings.append(item)
-        elif problem := _problem_of_name(item.case):
+        elif problem := problem_of_name(item.case):
             findings.append(Finding(item.case, None, problem, error=True))
         elif item.case in studies or item.case in repeated:
             repeated.add(item.case)
@@ -217,8 +222,8 @@ def _accept(found: Iterable[Study | Finding], labels: bool) -> tuple[list[Study]
     return [studies[case] for case in sorted(studies)], sorted(findings, key=lambda finding: (finding.case, finding.sentence))
 
 
-def _problem_of_name(case: str) -> str | None:
-    """Say why a case cannot be part of a file's name."""
+def problem_of_name(case: str) -> str | None:
+    """Say why a case cannot be part of a file's name, None when it can: results are called after it, inside of their folder."""
     if not case.strip():
         return "the study has no name: fill in its case"
     if re.search(r"[/\\\x00-\x1f\x7f]", case) or case.startswith("."):
@@ -382,14 +387,24 @@ def read_study(study: Study) -> tuple[list[Finding], dict[str, Volume]]:
     volumes: dict[str, Volume] = {}
     for role, file in study.files.items():
         try:
-            volumes[role], warnings = _read(file)
+            volumes[role], warnings = read_volume(file)
             problems += [(file, message, False) for message in warnings]
-        except _UnusableError as error:
+        except InputError as error:
             problems.append((file, str(error), True))
-    for judge in (_judge_values, _judge_places, _judge_label):
-        problems += judge(volumes)
     findings = [Finding(study.case, file, message, error) for file, message, error in problems]
+    findings += judge_volumes(study.case, volumes)
     return sorted(findings, key=lambda finding: not finding.error), volumes
+
+
+def judge_volumes(case: str, volumes: Mapping[str, Volume]) -> list[Finding]:
+    """Judge the volumes of a study that could be read: their values, and where they lie to each other.
+
+    Args:
+        case: the study's name.
+        volumes: under "ct", "pet" and "label", as far as there are such.
+    """
+    problems = [problem for judge in (_judge_values, _judge_places, _judge_label) for problem in judge(volumes)]
+    return [Finding(case, file, message, error) for file, message, error in problems]
 
 
 def find_repeated_images(digests: Mapping[str, str]) -> list[Finding]:
@@ -411,31 +426,32 @@ def find_repeated_images(digests: Mapping[str, str]) -> list[Finding]:
     return findings
 
 
-class _UnusableError(Exception):
-    """A file that cannot be used; the message is the end of a sentence that begins with its name."""
-
-
 _Problems = list[tuple[Path | None, str, bool]]
 
 
-def _read(file: Path) -> tuple[Volume, list[str]]:
+def read_volume(file: Path, channels: int = 1) -> tuple[Volume, list[str]]:
     """Read a file, and give the volume with what is remarkable about its geometry.
 
+    Args:
+        file: NIfTI file.
+        channels: 1 for a volume (X, Y, Z), a larger number for one of (X, Y, Z, channels).
+
     Raises:
-        _UnusableError: when it cannot be read, or its geometry makes no sense.
+        InputError: when it cannot be read, or its geometry makes no sense; the message is the end of a sentence that begins with
+            the file's name.
     """
     if not file.name.endswith(SUFFIXES):
-        raise _UnusableError("does not end with .nii.gz or .nii: convert it to NIfTI")
+        raise InputError("does not end with .nii.gz or .nii: convert it to NIfTI")
     if not file.is_file():
-        raise _UnusableError(f"does not exist in {file.parent}: put it there, or take the study away")
+        raise InputError(f"does not exist in {file.parent}: put it there, or take the study away")
     try:
         if file.stat().st_size == 0:
-            raise _UnusableError("is empty (0 bytes): copy it again from where it comes")
+            raise InputError("is empty (0 bytes): copy it again from where it comes")
         with open(file, "rb") as stream:
             if file.name.endswith(".gz") and stream.read(2) != b"\x1f\x8b":
-                raise _UnusableError("ends with .gz but is not compressed: rename it to .nii, or copy it again")
+                raise InputError("ends with .gz but is not compressed: rename it to .nii, or copy it again")
     except PermissionError as error:
-        raise _UnusableError("must not be read by this user: change its permissions") from error
+        raise InputError("must not be read by this user: change its permissions") from error
     try:
         with ImageOpener(file) as stream, LoggingOutputSuppressor():
             # nibabel calls a compressed file that ends within its header an unknown type.
@@ -444,30 +460,77 @@ def _read(file: Path) -> tuple[Volume, list[str]]:
             stream.seek(0)
             raw = type(image.header).from_fileobj(stream, check=False)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _UnusableError("is damaged or cut off: copy it again from where it comes") from error
+        raise InputError("is damaged or cut off: copy it again from where it comes") from error
     except READ_ERRORS as error:
-        raise _UnusableError("is not a NIfTI image: convert it to NIfTI, or copy it again") from error
+        raise InputError("is not a NIfTI image: convert it to NIfTI, or copy it again") from error
     if image.header.get_data_dtype().kind not in "fiu":
-        raise _UnusableError("holds colours or complex numbers: export one number a voxel")
+        raise InputError("holds colours or complex numbers: export one number a voxel")
     shape = image.shape
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
-    if len(shape) != 3:
-        raise _UnusableError(f"has {len(shape)} dimensions {shape}: give one volume of 3 dimensions")
+    if channels > 1 and (len(shape) != 4 or shape[3] != channels):
+        raise InputError(f"has the size {shape}: give {channels} channels as (X, Y, Z, {channels}), or one file each")
+    if channels == 1 and len(shape) != 3:
+        raise InputError(f"has {len(shape)} dimensions {shape}: give one volume of 3 dimensions")
     if min(shape) < 1:
-        raise _UnusableError(f"has no voxels (its size is {shape}): export it again")
-    if min(shape) == 1:
-        raise _UnusableError(f"is a single slice (its size is {shape}): give the whole volume")
+        raise InputError(f"has no voxels (its size is {shape}): export it again")
+    if min(shape[:3]) == 1:
+        raise InputError(f"is a single slice (its size is {shape}): give the whole volume")
     warnings = _judge_geometry(image, raw)
     try:
         array = np.asanyarray(image.dataobj).reshape(shape)
     except READ_ERRORS as error:
-        raise _UnusableError("is damaged or cut off: copy it again from where it comes") from error
+        raise InputError("is damaged or cut off: copy it again from where it comes") from error
     # Minimum and maximum are NaN when any voxel is.
     if array.dtype.kind == "f" and not np.isfinite([array.min(), array.max()]).all():
         count = np.count_nonzero(~np.isfinite(array))
-        raise _UnusableError(f"holds {count} voxels without a number (NaN or infinite): export it again")
+        raise InputError(f"holds {count} voxels without a number (NaN or infinite): export it again")
     return Volume(file, array, image.affine), warnings
+
+
+def read_mask(file: Path) -> Volume:
+    """Read a mask, 1 inside of lesions and 0 elsewhere.
+
+    Raises:
+        InputError: as `read_volume`, and when it holds other values.
+    """
+    volume, _ = read_volume(file)
+    _check_binary(volume)
+    return volume
+
+
+def check_grid(volume: Volume, other: Volume, name: str) -> None:
+    """Refuse a volume that does not lie on the grid of another.
+
+    Args:
+        volume: (X, Y, Z).
+        other: (X, Y, Z).
+        name: what the other is called.
+
+    Raises:
+        InputError: the message is the end of a sentence that begins with the volume's file.
+    """
+    if volume.array.shape != other.array.shape:
+        raise InputError(
+            f"has the size {volume.array.shape} and the {name} {other.array.shape}: resample it to the grid of the {name}"
+        )
+    distance = corner_distance(volume.array.shape, volume.affine, other.affine)
+    if distance > PLACE_TOLERANCE_MM:
+        raise InputError(f"lies up to {distance:.1f} mm beside the {name}: resample it to the grid of the {name}")
+
+
+def corner_distance(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> float:
+    """Largest distance (mm) between the same corner voxels of two volumes of one shape (X, Y, Z) with two affines (4, 4)."""
+    corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(shape) - 1)
+    difference = np.asarray(affine, float) - np.asarray(other, float)
+    return float(np.linalg.norm(corners @ difference[:3, :3].T + difference[:3, 3], axis=1).max())
+
+
+def _check_binary(volume: Volume) -> None:
+    if not ((volume.array == 0) | (volume.array == 1)).all():
+        values = np.unique(volume.array)
+        numbers = ", ".join(f"{value:g}" for value in values[:4]) + (", ..." if len(values) > 4 else "")
+        raise InputError(f"holds the values {numbers}: a mask is 0, and 1 inside of lesions")
 
 
 def _judge_geometry(image: nib.Nifti1Image, raw: nib.Nifti1Header) -> list[str]:
@@ -477,31 +540,31 @@ def _judge_geometry(image: nib.Nifti1Image, raw: nib.Nifti1Header) -> list[str]:
         What is remarkable.
 
     Raises:
-        _UnusableError: when the voxels have no sensible place in space.
+        InputError: when the voxels have no sensible place in space.
     """
     affine = image.affine
     if not np.isfinite(affine).all():
-        raise _UnusableError("has a place in space (affine) that is not a number: export it again")
+        raise InputError("has a place in space (affine) that is not a number: export it again")
     axes = affine[:3, :3]
     spacing = np.linalg.norm(axes, axis=0)
     shown = " x ".join(f"{value:.4g}" for value in spacing)
     stored = np.asarray(raw["pixdim"][1:4], dtype=float)
     if not np.isfinite(stored).all() or (stored <= 0).any() or (spacing == 0).any():
         numbers = " x ".join(f"{value:.4g}" for value in stored)
-        raise _UnusableError(f"has a voxel spacing of {numbers} mm, and none may be zero or negative: export it again")
+        raise InputError(f"has a voxel spacing of {numbers} mm, and none may be zero or negative: export it again")
     directions = axes / spacing
     if abs(np.linalg.det(directions)) < 1e-3:
-        raise _UnusableError("has axes that do not span a volume (singular affine): export it again")
+        raise InputError("has axes that do not span a volume (singular affine): export it again")
     cosines = directions.T @ directions - np.eye(3)
     if np.abs(cosines).max() > 0.01:
-        raise _UnusableError("has axes that are not at right angles (sheared affine): resample it to an upright grid")
+        raise InputError("has axes that are not at right angles (sheared affine): resample it to an upright grid")
     if raw["xyzt_units"] % 8 in (1, 3) or spacing.max() < 0.02:
-        raise _UnusableError(f"has a voxel spacing of {shown} that is not in mm: export it again in mm")
+        raise InputError(f"has a voxel spacing of {shown} that is not in mm: export it again in mm")
     if spacing.min() < 0.05 or spacing.max() > 100:
-        raise _UnusableError(f"has a voxel spacing of {shown} mm, which no PET/CT has: export it again")
+        raise InputError(f"has a voxel spacing of {shown} mm, which no PET/CT has: export it again")
     if not np.allclose(stored, spacing, rtol=0.01):
         numbers = " x ".join(f"{value:.4g}" for value in stored)
-        raise _UnusableError(f"says that its voxels are {numbers} mm large, and elsewhere {shown} mm: export it again")
+        raise InputError(f"says that its voxels are {numbers} mm large, and elsewhere {shown} mm: export it again")
     warnings = []
     if spacing.min() < 0.3 or spacing.max() > 20:
         warnings.append(f"has an unusual voxel spacing of {shown} mm: check that it is right")
@@ -593,23 +656,15 @@ def _judge_label(volumes: Mapping[str, Volume]) -> _Problems:
     label, pet = volumes.get("label"), volumes.get("pet")
     if label is None:
         return []
-    inside = label.array == 1
-    if not (inside | (label.array == 0)).all():
-        values = np.unique(label.array)
-        numbers = ", ".join(f"{value:g}" for value in values[:4]) + (", ..." if len(values) > 4 else "")
-        return [(label.file, f"holds the values {numbers}: a label is 0, and 1 inside of lesions", True)]
+    try:
+        _check_binary(label)
+        if pet is not None:
+            check_grid(label, pet, "PET")
+    except InputError as error:
+        return [(label.file, str(error), True)]
     if pet is None:
         return []
-    if label.array.shape != pet.array.shape:
-        return [
-            (label.file, f"has the size {label.array.shape} and the PET {pet.array.shape}: resample it to the PET's grid", True)
-        ]
-    corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(pet.array.shape) - 1)
-    difference = label.affine - pet.affine
-    distance = np.linalg.norm(corners @ difference[:3, :3].T + difference[:3, 3], axis=1).max()
-    if distance > PLACE_TOLERANCE_MM:
-        return [(label.file, f"lies up to {distance:.1f} mm beside the PET: resample it to the PET's grid", True)]
-    values = pet.array[inside]
+    values = pet.array[label.array == 1]
     if values.size and np.count_nonzero(values > BODY_SUV) < values.size / 2:
         message = f"marks lesions mostly where the PET is below SUV {BODY_SUV}: check that it belongs to this study"
         return [(label.file, message, False)]

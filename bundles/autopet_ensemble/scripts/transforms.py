@@ -15,11 +15,9 @@ from monai.transforms import LoadImage, MapTransform, SpatialResample
 
 from scripts.errors import InputError
 from scripts.files import atomic
+from scripts.studies import PLACE_TOLERANCE_MM, corner_distance, without_suffix
 
 AIR_HU = -1024
-
-# How far apart (mm) the corners of two grids may lie that count as one: headers round their numbers.
-PLACE_TOLERANCE_MM = 0.1
 
 
 class LoadImagePETCTd(MapTransform):
@@ -69,7 +67,7 @@ class LoadImagePETCTd(MapTransform):
                 )
             ct, pet = (self._read(file, case, dimensions=3)[None] for file in source)
             image, pet_file = MetaTensor(torch.cat([self._to_grid(ct, pet), pet.as_tensor()]), affine=pet.affine), Path(source[1])
-        name = case if case is not None else pet_file.name.removesuffix(".gz").removesuffix(".nii").removesuffix("_0001")
+        name = case if case is not None else without_suffix(pet_file.name).removesuffix("_0001")
         image.meta["filename_or_obj"] = str(pet_file.parent / f"{name}.nii.gz")
         image.meta["original_channel_dim"] = 0
         image.meta["spatial_shape"] = np.array(image.shape[1:])
@@ -91,7 +89,7 @@ class LoadImagePETCTd(MapTransform):
 
     def _to_grid(self, ct: MetaTensor, pet: MetaTensor) -> torch.Tensor:
         """CT (1, X, Y, Z) in HU on the grid of the PET (1, X, Y, Z)."""
-        if ct.shape == pet.shape and _corner_distance(ct, pet) <= PLACE_TOLERANCE_MM:
+        if ct.shape == pet.shape and corner_distance(pet.shape[1:], ct.affine, pet.affine) <= PLACE_TOLERANCE_MM:
             return ct.as_tensor()
         # The padding of torch's sampler is zero: counted from air, zero is air.
         above_air = MetaTensor(ct.as_tensor() - AIR_HU, affine=ct.affine)
@@ -149,13 +147,6 @@ def standard_deviation(probabilities: Sequence[torch.Tensor]) -> torch.Tensor:
     """Standard deviation (divided by their number) over tensors of one shape."""
     centre = mean(probabilities)
     return mean([(probability - centre) ** 2 for probability in probabilities]).sqrt()
-
-
-def _corner_distance(first: MetaTensor, second: MetaTensor) -> float:
-    """Largest distance (mm) between the same corners of two volumes (1, X, Y, Z) of one shape."""
-    corners = torch.tensor([*np.ndindex(2, 2, 2)], dtype=torch.float64) * (torch.tensor(first.shape[1:]) - 1)
-    difference = first.affine.double() - second.affine.double()
-    return float((corners @ difference[:3, :3].T + difference[:3, 3]).norm(dim=1).max())
 
 
 def _study(case: str | None) -> str:
