@@ -305,14 +305,20 @@ def test_study_that_cannot_be_used_is_named_and_the_others_are_done(workflow, ra
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_file_that_breaks_while_it_is_read_is_one_sentence(workflow, raw, tmp_path, num_workers):
+def test_file_that_breaks_while_it_is_read_is_named_and_the_others_are_done(workflow, raw, masks, tmp_path, num_workers, capfd):
     folder = tmp_path / "raw"
     shutil.copytree(raw, folder)
     pet = folder / f"imagesTr/{CASES[0]}_0001.nii.gz"
     pet.write_bytes(pet.read_bytes()[:3000])
-    with pytest.raises(SystemExit, match=rf"^error: study {re.escape(CASES[0])}: .*_0001\.nii\.gz cannot be read .*$") as end:
+    sentence = rf"study {re.escape(CASES[0])}: .*_0001\.nii\.gz cannot be read .*$"
+    with pytest.raises(SystemExit, match=rf"^error: 1 study cannot be used, all others were done:\n  {sentence}") as end:
         workflow("inference", dataset_dir=str(folder), check=False, num_workers=num_workers).run()
-    assert "\n" not in str(end.value)
+    assert end.value.code == 3
+    assert_same(read_masks(tmp_path / "masks"), {CASES[1]: masks[CASES[1]]})
+    assert "Traceback" not in "".join(capfd.readouterr())
+    with pytest.raises(SystemExit, match=rf"^error: {sentence}") as end:
+        workflow("inference", dataset_dir=str(folder), check=False, num_workers=num_workers, strict=True).run()
+    assert end.value.code == str(end.value), "a message is the exit code 1"
 
 
 @pytest.mark.parametrize(

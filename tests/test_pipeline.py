@@ -25,7 +25,7 @@ class Commands:
     def __call__(self, arguments, cwd, check):
         step = self.steps[Path(cwd).name, arguments[arguments.index("run") + 1]]
         self.ran.append((step.name, "--resume" in arguments))
-        outputs = step.outputs[:1] if step.name in self.fail else step.outputs
+        outputs = step.outputs[:1] if self.fail.get(step.name, 3) != 3 else step.outputs
         for path in outputs:
             if path.suffix:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def run(tmp_path, monkeypatch):
         try:
             pipeline.run_pipeline(raw, tmp_path / "work", BUNDLES, "demo", **options)
         except SystemExit as end:
-            commands.end = str(end)
+            commands.end, commands.code = str(end), end.code
         return commands
 
     return run
@@ -110,6 +110,16 @@ def test_an_interrupted_training_goes_on(run):
     second = run()
     assert second.ran[0] == ("train autopet_stage1_dynunet", True)
     assert second.names == ALL[1:]
+
+
+def test_studies_with_errors_do_not_stop_the_pipeline_but_change_its_exit_code_again_and_again(run):
+    commands = run(fail={"prepare": 3})
+    assert commands.names == ALL
+    assert "some studies have errors, and all was done without them" in commands.end
+    assert "datalist.json names them" in commands.end
+    assert commands.code == 3
+    again = run()
+    assert (again.names, again.code) == ([], 3)
 
 
 def test_a_training_whose_data_changed_after_an_interruption_begins_anew(run, tmp_path):

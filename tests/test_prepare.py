@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -329,7 +330,10 @@ def test_healthy_and_excluded_and_broken_studies_are_named_and_the_others_prepar
     write_study(raw, "fdg_noct_1", seed=23)[0].unlink()
     shutil.copy(raw / "imagesTr/fdg_p0_day  0.1_0001.nii.gz", write_study(raw, "fdg_twin_1", seed=0, spacing=(4, 4.4, 5))[1])
     (tmp_path / "retracted.txt").write_text("# retracted\nfdg_retracted_1\n\nfdg_unknown_1\n")
-    prepare(raw, tmp_path / "out", exclude=tmp_path / "retracted.txt")
+    with pytest.raises(SystemExit, match="3 studies have errors, and all others were prepared") as end:
+        prepare(raw, tmp_path / "out", exclude=tmp_path / "retracted.txt")
+    assert end.value.code == 3
+    assert re.findall(r"^  study (\S+):", str(end.value), flags=re.MULTILINE) == ["fdg_broken_1", "fdg_noct_1", "fdg_twin_1"]
     named = reasons(tmp_path / "out")
     assert list(named) == ["fdg_broken_1", "fdg_healthy_1", "fdg_noct_1", "fdg_retracted_1", "fdg_twin_1"]
     assert "fdg_broken_1_0001.nii.gz is empty" in named["fdg_broken_1"]
@@ -541,7 +545,7 @@ def test_full_disk_is_one_sentence_and_leaves_nothing_half_written(raw, tmp_path
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(scripts.prepare.nib, "save", save)
-    with pytest.raises(SystemExit, match="No space left on device: see that there is room"):
+    with pytest.raises(SystemExit, match=r"\.nii cannot be written \(No space left on device\): see that there is room"):
         prepare(raw, tmp_path / "out")
     assert content(tmp_path / "out") == {}
 

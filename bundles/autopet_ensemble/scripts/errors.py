@@ -1,13 +1,18 @@
-"""What the project says when an input is wrong: one sentence, and no traceback."""
+"""What the project says when an input is wrong: sentences, no traceback, and an exit code."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+# Exit code of a batch in which some studies could not be used, and all others were done. It is 1 when nothing was done, and 2 is
+# that of a wrong command line.
+SOME_FAILED = 3
 
 
 class InputError(ValueError):
@@ -17,8 +22,26 @@ class InputError(ValueError):
     """
 
 
+class SomeFailedError(InputError):
+    """Some studies could not be used; all others have their results.
+
+    Args:
+        what: what is said before the studies are named.
+        problems: a sentence for each problem.
+    """
+
+    def __init__(self, what: str, problems: Iterable[object]) -> None:
+        super().__init__(f"{what}:" + "".join(f"\n  {problem}" for problem in problems))
+
+
+def cannot_write(path: object, error: OSError) -> str:
+    """Say that a file or folder cannot be written, and why."""
+    return f"{path} cannot be written ({error.strerror or error}): see that there is room and that the folder may be written"
+
+
 def command(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function be named by a config: an `InputError` ends the program with its sentence and exit code 1.
+    """Let a function be named by a config: an `InputError` ends the program with its sentence and exit code 1, a `SomeFailedError`
+    with exit code 3.
 
     MONAI wraps an exception raised while a config is evaluated into a `RuntimeError` with a long traceback, in which the
     sentence is lost; `SystemExit` passes through and prints the sentence alone.
@@ -28,6 +51,12 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
+        except SomeFailedError as error:
+            end = SystemExit(f"error: {error}")
+            # Python prints the message only where there is no other exit code.
+            end.code = SOME_FAILED
+            print(end, file=sys.stderr, flush=True)
+            raise end from error
         except InputError as error:
             raise SystemExit(f"error: {error}") from error
 

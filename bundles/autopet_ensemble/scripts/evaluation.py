@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ignite.engine import Events
 from ignite.handlers import ProgressBar
 from monai.engines import Evaluator
 from tqdm import tqdm
 
-from scripts.errors import InputError, command
+from scripts.errors import InputError, SomeFailedError, command
 from scripts.score import score_studies
-from scripts.studies import Finding, Study, check_study, find_studies, identity, without_suffix
+from scripts.studies import (
+    Finding,
+    Study,
+    find_repeated_images,
+    find_studies,
+    identity,
+    raise_if_strict,
+    read_study,
+    without_suffix,
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,8 @@ def select_studies(
     output_dir: str | os.PathLike | None = None,
     model_file: str | os.PathLike | None = None,
     check: bool = True,
+    strict: bool = False,
+    allow_outside: bool = False,
     num_workers: int = 1,
 ) -> Selection:
     """Choose the studies that an inference has to do.
@@ -53,53 +66,55 @@ def select_studies(
         pet: NIfTI file of its PET (body-weight SUV), after which the study is called (without a final `_0001`).
         output_dir: folder of masks. A study whose `<case>.nii.gz` is there, and newer than its images and the weights, is left out.
         model_file: the weights.
-        check: whether the files are read and judged by `scripts.studies.check_study` first, so that one bad study is named, and
+        check: whether the files are read and judged by `scripts.studies.read_study` first, so that bad studies are named before
             the others are done.
+        strict: whether the first study with an error ends the run.
+        allow_outside: whether a list may name files outside of its folder.
         num_workers: number of studies that are checked at a time.
 
     Raises:
-        SystemExit: with one sentence when there is nothing to be found.
+        SystemExit: with one sentence when there is nothing to be found, or, if `strict`, when a study cannot be used.
     """
     if (ct is None) != (pet is None):
         raise InputError(f"--{'pet' if pet is None else 'ct'} is missing: give one file for the CT and one for the PET")
     if pet is not None:
         studies, findings = [_study_of(Path(ct), Path(pet))], []
     else:
-        studies, findings = find_studies(Path(dataset_dir if datalist is None else datalist), labels=False)
+        source = Path(dataset_dir if datalist is None else datalist)
+        studies, findings = find_studies(source, labels=False, allow_outside=allow_outside)
+    raise_if_strict(strict, findings)
     if output_dir is not None:
         studies = [study for study in studies if not _is_current(study, Path(output_dir), model_file)]
     if check:
-        with ThreadPoolExecutor(max(1, num_workers)) as pool:
-            checks = pool.map(check_study, studies)
-            found = list(tqdm(checks, total=len(studies), desc="check", unit="study", leave=False, disable=not studies))
-        findings = [*findings, *(finding for several in found for finding in several)]
+        findings = [*findings, *_check(studies, strict, num_workers)]
     bad = {finding.case for finding in findings if finding.error}
     return Selection([_item(study) for study in studies if study.case not in bad], findings)
 
 
 @command
-def infer(evaluator: Evaluator, selection: Selection) -> None:
+def infer(evaluator: Evaluator, selection: Selection, strict: bool = False) -> None:
     """Write the masks of the selected studies.
 
     Args:
         evaluator: the evaluator whose post-processing writes them.
         selection: its studies.
+        strict: whether the first study that fails ends the run.
 
     Raises:
-        SystemExit: with one sentence when a study cannot be read; and, after all others are done, when some cannot be used.
+        SystemExit: after all others are done, with exit code 3 and a sentence for each study that could not be used.
     """
     warnings = [finding for finding in selection.findings if not finding.error]
     problems = [finding for finding in selection.findings if finding.error]
     for warning in warnings:
         print(f"remark: {warning}", flush=True)
     if selection.items:
-        _run(evaluator)
+        problems += _run(evaluator, strict)
     elif not problems:
         print("Every mask is newer than the weights and its images: nothing to do.", flush=True)
     if problems:
-        lines = "".join(f"\n  {problem}" for problem in problems)
         number = len({problem.case for problem in problems})
-        raise InputError(f"{number} {'study' if number == 1 else 'studies'} cannot be used, all others were done:{lines}")
+        what = f"{number} {'study' if number == 1 else 'studies'} cannot be used, all others were done"
+        raise SomeFailedError(what, sorted(problems, key=lambda problem: problem.case))
 
 
 @command
@@ -111,6 +126,7 @@ def evaluate(
     num_workers: int = 1,
     suv_range: Sequence[float] = (0.0, 10.0),
     seed: int = 0,
+    strict: bool = False,
 ) -> None:
     """Write every model's masks in one pass, and score them on the original grid: Table 1, scores, read-outs, pictures, report.
 
@@ -119,14 +135,19 @@ def evaluate(
         items: the studies, with "label".
         masks: per model the folder of its masks; the last model is the one that is read out and drawn.
         output_dir, num_workers, suv_range, seed: see `scripts.score.score_studies`, which names the files too.
+        strict: whether the first study that fails ends the run.
 
     Raises:
-        SystemExit: with one sentence when a study cannot be read or scored.
+        SystemExit: after all others are scored, with exit code 3 and a sentence for each study that could not be.
     """
     if not items:
         raise InputError("the data set has no validation studies: prepare it with more patients")
     _remove_others(masks.values(), {item["case"] for item in items})
-    _run(evaluator)
+    failed = {finding.case for finding in _run(evaluator, strict)}
+    for folder in masks.values():
+        for case in failed:
+            # An earlier run's mask is not this one's.
+            (Path(folder) / f"{case}.nii.gz").unlink(missing_ok=True)
     score_studies(items, masks, output_dir, num_workers=num_workers, suv_range=suv_range, seed=seed)
 
 
@@ -157,19 +178,78 @@ def _remove_others(folders: Iterable[str | os.PathLike], cases: set[str]) -> Non
                 file.unlink()
 
 
-def _run(evaluator: Evaluator) -> None:
-    """Run an evaluator; an `InputError` inside of it comes out as such.
+def _check(studies: Sequence[Study], strict: bool, num_workers: int) -> list[Finding]:
+    """Read and judge studies before any is done."""
+    findings: list[Finding] = []
+    digests = {}
+    with ThreadPoolExecutor(max(1, num_workers)) as pool:
+        checks = pool.map(_findings_and_digest, studies)
+        progress = tqdm(checks, total=len(studies), desc="check", unit="study", leave=False, disable=not studies)
+        for study, (found, digest) in zip(studies, progress, strict=True):
+            raise_if_strict(strict, found)
+            findings += found
+            if digest is not None:
+                digests[study.case] = digest
+    # Each of the two masks is right, but perhaps not that of the patient after whom it is called.
+    return findings + [replace(finding, error=False) for finding in find_repeated_images(digests)]
+
+
+def _findings_and_digest(study: Study) -> tuple[list[Finding], str | None]:
+    """Judge a study, and name the content of its PET if it can be used; the volumes themselves are not kept."""
+    findings, volumes = read_study(study)
+    return findings, None if any(finding.error for finding in findings) else volumes["pet"].digest
+
+
+def _run(evaluator: Evaluator, strict: bool) -> list[Finding]:
+    """Run an evaluator with one study a batch; a study that fails costs no other.
+
+    Returns:
+        An error for each study that failed.
+
+    Raises:
+        InputError: if `strict`, when a study fails.
+    """
+    # Failures are told below, and the engine would log them with the traceback of the loading process.
+    evaluator.logger.setLevel(logging.CRITICAL)
+    ProgressBar(persist=True, desc="segment").attach(evaluator)
+    failures: list[BaseException] = []
+    done: list[int] = []
+
+    def stop(engine: Evaluator, error: BaseException) -> None:
+        if engine.state.epoch == 0 or not isinstance(error, Exception):
+            # What goes wrong before the first study is the fault of none.
+            raise error
+        failures.append(error)
+
+    evaluator.add_event_handler(Events.EXCEPTION_RAISED, stop)
+    evaluator.add_event_handler(Events.ITERATION_COMPLETED, lambda engine: done.append(engine.state.iteration))
+    dataset = evaluator.data_loader.dataset
+    findings: list[Finding] = []
+    items = list(dataset.data)
+    while items:
+        dataset.data, evaluator.state.epoch_length = items, len(items)
+        failures.clear()
+        done.clear()
+        evaluator.run()
+        if not failures:
+            break
+        item, items = items[len(done)], items[len(done) + 1 :]
+        findings.append(Finding(item["case"], None, _reason_of(failures[0], item["case"]), error=True))
+        raise_if_strict(strict, findings)
+        print(f"error: {findings[-1]}", flush=True)
+    return findings
+
+
+def _reason_of(error: Exception, case: str) -> str:
+    """Say why a study failed: the sentence of the `InputError` behind an exception, or else the exception itself.
 
     MONAI wraps what a transform raises into a `RuntimeError`, and a loading process hands over no more than its text.
     """
-    ProgressBar(persist=True, desc="segment").attach(evaluator)
-    try:
-        evaluator.run()
-    except Exception as error:
-        sentence = _sentence_of(error)
-        if sentence is None:
-            raise
-        raise InputError(sentence) from error
+    sentence = _sentence_of(error)
+    if sentence is not None:
+        return sentence.removeprefix(f"study {case}: ")
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"it could not be segmented ({type(error).__name__}: {first}): run it alone to see whether that happens again"
 
 
 def _sentence_of(error: BaseException | None) -> str | None:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from scripts.errors import InputError, cannot_write
+
 
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike) -> Iterator[Path]:
@@ -17,6 +19,9 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
 
     The temporary file lies in the folder of `path`, which is made if need be, since a rename is atomic only within one file
     system. Its name begins with `.part-` and ends with the name's suffixes, because image writers choose the format by it.
+
+    Raises:
+        InputError: when the disk is full or the folder must not be written.
 
     Example:
         >>> import tempfile
@@ -27,16 +32,19 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         ['table.csv']
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     suffix = ".nii.gz" if path.name.endswith(".nii.gz") else path.suffix
     part = path.parent / f".part-{uuid.uuid4().hex}{suffix}"
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         with open(part, "rb") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
+    except OSError as error:
+        raise InputError(cannot_write(path, error)) from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

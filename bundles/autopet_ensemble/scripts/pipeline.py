@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.errors import InputError, command
+from scripts.errors import SOME_FAILED, InputError, SomeFailedError, command
 from scripts.files import read_json, write_json
 
 ENSEMBLE = "autopet_ensemble"
@@ -37,6 +37,7 @@ class Step:
         resumes: whether the command understands `--resume true`.
         processes: number of processes; more than one runs under torchrun.
         fresh: folders that are emptied when the step begins anew.
+        problems: file that names the studies that the step could not use.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Step:
     resumes: bool = False
     processes: int = 1
     fresh: tuple[Path, ...] = ()
+    problems: Path | None = None
 
     def arguments(self, resume: bool = False) -> list[str]:
         """What follows `python` on the command line."""
@@ -92,6 +94,8 @@ def plan(
     demo = ("demo",) if profile == "demo" else ()
     multi_gpu = ("multi_gpu_train",) if num_gpus > 1 else ()
     data = (prepared / "datalist.json", prepared / "fingerprint.json")
+    # Files that the preparation may read, the evaluation reads again.
+    allowed = {name: value for name, value in (prepare_options or {}).items() if name == "allow_outside"}
 
     def train(name: str, extra_inputs: tuple[Path, ...] = ()) -> Step:
         return Step(
@@ -130,6 +134,7 @@ def plan(
             overrides={"raw_dir": raw_dir, "dataset_dir": prepared, **(prepare_options or {})},
             inputs=(raw_dir,),
             outputs=data,
+            problems=data[0],
         ),
         train(STAGE1),
         predict,
@@ -148,27 +153,28 @@ def plan(
             bundle=bundles_dir / ENSEMBLE,
             run_id="evaluating",
             configs=("inference", "evaluate", *demo),
-            overrides={"dataset_dir": prepared, "ckpt_dir": models / ENSEMBLE, "output_dir": results},
+            overrides={"dataset_dir": prepared, "ckpt_dir": models / ENSEMBLE, "output_dir": results, **allowed},
             inputs=(*data, models / ENSEMBLE / "model.pt"),
             outputs=(results / "table1.md", results / "scores.csv"),
+            problems=results / "problems.json",
         ),
     ]
 
 
-def _run(step: Step, record: Path) -> bool:
-    """Run a step unless its result is there, and say whether it ran.
+def _run(step: Step, record: Path) -> tuple[bool, bool]:
+    """Run a step unless its result is there, and say whether it ran, and whether it left studies out that have errors.
 
     The record is written when the step begins and again when it has ended. A training that was interrupted, and whose inputs are
     still the same, goes on where it stopped; one whose inputs have changed, or whose weights were taken away, begins anew.
 
     Raises:
-        InputError: when the command ends with another exit code than 0.
+        InputError: when the command ends with another exit code than 0, or 3: done, except for some studies.
     """
     state = step.state()
     known = read_json(record) if record.is_file() else {}
     same = known.get("state") == state
     if same and known.get("outputs") == step.result():
-        return False
+        return False, known["some_failed"]
     interrupted = same and "outputs" not in known
     if not interrupted:
         for folder in step.fresh:
@@ -177,12 +183,12 @@ def _run(step: Step, record: Path) -> bool:
     arguments = step.arguments(resume=step.resumes and interrupted)
     print(f"$ cd {shlex.quote(os.path.relpath(step.bundle))} && {shlex.join(['python', *arguments])}", flush=True)
     code = subprocess.run([sys.executable, *arguments], cwd=step.bundle, check=False).returncode
-    if code:
+    if code not in (0, SOME_FAILED):
         raise InputError(
             f"'{step.name}' ended with exit code {code}: see what its command says above, then run the pipeline again"
         )
-    write_json(record, {"state": state, "outputs": step.result()})
-    return True
+    write_json(record, {"state": state, "outputs": step.result(), "some_failed": code == SOME_FAILED})
+    return True, code == SOME_FAILED
 
 
 @command
@@ -198,7 +204,8 @@ def run_pipeline(
     """Run the whole method: prepare, train stage 1, predict with it, train stage 2, assemble, evaluate.
 
     Every step is a command that is printed before it runs. A step is skipped when it has been finished with the same command,
-    the same configs and the same inputs, and its result is still there; an interrupted training goes on where it stopped.
+    the same configs and the same inputs, and its result is still there; an interrupted training goes on where it stopped. Studies
+    with errors do not stop the pipeline: it goes on without them, and ends with exit code 3.
 
     Args:
         raw_dir: raw data set, or a CSV or JSON list of studies, as `prepare` reads it.
@@ -210,7 +217,8 @@ def run_pipeline(
         train_options: further ids and values for each training, for example {"max_epochs": 200}.
 
     Raises:
-        SystemExit: with one sentence when the profile is unknown or a step fails.
+        SystemExit: with one sentence when the profile is unknown or a step fails; with exit code 3 when all was done, except for
+            some studies.
     """
     if profile not in ("full", "demo"):
         raise InputError(f"profile is '{profile}': give 'full' or 'demo'")
@@ -219,14 +227,19 @@ def run_pipeline(
         raise InputError(f"{raw_dir} does not exist: name the raw data set with --raw_dir")
     steps = plan(raw_dir, work_dir, bundles_dir, profile, num_gpus, prepare_options, train_options)
     seconds: list[tuple[str, str]] = []
+    incomplete = []
     for number, step in enumerate(steps, 1):
         print(f"\n[{number}/{len(steps)}] {step.name}", flush=True)
         start = time.monotonic()
-        ran = _run(step, work_dir / "steps" / f"{step.name.replace(' ', '_')}.json")
+        ran, some_failed = _run(step, work_dir / "steps" / f"{step.name.replace(' ', '_')}.json")
+        if some_failed:
+            incomplete.append(f"{step.name}: {os.path.relpath(step.problems)} names them")
         seconds.append((step.name, f"{time.monotonic() - start:.0f} s" if ran else "was done"))
         if not ran:
             print("was done", flush=True)
     _print_summary(seconds, work_dir / "results")
+    if incomplete:
+        raise SomeFailedError("some studies have errors, and all was done without them", incomplete)
 
 
 def _print_summary(seconds: Iterable[tuple[str, str]], results: Path) -> None:

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -23,10 +23,10 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, CropForegroundd, Orientationd, Spacingd, SplitDimd
 from tqdm import tqdm
 
-from scripts.errors import InputError, command
+from scripts.errors import InputError, SomeFailedError, cannot_write, command
 from scripts.files import atomic, read_json, write_json
 from scripts.fingerprint import las_spacing, make_fingerprint, target_spacing
-from scripts.studies import BODY_SUV, Finding, Study, find_repeated_images, find_studies, read_study
+from scripts.studies import BODY_SUV, Finding, Study, find_repeated_images, find_studies, raise_if_strict, read_study
 from scripts.transforms import LoadImagePETCTd
 
 # Raised when the judgement of studies or the making of volumes changes, so that what was made before is made again.
@@ -50,6 +50,7 @@ def prepare(
     spacing: str | Sequence[float] = "mean",
     keep_healthy: bool = False,
     strict: bool = False,
+    allow_outside: bool = False,
     body_suv: float = BODY_SUV,
     body_margin: int = 2,
     num_workers: int = 1,
@@ -70,9 +71,9 @@ def prepare(
     spacing, and takes away what no longer belongs there. datalist.json is written last: where it is, all is complete. The same
     data and seed give the same bytes.
 
-    Bad studies do not stop the others, and do not change the exit code: a summary at the end names them. The exit code is 1
-    when too few studies remain to train and validate with, when the arguments or the disk forbid to go on, or, if `strict`,
-    when any study has an error.
+    Bad studies do not stop the others. At the end, when all is written, the exit code is 3 and each is named, unless it is on the
+    exclusion list. The exit code is 1 when too few studies remain to train and validate with, when the arguments or the disk
+    forbid to go on, or, if `strict`, when any study has an error.
 
     Args:
         raw_dir: the raw data set: a folder, or a CSV or JSON list, as `scripts.studies.find_studies` reads it.
@@ -84,12 +85,13 @@ def prepare(
         spacing: "mean" or "median" of the training studies' PET spacing, or [x, y, z] in mm.
         keep_healthy: whether studies without lesions are used too.
         strict: whether the first study with an error ends the run.
+        allow_outside: whether a list may name files outside of its folder.
         body_suv: SUV above which a voxel belongs to the body.
         body_margin: voxels that are kept around the body.
         num_workers: processes; each needs about 1.3 GB of memory for a study of 400 x 400 x 326 voxels, in proportion to its voxels.
 
     Raises:
-        SystemExit: with one sentence and exit code 1, as said above.
+        SystemExit: with a sentence, and exit code 1 or 3, as said above.
     """
     raw_dir, dataset_dir = Path(raw_dir), Path(dataset_dir)
     if not isinstance(validation_fraction, (int, float)) or not 0 < validation_fraction < 1:
@@ -98,12 +100,12 @@ def prepare(
         raise InputError(f"num_workers is {num_workers!r}: give a whole number")
     if dataset_dir.resolve() == raw_dir.resolve():
         raise InputError(f"raw_dir and dataset_dir are both {raw_dir}: give the prepared data set a folder of its own")
-    studies, findings = find_studies(raw_dir, labels=True)
+    studies, findings = find_studies(raw_dir, labels=True, allow_outside=allow_outside)
     root = raw_dir if raw_dir.is_dir() else raw_dir.parent
     preparation = _Preparation(root, dataset_dir, body_suv, body_margin)
     try:
         with _workers(min(num_workers, len(studies))) as run:
-            training, validation, excluded, warnings = _select(
+            training, validation, excluded, findings = _select(
                 preparation, run, studies, findings, read_exclusions(exclude), validation_fraction, seed, keep_healthy, strict
             )
             _make(preparation, run, training, validation, excluded, spacing)
@@ -112,10 +114,16 @@ def prepare(
             f"a process was ended from outside, most likely for lack of memory: use fewer than {num_workers} with --num_workers"
         ) from error
     except OSError as error:
-        raise InputError(
-            f"{error.filename or dataset_dir}: {error.strerror or error}: see that there is room and that the folder may be written"
-        ) from error
-    _print_summary(training, validation, excluded, warnings, dataset_dir)
+        raise InputError(cannot_write(error.filename or dataset_dir, error)) from error
+    _print_summary(training, validation, excluded, [finding for finding in findings if not finding.error], dataset_dir)
+    errors = [finding for finding in findings if finding.error]
+    if errors:
+        number = len({finding.case for finding in errors})
+        raise SomeFailedError(
+            f"{number} {'study has' if number == 1 else 'studies have'} errors, and all others were prepared; correct them, or name "
+            "them with --exclude",
+            errors,
+        )
 
 
 # ---------------------------------------------------------------- geometry
@@ -334,7 +342,7 @@ def _select(
 
     Returns:
         The judgements (see `_check`) of the training and of the validation studies, the reason for which each other case is
-        left out, and all warnings.
+        left out, the errors, and the warnings of the studies that are used.
     """
     excluded = dict.fromkeys(
         sorted({study.case for study in studies}.union(finding.case for finding in findings) & set(exclusions)),
@@ -344,7 +352,7 @@ def _select(
     if unknown:
         print(f"{len(unknown)} of the cases to exclude are not in the data set: {_shorten(unknown)}", flush=True)
     findings = [finding for finding in findings if finding.case not in excluded]
-    _raise_if_strict(strict, findings)
+    raise_if_strict(strict, findings)
     candidates = [study for study in studies if study.case not in excluded]
     judgements = {}
     todo = []
@@ -355,14 +363,14 @@ def _select(
         else:
             todo.append(study)
     findings += [finding for judgement in judgements.values() for finding in _findings(judgement)]
-    _raise_if_strict(strict, findings)
+    raise_if_strict(strict, findings)
     for judgement in run(partial(_check, preparation), todo, "check"):
         judgements[judgement["case"]] = judgement
         found = _findings(judgement)
         findings += found
-        _raise_if_strict(strict, found)
+        raise_if_strict(strict, found)
     repeated = find_repeated_images({case: judgement["digest"] for case, judgement in judgements.items() if judgement["digest"]})
-    _raise_if_strict(strict, repeated)
+    raise_if_strict(strict, repeated)
     findings = sorted([*findings, *repeated], key=lambda finding: (finding.case, not finding.error, finding.sentence))
     for finding in findings:
         if finding.error:
@@ -371,20 +379,14 @@ def _select(
         if judgement["healthy"] and case not in excluded and not keep_healthy:
             excluded[case] = "it has no lesion: its label is empty"
     usable = [study for study in candidates if study.case not in excluded]
-    warnings = [finding for finding in findings if not finding.error and finding.case not in excluded]
+    findings = [finding for finding in findings if finding.error or finding.case not in excluded]
     try:
         training, validation = split_by_patient(usable, fraction, seed)
     except InputError as error:
         lines = "".join(f"\n  {line}" for line in _summary_of(excluded))
         raise InputError(f"{error}{lines and ' Left out:'}{lines}") from error
     training, validation = ([judgements[study.case] | {"study": study} for study in split] for split in (training, validation))
-    return training, validation, dict(sorted(excluded.items())), warnings
-
-
-def _raise_if_strict(strict: bool, findings: Iterable[Finding]) -> None:
-    first = next((finding for finding in findings if finding.error), None)
-    if strict and first is not None:
-        raise InputError(str(first))
+    return training, validation, dict(sorted(excluded.items())), findings
 
 
 def _check(preparation: _Preparation, study: Study) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from scripts.errors import InputError, command
+from scripts.errors import InputError, SomeFailedError, command
 from scripts.files import read_json, write_json
 from scripts.metrics import case_metrics
 from scripts.pictures import overlay_picture
@@ -25,6 +25,7 @@ from scripts.studies import (
     Volume,
     check_grid,
     identity,
+    is_inside,
     judge_volumes,
     problem_of_name,
     read_mask,
@@ -78,6 +79,7 @@ def score_folder(
     num_workers: int = 1,
     suv_range: Sequence[float] = (0.0, 10.0),
     seed: int = 0,
+    allow_outside: bool = False,
 ) -> None:
     """Score a folder of masks against references; what `score_studies` does for a list of studies.
 
@@ -95,16 +97,18 @@ def score_folder(
         num_workers: processes.
         suv_range: SUV shown white and SUV shown black in pictures.
         seed: of the bootstrap.
+        allow_outside: see `validation_items`.
 
     Raises:
-        InputError: a folder is missing or empty; or, after all other masks were scored, some masks could not be scored.
+        InputError: a folder is missing or empty.
+        SomeFailedError: after all other masks were scored, some masks could not be scored.
     """
     if predictions is None:
         raise InputError("no masks are given: name their folder with --predictions.")
     if references is not None:
         items = _items_of_folder(Path(references), None if images is None else Path(images))
     elif dataset_dir is not None:
-        items = validation_items(dataset_dir)
+        items = validation_items(dataset_dir, allow_outside=allow_outside)
     else:
         raise InputError("no references are given: name a folder with --references, or a prepared data set with --dataset_dir.")
     score_studies(items, {model: predictions}, output_dir, num_workers=num_workers, suv_range=suv_range, seed=seed)
@@ -163,8 +167,9 @@ def score_studies(
         The rows of `scores.csv`.
 
     Raises:
-        InputError: a folder is missing or empty; or, after everything else was scored and written, some masks are missing,
-            have no study, lie on another grid, are not binary or cannot be read: each is named with its reason.
+        InputError: a folder is missing or empty.
+        SomeFailedError: after everything else was scored and written, some masks are missing, have no study, lie on another grid,
+            are not binary or cannot be read: each is named with its reason.
     """
     output_dir = Path(output_dir)
     primary = primary or list(predictions)[-1]
@@ -220,16 +225,23 @@ def score_studies(
         heading = title or ("Evaluation" if rows else "Lesions found")
         write_report(output_dir / "report.html", heading, rows, readouts, pictures, [asdict(p) for p in problems], primary)
     if problems:
-        lines = "".join(f"\n  {problem}" for problem in problems)
-        raise InputError(f"{len(problems)} masks could not be scored, all others were:{lines}")
+        raise SomeFailedError(f"{len(problems)} masks could not be scored, all others were", problems)
     return rows
 
 
-def validation_items(dataset_dir: str | os.PathLike, split: str = "validation") -> list[dict[str, Any]]:
+@command
+def validation_items(
+    dataset_dir: str | os.PathLike, split: str = "validation", allow_outside: bool = False
+) -> list[dict[str, Any]]:
     """Give the studies of a prepared data set with their original images and labels, as items of inference.
 
+    Args:
+        dataset_dir: prepared data set, with `datalist.json`; its `raw_dir` may be anywhere, as `prepare` writes where it was.
+        split: "validation" or "training".
+        allow_outside: whether a study's files may lie outside of `raw_dir`; see `scripts.studies.find_studies`.
+
     Raises:
-        InputError: the folder holds no `datalist.json`.
+        InputError: the folder holds no `datalist.json`, or it names files that lie outside of the raw data set.
     """
     path = Path(dataset_dir) / "datalist.json"
     if not path.is_file():
@@ -239,6 +251,12 @@ def validation_items(dataset_dir: str | os.PathLike, split: str = "validation") 
     items = []
     for entry in content[split]:
         original = {role: str(raw_dir / file) for role, file in entry["original"].items()}
+        outside = next((file for file in original.values() if not is_inside(file, raw_dir)), None)
+        if outside is not None and not allow_outside:
+            raise InputError(
+                f"{path} names {outside} in study {entry['case']}, which lies outside of {raw_dir}: prepare the data set again, "
+                "or allow it with --allow_outside true"
+            )
         item = {name: entry[name] for name in ("case", "patient", "tracer", "centre") if name in entry}
         items.append(item | {"image": [original["ct"], original["pet"]], "label": original["label"]})
     return items

@@ -6,6 +6,7 @@ import csv
 import gzip
 import hashlib
 import json
+import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -130,7 +131,7 @@ class Volume:
 # ---------------------------------------------------------------- finding
 
 
-def find_studies(source: str | Path, labels: bool) -> tuple[list[Study], list[Finding]]:
+def find_studies(source: str | Path, labels: bool, allow_outside: bool = False) -> tuple[list[Study], list[Finding]]:
     """Find the studies of a data set.
 
     Args:
@@ -145,6 +146,7 @@ def find_studies(source: str | Path, labels: bool) -> tuple[list[Study], list[Fi
               of such objects, in which "image": [ct, pet] may replace "ct" and "pet". Paths are relative to the file's folder.
             Where nothing else is said, tracer and patient are the first and second `_`-separated field of the case.
         labels: whether every study must have a label.
+        allow_outside: whether a list may name files that lie outside of its folder, as another person's list should not.
 
     Returns:
         The studies, sorted by case, and what was found wrong with those that are not among them. Files are not opened: see
@@ -155,7 +157,7 @@ def find_studies(source: str | Path, labels: bool) -> tuple[list[Study], list[Fi
     """
     source = Path(source)
     if source.suffix.lower() in (".csv", ".json") and source.is_file():
-        found = _from_list(source)
+        found = _from_list(source, allow_outside)
     elif not source.is_dir():
         raise InputError(f"{source} does not exist: name the folder of the data set, or a CSV or JSON list of studies")
     elif (source / "imagesTr").is_dir() or (source / "imagesTs").is_dir():
@@ -307,7 +309,7 @@ def _from_tcia(folders: Sequence[Path]) -> _Found:
             yield Study(case, patient, "fdg", ct, files["SUV"], files["SEG"])
 
 
-def _from_list(source: Path) -> _Found:
+def _from_list(source: Path, allow_outside: bool) -> _Found:
     rows = _read_csv(source) if source.suffix.lower() == ".csv" else _read_json_list(source)
     for number, row in enumerate(rows, 1):
         image = row.get("image")
@@ -325,16 +327,31 @@ def _from_list(source: Path) -> _Found:
             message = f"{source.name} names no {absent[0].upper()} of this study: fill in its {absent[0]}"
             yield Finding(case, None, message, error=True)
             continue
+        files = {name: source.parent / values[name] for name in ("ct", "pet", "label") if values[name]}
+        outside = next((name for name, file in files.items() if not is_inside(file, source.parent)), None)
+        if outside is not None and not allow_outside:
+            message = (
+                f"{source.name} names {values[outside]}, which lies outside of the list's folder: move the list or the file, "
+                "or allow it with --allow_outside true"
+            )
+            yield Finding(case, None, message, error=True)
+            continue
         tracer, patient = identity(case)
         yield Study(
             case=case,
             patient=values["patient"] or patient,
             tracer=values["tracer"].lower() or tracer,
-            ct=source.parent / values["ct"],
-            pet=source.parent / values["pet"],
-            label=source.parent / values["label"] if values["label"] else None,
+            ct=files["ct"],
+            pet=files["pet"],
+            label=files.get("label"),
             centre=values["centre"] or None,
         )
+
+
+def is_inside(file: str | os.PathLike, folder: str | os.PathLike) -> bool:
+    """Whether a path, as it is written, lies in a folder; links are not followed, since the folder's owner has made them."""
+    path, parent = os.path.abspath(file), os.path.abspath(folder)
+    return path.startswith(os.path.join(parent, ""))
 
 
 def _read_csv(source: Path) -> list[dict[str, Any]]:
@@ -405,6 +422,17 @@ def judge_volumes(case: str, volumes: Mapping[str, Volume]) -> list[Finding]:
     """
     problems = [problem for judge in (_judge_values, _judge_places, _judge_label) for problem in judge(volumes)]
     return [Finding(case, file, message, error) for file, message, error in problems]
+
+
+def raise_if_strict(strict: bool, findings: Iterable[Finding]) -> None:
+    """End a run at the first error, if `strict`.
+
+    Raises:
+        InputError: with the finding as its sentence.
+    """
+    first = next((finding for finding in findings if finding.error), None)
+    if strict and first is not None:
+        raise InputError(str(first))
 
 
 def find_repeated_images(digests: Mapping[str, str]) -> list[Finding]:

@@ -15,7 +15,7 @@ from monai.transforms import LoadImage, MapTransform, SpatialResample
 
 from scripts.errors import InputError
 from scripts.files import atomic
-from scripts.studies import PLACE_TOLERANCE_MM, corner_distance, without_suffix
+from scripts.studies import PLACE_TOLERANCE_MM, corner_distance, problem_of_name, without_suffix
 
 AIR_HU = -1024
 
@@ -53,6 +53,8 @@ class LoadImagePETCTd(MapTransform):
 
     def load(self, source: str | os.PathLike | Sequence[str | os.PathLike], case: str | None = None) -> MetaTensor:
         """Read one study: `[ct, pet]` or a 4-D file. Returns (2, X, Y, Z)."""
+        if case is not None and (problem := problem_of_name(case)):
+            raise InputError(f"{_study(case)}{problem}")
         if isinstance(source, (str, os.PathLike)):
             image, pet_file = self._read(source, case, dimensions=4), Path(source)
             if image.shape[-1] != 2:
