@@ -79,7 +79,9 @@ def test_every_config_has_all_properties_of_its_workflow(
 ):
     monkeypatch.chdir(BUNDLES / bundle)
     shutil.copyfile(prepared / "fingerprint.json", tmp_path / "fingerprint.json")
-    (tmp_path / "model.pt").touch()
+    parser = ConfigParser()
+    parser.read_config([f"configs/{name}.json" for name in [*configs, *profile]])
+    torch.save(parser.get_parsed_content("network_def").state_dict(), tmp_path / "model.pt")
     workflow = ConfigWorkflow(
         config_file=[f"configs/{name}.json" for name in [*configs, *profile]],
         meta_file="configs/metadata.json",
@@ -121,7 +123,7 @@ def test_stage_2_bundles_differ_only_in_network_and_what_it_forces(config):
 def test_inference_repeats_the_network_and_the_numbers_of_training(bundle):
     train, inference = read(bundle, "train"), read(bundle, "inference")
     shared = set(train) & set(inference) - {
-        *("_desc_", "imports", "output_dir", "num_workers", "device", "fingerprint_file", "required_files"),
+        *("_desc_", "imports", "output_dir", "num_workers", "device", "fingerprint_file", "required_files", "checks"),
         *("initialize", "run"),
     }
     assert {"network_def", "patch_size", "overlap", "threshold", "inferer", "ct_normalised", "pet_normalised"} <= shared

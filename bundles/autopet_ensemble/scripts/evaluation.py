@@ -50,7 +50,7 @@ def select_studies(
     ct: str | os.PathLike | None = None,
     pet: str | os.PathLike | None = None,
     output_dir: str | os.PathLike | None = None,
-    model_file: str | os.PathLike | None = None,
+    sources: Sequence[str | os.PathLike] = (),
     check: bool = True,
     strict: bool = False,
     allow_outside: bool = False,
@@ -64,8 +64,8 @@ def select_studies(
         datalist: CSV or JSON list of studies, read by the same function.
         ct: NIfTI file of one study's CT (HU), on any grid.
         pet: NIfTI file of its PET (body-weight SUV), after which the study is called (without a final `_0001`).
-        output_dir: folder of masks. A study whose `<case>.nii.gz` is there, and newer than its images and the weights, is left out.
-        model_file: the weights.
+        output_dir: folder of masks. A study whose `<case>.nii.gz` is there, and newer than its images and `sources`, is left out.
+        sources: the other files from which masks are made, the weights and their fingerprint.
         check: whether the files are read and judged by `scripts.studies.read_study` first, so that bad studies are named before
             the others are done.
         strict: whether the first study with an error ends the run.
@@ -84,7 +84,7 @@ def select_studies(
         studies, findings = find_studies(source, labels=False, allow_outside=allow_outside)
     raise_if_strict(strict, findings)
     if output_dir is not None:
-        studies = [study for study in studies if not _is_current(study, Path(output_dir), model_file)]
+        studies = [study for study in studies if not _is_current(study, Path(output_dir), sources)]
     if check:
         findings = [*findings, *_check(studies, strict, num_workers)]
     bad = {finding.case for finding in findings if finding.error}
@@ -163,11 +163,17 @@ def _item(study: Study) -> dict[str, Any]:
     return item | {name: value for name, value in optional.items() if value is not None}
 
 
-def _is_current(study: Study, output_dir: Path, model_file: str | os.PathLike | None) -> bool:
-    """Whether a study's mask is newer than what it is made from."""
+def _is_current(study: Study, output_dir: Path, sources: Sequence[str | os.PathLike]) -> bool:
+    """Whether a study's mask is newer than its images and the other files from which it is made.
+
+    An older file that was put in place of one of them keeps its time of modification, but not that of its status.
+    """
     mask = output_dir / f"{study.case}.nii.gz"
-    sources = [study.ct, study.pet, *([] if model_file is None else [Path(model_file)])]
-    return mask.is_file() and all(file.is_file() and mask.stat().st_mtime > file.stat().st_mtime for file in sources)
+    try:
+        made = mask.stat().st_mtime_ns
+        return all(made > max(state.st_mtime_ns, state.st_ctime_ns) for state in map(os.stat, (study.ct, study.pet, *sources)))
+    except OSError:
+        return False
 
 
 def _remove_others(folders: Iterable[str | os.PathLike], cases: set[str]) -> None:

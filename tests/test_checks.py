@@ -1,0 +1,171 @@
+"""Promises of the network bundles' checks: what cannot be trained or used is refused at the start with one sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from conftest import BUNDLES, NETWORKS, STAGE2
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+
+@pytest.fixture
+def data(prepared, tmp_path) -> Path:
+    return Path(shutil.copytree(prepared, tmp_path / "data"))
+
+
+@pytest.fixture
+def models(prepared, tmp_path) -> Path:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    shutil.copyfile(prepared / "fingerprint.json", folder / "fingerprint.json")
+    return folder
+
+
+def state_dict(bundle: str, *profile: str) -> dict[str, torch.Tensor]:
+    parser = ConfigParser()
+    parser.read_config([BUNDLES / bundle / f"configs/{name}.json" for name in ("train", *profile)])
+    return parser.get_parsed_content("network_def").state_dict()
+
+
+def start(bundle: str, configs: list[str], data: Path, models: Path, monkeypatch, **overrides) -> None:
+    """Do what comes before the first step of a run in the demo profile."""
+    monkeypatch.chdir(BUNDLES / bundle)
+    ConfigWorkflow(
+        config_file=[f"configs/{name}.json" for name in [*configs, "demo"]],
+        meta_file=None,
+        logging_file=False,
+        workflow_type="train",
+        dataset_dir=str(data),
+        ckpt_dir=str(models),
+        output_dir=str(models.parent / "output"),
+        **overrides,
+    ).initialize()
+
+
+def refusal(*arguments, **overrides) -> str:
+    with pytest.raises(SystemExit) as end:
+        start(*arguments, **overrides)
+    sentence = str(end.value)
+    assert sentence.startswith("error: ")
+    assert "\n" not in sentence
+    return sentence
+
+
+def change_json(file: Path, change: Callable[[dict], object]) -> None:
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def empty_labels(data: Path) -> None:
+    for file in (data / "labels").iterdir():
+        label = nib.load(file)
+        nib.save(nib.Nifti1Image(np.zeros(label.shape, np.uint8), label.affine), file)
+
+
+def other_spacing(folder: Path) -> None:
+    change_json(folder / "fingerprint.json", lambda content: content.update(spacing=[2, 2, 3]))
+
+
+def move(mask: Path) -> None:
+    image = nib.load(mask)
+    affine = image.affine.copy()
+    affine[0, 3] += 5
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affine), mask)
+
+
+def shorten(mask: Path) -> None:
+    image = nib.load(mask)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[:-1], image.affine), mask)
+
+
+def first(data: Path, split: str = "training") -> dict:
+    return json.loads((data / "datalist.json").read_text())[split][0]
+
+
+@pytest.mark.parametrize("bundle", NETWORKS)
+def test_data_that_can_be_trained_with_is_not_refused(bundle, data, models, monkeypatch):
+    start(bundle, ["train"], data, models, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (
+            lambda data: change_json(data / "datalist.json", lambda c: c.update(training=[])),
+            "names no studies for training or none",
+        ),
+        (
+            lambda data: change_json(data / "datalist.json", lambda c: c.pop("validation")),
+            "names no studies for training or none",
+        ),
+        (empty_labels, "no label of the training studies in .*datalist.json marks a lesion"),
+        (
+            other_spacing,
+            r"fingerprint.json does not belong to the data: its spacing is \[2, 2, 3\] mm, and that of .* is \[5.0, 5.0, 5.0\]",
+        ),
+        (lambda data: (data / first(data)["image"]).unlink(), r"is incomplete \(.*images/fdg_0000.*nii is missing\)"),
+        (
+            lambda data: (data / first(data, "validation")["label"]).unlink(),
+            r"is incomplete \(.*labels/fdg_0004.*nii is missing\)",
+        ),
+    ],
+    ids=["no training", "no validation", "no lesion", "fingerprint", "image", "label"],
+)
+@pytest.mark.parametrize("bundle", NETWORKS)
+def test_training_refuses_data_that_it_cannot_learn_from(bundle, damage, words, data, models, monkeypatch):
+    damage(data)
+    with pytest.raises(SystemExit, match=f"^error: .*{words}"):
+        start(bundle, ["train"], data, models, monkeypatch)
+
+
+@pytest.mark.parametrize("damage", [move, shorten])
+@pytest.mark.parametrize("configs", [["train"], ["train", "evaluate"], ["inference"]], ids="+".join)
+@pytest.mark.parametrize("bundle", STAGE2)
+def test_coarse_mask_of_another_preparation_is_refused(bundle, configs, damage, data, models, monkeypatch):
+    torch.save(state_dict(bundle, "demo"), models / "model.pt")
+    case = first(data, "validation")["case"]
+    damage(data / f"stage1/{case}.nii.gz")
+    said = refusal(bundle, configs, data, models, monkeypatch)
+    assert f"{case}.nii.gz is of another preparation: it lies on another grid than" in said
+
+
+@pytest.mark.parametrize("configs", [["train", "evaluate"], ["inference"]], ids="+".join)
+@pytest.mark.parametrize("bundle", NETWORKS)
+def test_weights_of_another_network_or_damaged_ones_are_refused(bundle, configs, data, models, monkeypatch):
+    file = models / "model.pt"
+    for weights in (state_dict(bundle), state_dict(NETWORKS[NETWORKS.index(bundle) - 1], "demo"), torch.zeros(3)):
+        torch.save(weights, file)
+        assert "model.pt holds the weights of another network" in refusal(bundle, configs, data, models, monkeypatch)
+    torch.save(state_dict(bundle, "demo"), file)
+    file.write_bytes(file.read_bytes()[:-500])
+    assert "model.pt is damaged" in refusal(bundle, configs, data, models, monkeypatch)
+
+
+@pytest.mark.parametrize("bundle", NETWORKS)
+def test_evaluation_refuses_data_of_another_spacing_than_the_weights(bundle, data, models, monkeypatch):
+    torch.save(state_dict(bundle, "demo"), models / "model.pt")
+    other_spacing(models)
+    assert "models/fingerprint.json does not belong to the data" in refusal(
+        bundle, ["train", "evaluate"], data, models, monkeypatch
+    )
+
+
+@pytest.mark.parametrize("bundle", NETWORKS)
+def test_training_is_not_resumed_from_another_network_or_another_fingerprint(bundle, data, models, monkeypatch):
+    last = models / "last.pt"
+    torch.save({"network": state_dict(bundle)}, last)
+    assert "last.pt holds the weights of another network" in refusal(bundle, ["train"], data, models, monkeypatch, resume=True)
+    torch.save({"network": state_dict(bundle, "demo")}, last)
+    change_json(models / "fingerprint.json", lambda content: content["pet"].update(mean=5))
+    assert "last.pt was trained with another fingerprint" in refusal(bundle, ["train"], data, models, monkeypatch, resume=True)
+    last.write_bytes(last.read_bytes()[:1000])
+    assert "last.pt is damaged" in refusal(bundle, ["train"], data, models, monkeypatch, resume=True)
+    start(bundle, ["train"], data, models, monkeypatch)
