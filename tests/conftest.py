@@ -9,15 +9,27 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
+from monai.bundle import ConfigParser
 
 # Tests run side by side, one a core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[1]
 BUNDLES = ROOT / "bundles"
+ENSEMBLE = "autopet_ensemble"
 STAGE1 = "autopet_stage1_dynunet"
 STAGE2 = ("autopet_stage2_segresnet", "autopet_stage2_swinunetr", "autopet_stage2_unet")
 NETWORKS = (STAGE1, *STAGE2)
+# The smallest windows that the demo profile's networks take.
+WINDOWS = {"DynUNet": [32, 32, 32], "SegResNet": [32, 32, 32], "SwinUNETR": [64, 64, 32], "UNet": [32, 32, 32]}
+FINGERPRINT = {
+    "spacing": [3, 3.5, 4],
+    "ct": {"percentile_00_5": -100, "percentile_99_5": 150, "mean": 50, "std": 40},
+    "pet": {"percentile_00_5": 1, "percentile_99_5": 12, "mean": 6, "std": 3},
+    "num_cases": 2,
+    "source": "made up",
+}
 
 
 def write_prepared(folder: Path, num_studies: int = 6, shape: tuple[int, int, int] = (40, 30, 56), seed: int = 0) -> Path:
@@ -67,3 +79,24 @@ def write_prepared(folder: Path, num_studies: int = 6, shape: tuple[int, int, in
 def prepared(tmp_path_factory) -> Path:
     """A tiny prepared data set that no test changes."""
     return write_prepared(tmp_path_factory.mktemp("prepared") / "set")
+
+
+def parser_of(bundle: str, *configs: str) -> ConfigParser:
+    parser = ConfigParser()
+    parser.read_config([BUNDLES / bundle / f"configs/{name}.json" for name in configs])
+    return parser
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory) -> Path:
+    """A folder with random weights of the demo profile's cascade, and their fingerprint."""
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    network = parser_of(ENSEMBLE, "inference", "demo").get_parsed_content("network_def")
+    for name, parameter in network.named_parameters():
+        # Weights by chance give probabilities on one side of 0.5: spread them.
+        if name.endswith("weight"):
+            parameter.data *= 1.5
+    torch.save(network.state_dict(), folder / "model.pt")
+    (folder / "fingerprint.json").write_text(json.dumps(FINGERPRINT))
+    return folder

@@ -11,8 +11,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import BUNDLES, NETWORKS, STAGE2
-from monai.bundle import ConfigParser, ConfigWorkflow
+from conftest import BUNDLES, NETWORKS, STAGE2, parser_of
+from monai.bundle import ConfigWorkflow
 
 
 @pytest.fixture
@@ -29,9 +29,7 @@ def models(prepared, tmp_path) -> Path:
 
 
 def state_dict(bundle: str, *profile: str) -> dict[str, torch.Tensor]:
-    parser = ConfigParser()
-    parser.read_config([BUNDLES / bundle / f"configs/{name}.json" for name in ("train", *profile)])
-    return parser.get_parsed_content("network_def").state_dict()
+    return parser_of(bundle, "train", *profile).get_parsed_content("network_def").state_dict()
 
 
 def start(bundle: str, configs: list[str], data: Path, models: Path, monkeypatch, **overrides) -> None:

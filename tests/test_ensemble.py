@@ -16,46 +16,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import BUNDLES, STAGE1, STAGE2
-from monai.bundle import ConfigParser, ConfigWorkflow
+from conftest import BUNDLES, ENSEMBLE, FINGERPRINT, STAGE1, STAGE2, WINDOWS, parser_of
+from monai.bundle import ConfigWorkflow
 from tiny import las, write_nifti, write_study
 
 from scripts import prepare
 
-ENSEMBLE = "autopet_ensemble"
 BUNDLE_OF = dict(zip(("DynUNet", "SegResNet", "SwinUNETR", "UNet"), (STAGE1, *STAGE2), strict=True))
 MODELS = [*BUNDLE_OF, "Ensemble"]
 CASES = ["fdg_a_10-12-2003-NA-PET-CT Ganzkoerper  primaer v1.0", "psma_b_2018-04-16"]
-# The smallest windows that the demo profile's networks take.
-WINDOWS = {"DynUNet": [32, 32, 32], "SegResNet": [32, 32, 32], "SwinUNETR": [64, 64, 32], "UNet": [32, 32, 32]}
-FINGERPRINT = {
-    "spacing": [3, 3.5, 4],
-    "ct": {"percentile_00_5": -100, "percentile_99_5": 150, "mean": 50, "std": 40},
-    "pet": {"percentile_00_5": 1, "percentile_99_5": 12, "mean": 6, "std": 3},
-    "num_cases": 2,
-    "source": "made up",
-}
-
-
-def parser_of(bundle: str, *configs: str) -> ConfigParser:
-    parser = ConfigParser()
-    parser.read_config([BUNDLES / bundle / f"configs/{name}.json" for name in configs])
-    return parser
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory) -> Path:
-    """A folder with random weights of the demo profile's cascade, and their fingerprint."""
-    folder = tmp_path_factory.mktemp("models")
-    torch.manual_seed(0)
-    network = parser_of(ENSEMBLE, "inference", "demo").get_parsed_content("network_def")
-    for name, parameter in network.named_parameters():
-        # Weights by chance give probabilities on one side of 0.5: spread them.
-        if name.endswith("weight"):
-            parameter.data *= 1.5
-    torch.save(network.state_dict(), folder / "model.pt")
-    (folder / "fingerprint.json").write_text(json.dumps(FINGERPRINT))
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -201,8 +201,8 @@ def _check(studies: Sequence[Study], strict: bool, num_workers: int) -> list[Fin
 
 
 def _findings_and_digest(study: Study) -> tuple[list[Finding], str | None]:
-    """Judge a study, and name the content of its PET if it can be used; the volumes themselves are not kept."""
-    findings, volumes = read_study(study)
+    """Judge a study without its label, and name the content of its PET if it can be used; the volumes themselves are not kept."""
+    findings, volumes = read_study(replace(study, label=None))
     return findings, None if any(finding.error for finding in findings) else volumes["pet"].digest
 
 
