@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import BUNDLES, ENSEMBLE, WINDOWS
+from conftest import BUNDLES, ENSEMBLE, STAGE1, STAGE2, WINDOWS
 from test_studies import CT, ERRORS, LABEL, PET, WARNINGS, rewrite, rotated, with_value
 from tiny import las, write_nifti, write_study
 
@@ -154,11 +155,15 @@ def case_of(name: str) -> str:
     return KINDS[name].case or f"fdg_{name.replace(' ', '-').replace('/', '-per-')}_1"
 
 
-def run(run_id: str, *configs: str, **overrides) -> subprocess.CompletedProcess:
+def command(run_id: str, *configs: str, **overrides) -> list[str]:
     files = str([f"configs/{name}.json" for name in configs])
-    command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", files]
-    command += [text for name, value in overrides.items() for text in (f"--{name}", str(value))]
-    return subprocess.run(command, cwd=BUNDLES / ENSEMBLE, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    result = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", files]
+    return result + [text for name, value in overrides.items() for text in (f"--{name}", str(value))]
+
+
+def run(run_id: str, *configs: str, **overrides) -> subprocess.CompletedProcess:
+    arguments = command(run_id, *configs, **overrides)
+    return subprocess.run(arguments, cwd=BUNDLES / ENSEMBLE, capture_output=True, text=True, env=ENVIRONMENT, check=False)
 
 
 def said_of(done: subprocess.CompletedProcess) -> dict[str, list[str]]:
@@ -229,3 +234,58 @@ def test_strict_stops_at_the_first_bad_study(raw, models, tmp_path, run_id):
     assert re.search(r"^error: study .*: .*", done.stderr, flags=re.MULTILINE)
     assert done.stderr.count("error: ") == 1
     assert not list((tmp_path / "out").glob("**/*.nii*"))
+
+
+# ---------------------------------------------------------------- a disk that is full
+
+
+def run_with_small_files(most_bytes: int, bundle: str, run_id: str, *configs: str, **overrides) -> str:
+    """Run a command whose every file can have so many bytes, as on a disk that is full from there on; give what it said."""
+    done = subprocess.run(
+        command(run_id, *configs, **overrides),
+        cwd=BUNDLES / bundle,
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT | {"PYTHONDONTWRITEBYTECODE": "1"},
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes)),
+    )
+    assert done.returncode in (1, 3), done.stderr[-3000:]
+    assert "Traceback" not in done.stdout + done.stderr
+    return done.stderr
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(file.name for file in folder.rglob("*") if file.is_file())
+
+
+def test_preparing_on_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path):
+    for number in range(3):
+        write_study(tmp_path / "raw", f"fdg_p{number}_1", seed=number)
+    said = run_with_small_files(
+        4000, ENSEMBLE, "prepare", "prepare", raw_dir=tmp_path / "raw", dataset_dir=tmp_path / "out", num_workers=1
+    )
+    sentence = r"^error: .*\.nii cannot be written \(File too large\): see that there is room and that the folder may be written$"
+    assert re.search(sentence, said, flags=re.MULTILINE)
+    assert not [name for name in files_in(tmp_path / "out") if not name.endswith(".json")]
+    assert not (tmp_path / "out/datalist.json").exists()
+
+
+def test_inferring_on_a_full_disk_is_a_sentence_and_leaves_nothing_half_written(models, tmp_path):
+    write_study(tmp_path / "raw", "fdg_p0_1", shape=(24, 20, 26))
+    overrides = {"dataset_dir": tmp_path / "raw", "ckpt_dir": models, "output_dir": tmp_path / "out", "patch_sizes": WINDOWS}
+    said = run_with_small_files(100, ENSEMBLE, "inferring", "inference", "demo", **overrides)
+    assert re.search(
+        r"^  study fdg_p0_1: .*fdg_p0_1\.nii\.gz cannot be written \(File too large\): see", said, flags=re.MULTILINE
+    )
+    assert not [name for name in files_in(tmp_path / "out") if "nii" in name]
+
+
+@pytest.mark.parametrize("bundle", [STAGE1, STAGE2[2]])
+def test_training_on_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(bundle, prepared, tmp_path):
+    overrides = {"dataset_dir": prepared, "ckpt_dir": tmp_path / "models", "output_dir": tmp_path / "logs", "val_interval": 1}
+    said = run_with_small_files(300_000, bundle, "training", "train", "demo", **overrides, max_epochs=1)
+    assert re.search(
+        r"^error: .*models cannot be written \(.*File too large.*\): see that there is room", said, flags=re.MULTILINE
+    )
+    assert not [name for name in files_in(tmp_path / "models") if name.endswith(".pt")]
