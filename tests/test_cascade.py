@@ -10,6 +10,7 @@ from monai.networks.nets import DynUNet, SegResNetDS, UNet
 from torch import nn
 
 from scripts.cascade import Cascade, PrepareCoarseMask, SlidingWindow
+from scripts.errors import InputError
 from scripts.transforms import MeanOfMembersd
 
 MEMBERS = ("SegResNet", "UNet")
@@ -139,3 +140,49 @@ def test_mixed_precision_is_left_off_without_a_gpu(cascade, image):
         for window in (cascade.stage1, *cascade.members.values()):
             window.amp = True
         torch.testing.assert_close(cascade(image), expected, rtol=0, atol=0)
+
+
+class Narrow(nn.Module):
+    """A network on a device whose memory suffices for some windows at once, and, as told, for the volume's logits or not."""
+
+    def __init__(self, most_windows: int, holds_volume: bool = True) -> None:
+        super().__init__()
+        self.most_windows, self.holds_volume = most_windows, holds_volume
+        self.window: SlidingWindow
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        gathered_elsewhere = self.window.inferer.device is not None
+        if len(windows) > self.most_windows or not (self.holds_volume or gathered_elsewhere):
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return windows[:, :1] * 2 - windows[:, 1:2]
+
+
+@pytest.mark.parametrize(
+    ("most_windows", "holds_volume", "sw_batch_size", "remarks"),
+    [
+        (8, True, 8, []),
+        (3, True, 2, ["4 at once", "2 at once"]),
+        (1, True, 1, ["4 at once", "2 at once", "1 at once"]),
+        (1, False, 1, ["4 at once", "2 at once", "1 at once", "gathering them in the host's memory"]),
+    ],
+)
+def test_too_little_memory_is_met_with_fewer_windows_and_then_with_the_hosts(
+    most_windows, holds_volume, sw_batch_size, remarks, image, capsys
+):
+    network = Narrow(most_windows, holds_volume)
+    window = network.window = SlidingWindow(network, (16, 16, 16), overlap=0.25, sw_batch_size=8)
+    # A linear network without overlap effects: every window gives the same logit to a voxel.
+    expected = torch.sigmoid(image[:, :1] * 2 - image[:, 1:2])
+    for _ in range(2):
+        torch.testing.assert_close(window(image), expected)
+    assert window.inferer.sw_batch_size == sw_batch_size
+    said = capsys.readouterr().out.splitlines()
+    assert [line.rpartition("windows, ")[2] for line in said] == remarks
+    assert all(line.startswith("remark: the GPU's memory does not suffice for Narrow: going on with") for line in said)
+
+
+def test_too_little_memory_for_a_single_window_is_one_sentence(image):
+    network = Narrow(0)
+    window = network.window = SlidingWindow(network, (16, 16, 16), sw_batch_size=2)
+    with pytest.raises(InputError, match=r"does not suffice for a single window: .* --device cpu$"):
+        window(image)

@@ -11,11 +11,15 @@ from monai.inferers import SlidingWindowInferer
 from monai.networks.utils import eval_mode
 from torch import nn
 
+from scripts.errors import InputError
 from scripts.transforms import mean
 
 
 class SlidingWindow(nn.Module):
     """A network that sees a volume through its own sliding window and gives a probability.
+
+    Where the device's memory does not suffice, it takes fewer windows at once, down to one, and then gathers the windows' logits
+    in the host's memory. It says so, and stays with what sufficed. The probabilities are the same up to rounding.
 
     Args:
         network: takes (windows, C, *roi_size), gives logits (windows, 1, *roi_size).
@@ -37,8 +41,32 @@ class SlidingWindow(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Give the lesion probability (B, 1, X, Y, Z) of normalised channels (B, C, X, Y, Z)."""
         with torch.autocast("cuda", enabled=self.amp and image.is_cuda):
-            logits = self.inferer(image, self.network)
-        return torch.sigmoid(logits.float())
+            logits = self._logits(image)
+        return torch.sigmoid(logits.float()).to(image.device)
+
+    def _logits(self, image: torch.Tensor) -> torch.Tensor:
+        """Give the logits (B, 1, X, Y, Z) of channels (B, C, X, Y, Z), with what memory there is."""
+        while True:
+            try:
+                return self.inferer(image, self.network)
+            except torch.OutOfMemoryError:
+                if self.inferer.sw_batch_size > 1:
+                    self.inferer.sw_batch_size //= 2
+                    remedy = f"{self.inferer.sw_batch_size} at once"
+                elif self.inferer.device is None:
+                    self.inferer.device = torch.device("cpu")
+                    remedy = "gathering them in the host's memory"
+                else:
+                    raise InputError(
+                        "the GPU's memory does not suffice for a single window: give it to this program alone, or use the CPU with "
+                        "--device cpu"
+                    ) from None
+            # Outside of the handler, which holds the failed attempt's tensors.
+            torch.cuda.empty_cache()
+            print(
+                f"remark: the GPU's memory does not suffice for {type(self.network).__name__}: going on with windows, {remedy}",
+                flush=True,
+            )
 
 
 class Cascade(nn.Module):
