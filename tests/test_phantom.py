@@ -286,7 +286,8 @@ def test_a_killed_run_is_completed_to_the_same_bytes(raw_dir, tmp_path, monkeypa
 
     def killed(image, affine, path):
         if len(saved) == 4:
-            (path.parent / ".part-0.nii.gz").write_bytes(b"half an image")
+            (path.parent / ".part-0").mkdir()
+            (path.parent / ".part-0/a.nii.gz").write_bytes(b"half an image")
             raise KeyboardInterrupt
         saved.append(path)
         save(image, affine, path)
@@ -295,7 +296,7 @@ def test_a_killed_run_is_completed_to_the_same_bytes(raw_dir, tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         write_phantoms(tmp_path / "killed", **parameters, num_workers=1)
     monkeypatch.undo()
-    assert files_of(tmp_path / "killed") < files_of(tmp_path / "whole") | {"imagesTr/.part-0.nii.gz"}
+    assert files_of(tmp_path / "killed") < files_of(tmp_path / "whole") | {"imagesTr/.part-0/a.nii.gz"}
     write_phantoms(tmp_path / "killed", **parameters)
     assert_same_bytes(tmp_path / "whole", tmp_path / "killed")
 

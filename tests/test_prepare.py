@@ -512,7 +512,8 @@ def test_interrupted_run_leaves_no_data_list_and_goes_on_to_the_same_bytes(raw, 
         with pytest.raises(KeyboardInterrupt):
             prepare(raw, out)
         assert not (out / "datalist.json").exists()
-        (out / f"images/.part-{stop}.nii").write_bytes(b"what a killed run leaves")
+        (out / f"images/.part-{stop}").mkdir()
+        (out / f"images/.part-{stop}/a.nii").write_bytes(b"what a killed run leaves")
     monkeypatch.setattr(scripts.prepare, "_save", original)
     prepare(raw, out)
     assert content(out) == content(tmp_path / "undisturbed")

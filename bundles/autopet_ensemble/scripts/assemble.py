@@ -39,6 +39,8 @@ def assemble(network: Cascade, sources: Mapping[str, str | os.PathLike], ckpt_di
     fingerprint = _common_fingerprint(folders)
     for name, part in parts.items():
         _load(part.network, folders[name] / "model.pt")
+    # Until both are there, nothing shall take the new weights for those of another fingerprint.
+    (Path(ckpt_dir) / "fingerprint.json").unlink(missing_ok=True)
     with atomic(Path(ckpt_dir) / "model.pt") as file:
         torch.save(network.state_dict(), file)
     write_json(Path(ckpt_dir) / "fingerprint.json", fingerprint)

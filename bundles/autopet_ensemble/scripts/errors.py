@@ -40,8 +40,8 @@ def cannot_write(path: object, error: OSError) -> str:
 
 
 def command(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function be named by a config: an `InputError` ends the program with its sentence and exit code 1, a `SomeFailedError`
-    with exit code 3.
+    """Let a function be named by a config: an `InputError`, or what the disk says, ends the program with its sentence and exit code
+    1, a `SomeFailedError` with exit code 3.
 
     MONAI wraps an exception raised while a config is evaluated into a `RuntimeError` with a long traceback, in which the
     sentence is lost; `SystemExit` passes through and prints the sentence alone.
@@ -59,5 +59,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             raise end from error
         except InputError as error:
             raise SystemExit(f"error: {error}") from error
+        except OSError as error:
+            raise SystemExit(f"error: {cannot_write(error.filename or 'a file', error)}") from error
 
     return wrapper

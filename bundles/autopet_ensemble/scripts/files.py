@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +18,8 @@ from scripts.errors import InputError, cannot_write
 def atomic(path: str | os.PathLike) -> Iterator[Path]:
     """Give a temporary path to write to, and rename it to `path` when the block ends without an exception.
 
-    The temporary file lies in the folder of `path`, which is made if need be, since a rename is atomic only within one file
-    system. Its name begins with `.part-` and ends with the name's suffixes, because image writers choose the format by it.
+    The temporary file lies in a folder `.part-...` beside `path`, since a rename is atomic only within one file system. It has the
+    name of `path`: image writers choose the format by it, and PyTorch writes it into the file.
 
     Raises:
         InputError: when the disk is full or the folder must not be written.
@@ -32,10 +33,10 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         ['table.csv']
     """
     path = Path(path)
-    suffix = ".nii.gz" if path.name.endswith(".nii.gz") else path.suffix
-    part = path.parent / f".part-{uuid.uuid4().hex}{suffix}"
+    folder = path.parent / f".part-{uuid.uuid4().hex}"
+    part = folder / path.name
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True)
         yield part
         with open(part, "rb") as file:
             os.fsync(file.fileno())
@@ -43,8 +44,13 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     except OSError as error:
         raise InputError(cannot_write(path, error)) from error
     finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_unfinished(folder: str | os.PathLike) -> None:
+    """Take away what killed runs were writing in a folder and those below it; no other run may be writing there."""
+    for part in list(Path(folder).rglob(".part-*")):
+        shutil.rmtree(part)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

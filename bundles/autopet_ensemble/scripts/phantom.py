@@ -26,7 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from scripts.errors import InputError, command
-from scripts.files import atomic, read_json, write_json, write_text
+from scripts.files import atomic, read_json, remove_unfinished, write_json, write_text
 
 AIR_HU, PADDING_HU = -1000, -1024
 
@@ -832,9 +832,7 @@ def write_phantoms(raw_dir: str | Path, num_patients: int = 30, seed: int = 0, s
     elif any((raw_dir / name).exists() for name in ("imagesTr", "labelsTr")):
         raise InputError(f"{raw_dir} holds images that are not phantoms; name another folder.")
     write_json(record, parameters)
-    # What a killed run was writing.
-    for rest in raw_dir.glob("*Tr/.part-*"):
-        rest.unlink()
+    remove_unfinished(raw_dir)
     studies = plan_studies(num_patients, seed, shrink)
     write_text(raw_dir / "lesions.csv", _lesion_table(studies))
     with ThreadPoolExecutor(num_workers) as pool, tqdm(total=len(studies), desc="phantoms", unit="study") as progress:

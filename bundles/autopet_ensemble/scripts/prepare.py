@@ -23,8 +23,8 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, CropForegroundd, Orientationd, Spacingd, SplitDimd
 from tqdm import tqdm
 
-from scripts.errors import InputError, SomeFailedError, cannot_write, command
-from scripts.files import atomic, read_json, write_json
+from scripts.errors import InputError, SomeFailedError, command
+from scripts.files import atomic, read_json, remove_unfinished, write_json
 from scripts.fingerprint import las_spacing, make_fingerprint, target_spacing
 from scripts.studies import BODY_SUV, Finding, Study, find_repeated_images, find_studies, raise_if_strict, read_study
 from scripts.transforms import LoadImagePETCTd
@@ -113,8 +113,6 @@ def prepare(
         raise InputError(
             f"a process was ended from outside, most likely for lack of memory: use fewer than {num_workers} with --num_workers"
         ) from error
-    except OSError as error:
-        raise InputError(cannot_write(error.filename or dataset_dir, error)) from error
     _print_summary(training, validation, excluded, [finding for finding in findings if not finding.error], dataset_dir)
     errors = [finding for finding in findings if finding.error]
     if errors:
@@ -432,9 +430,7 @@ def _make(
     """Write the prepared data set, or what is missing of it."""
     dataset_dir = preparation.dataset_dir
     datalist_file, fingerprint_file = dataset_dir / "datalist.json", dataset_dir / "fingerprint.json"
-    # What a killed run was writing.
-    for part in dataset_dir.rglob(".part-*"):
-        part.unlink()
+    remove_unfinished(dataset_dir)
     spacing = target_spacing([judgement["spacing"] for judgement in training], spacing_choice)
     studies = {judgement["case"]: judgement["study"] for judgement in (*training, *validation)}
     todo = [study for study in studies.values() if not preparation.is_finished(study, spacing)]
