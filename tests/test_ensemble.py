@@ -305,6 +305,22 @@ def test_what_is_missing_is_one_sentence(workflow, overrides, sentence):
     assert "\n" not in str(end.value)
 
 
+@pytest.mark.parametrize("configs", [["inference"], ["inference", "evaluate"]], ids="+".join)
+def test_weights_of_other_networks_or_damaged_ones_are_one_sentence(workflow, configs, raw, dataset, models, tmp_path):
+    weights = torch.load(models / "model.pt", weights_only=True)
+    file = tmp_path / "weights/model.pt"
+    file.parent.mkdir()
+    shutil.copy(models / "fingerprint.json", file.parent)
+    name = next(iter(weights))
+    torch.save({other: tensor for other, tensor in weights.items() if other != name}, file)
+    options = {"dataset_dir": str(dataset if "evaluate" in configs else raw), "ckpt_dir": str(file.parent)}
+    with pytest.raises(SystemExit, match=rf"model\.pt does not fit Cascade: it lacks {re.escape(name)}; name the configs"):
+        workflow(*configs, **options).run()
+    file.write_bytes(file.read_bytes()[:-500])
+    with pytest.raises(SystemExit, match=r"^error: .*model\.pt cannot be read as weights of PyTorch: [^\n]*$"):
+        workflow(*configs, **options).run()
+
+
 # ---------------------------------------------------------------- evaluation
 
 

@@ -47,6 +47,20 @@ def assemble(network: Cascade, sources: Mapping[str, str | os.PathLike], ckpt_di
     print(f"{Path(ckpt_dir) / 'model.pt'} holds the weights of {', '.join(parts)}.", flush=True)
 
 
+@command
+def check_weights(network: Cascade, model_file: str | os.PathLike) -> None:
+    """Load the cascade's weights, before any study is read.
+
+    Args:
+        network: the cascade that takes the weights.
+        model_file: what `assemble` wrote.
+
+    Raises:
+        SystemExit: with one sentence when the file is unreadable or does not fit the network.
+    """
+    _load(network, Path(model_file))
+
+
 def _common_fingerprint(folders: Mapping[str, Path]) -> dict[str, Any]:
     """Give the fingerprint of the first folder, to which those of all others must be equal in their numbers."""
     first, *others = (_required(folder / "fingerprint.json") for folder in folders.values())
