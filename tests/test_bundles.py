@@ -262,3 +262,9 @@ def test_what_is_missing_is_one_sentence_with_the_command_that_makes_it(
 def test_licences_are_the_same_everywhere():
     for bundle in BUNDLES.iterdir():
         assert (bundle / "LICENSE").read_text() == Path(ROOT / "LICENSE").read_text()
+
+
+def test_no_file_of_weights_can_run_code():
+    for file in (*BUNDLES.rglob("*.py"), *BUNDLES.rglob("configs/*.json")):
+        for call in re.findall(r"torch\.load\((?:[^()]|\([^()]*\))*\)", file.read_text()):
+            assert "weights_only=True" in call, f"{file}: {call}"

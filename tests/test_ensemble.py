@@ -259,6 +259,26 @@ def test_second_run_does_only_what_is_missing(workflow, raw, tmp_path, capsys):
     assert second.stat().st_mtime_ns > stamps[1]
 
 
+def test_older_weights_or_images_that_are_put_in_place_are_noticed(workflow, raw, models, tmp_path):
+    folder, weights = tmp_path / "raw", tmp_path / "weights"
+    shutil.copytree(raw, folder)
+    shutil.copytree(models, weights)
+    masks = [tmp_path / f"masks/{case}.nii.gz" for case in CASES]
+
+    def run() -> list[int]:
+        workflow("inference", dataset_dir=str(folder), ckpt_dir=str(weights)).run()
+        return [mask.stat().st_mtime_ns for mask in masks]
+
+    before = run()
+    for file, redone in ((weights / "model.pt", [True, True]), (folder / f"imagesTr/{CASES[1]}_0001.nii.gz", [False, True])):
+        older = shutil.copy(file, tmp_path / "older")
+        os.utime(older, (1, 1))
+        os.replace(older, file)
+        after = run()
+        assert [new > old for old, new in zip(before, after, strict=True)] == redone
+        before = after
+
+
 def test_study_that_cannot_be_used_is_named_and_the_others_are_done(workflow, raw, masks, tmp_path):
     folder = tmp_path / "raw"
     shutil.copytree(raw, folder)
@@ -346,6 +366,36 @@ def test_evaluation_scores_all_models_in_one_pass_on_the_original_grid(workflow,
     assert table in capsys.readouterr().out
     assert (results / "table1.md").read_text() == table + "\n"
     assert sorted(file.name for file in (results / "pictures").iterdir()) == sorted(f"{case}.png" for case in CASES)
+
+
+def test_evaluation_refuses_a_data_list_that_leaves_its_raw_data_set_unless_allowed(workflow, dataset, raw, tmp_path):
+    folder = tmp_path / "prepared"
+    folder.mkdir()
+    content = json.loads((dataset / "datalist.json").read_text()) | {"raw_dir": os.path.relpath(raw / "imagesTr", folder)}
+    for item in content["validation"]:
+        item["original"] = {role: os.path.relpath(raw / file, raw / "imagesTr") for role, file in item["original"].items()}
+    (folder / "datalist.json").write_text(json.dumps(content))
+    with pytest.raises(SystemExit, match=r"^error: .*which lies outside of .*imagesTr: prepare the data set again, or allow it"):
+        workflow("inference", "evaluate", dataset_dir=str(folder), output_dir=str(tmp_path / "out")).run()
+    workflow("inference", "evaluate", dataset_dir=str(folder), output_dir=str(tmp_path / "out"), allow_outside=True).run()
+    assert (tmp_path / "out/table1.md").is_file()
+
+
+def test_evaluation_does_not_write_outside_of_its_folder(workflow, dataset, raw, tmp_path):
+    folder = tmp_path / "prepared"
+    folder.mkdir()
+    content = json.loads((dataset / "datalist.json").read_text()) | {"raw_dir": os.path.relpath(raw, folder)}
+    content["validation"][0]["case"] = "../../outside"
+    (folder / "datalist.json").write_text(json.dumps(content))
+    other = tmp_path / "out/results/outside.nii.gz"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    with pytest.raises(SystemExit, match=r"\.\./\.\./outside: the name cannot be used for a file") as end:
+        workflow("inference", "evaluate", dataset_dir=str(folder), output_dir=str(tmp_path / "out/results")).run()
+    assert end.value.code == 3
+    assert {file.name for file in tmp_path.iterdir()} == {"prepared", "out"}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"results"}
+    assert list(tmp_path.rglob("*outside*")) == [other]
 
 
 def test_evaluation_without_a_prepared_data_set_is_one_sentence(workflow, tmp_path):

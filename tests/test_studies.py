@@ -167,12 +167,28 @@ def test_repeated_and_empty_cases_and_missing_columns_are_named(tmp_path):
     assert [finding.case for finding in findings] == ["a", "c", "list.json, entry 4"]
 
 
-def test_patient_spelt_in_two_ways_is_a_warning(tmp_path):
-    rows = [{"case": case, "ct": "c.nii", "pet": "p.nii", "patient": case[0]} for case in ("A1", "a2", "b")]
+@pytest.mark.parametrize("spellings", [("P 01", "p-01"), ("Müller", "Mu\u0308ller"), ("a", "A"), ("7_x", "7X")])
+def test_patient_spelt_in_two_ways_is_a_warning(tmp_path, spellings):
+    patients = {"A1": spellings[0], "a2": spellings[1], "b": "another"}
+    rows = [{"case": case, "ct": "c.nii", "pet": "p.nii", "patient": patient} for case, patient in patients.items()]
     (tmp_path / "list.json").write_text(json.dumps(rows))
     studies, findings = find_studies(tmp_path / "list.json", labels=False)
     assert len(studies) == 3
     assert [(finding.case, finding.error) for finding in findings] == [("a2", False)]
+
+
+@pytest.mark.parametrize("outside", ["../elsewhere/pet.nii", "sub/../../pet.nii", "/data/pet.nii"])
+@pytest.mark.parametrize("role", ["ct", "pet", "label"])
+def test_list_that_names_files_outside_of_its_folder_is_refused_unless_allowed(tmp_path, role, outside):
+    inside = {"ct": "sub/ct.nii", "pet": str(tmp_path / "set/pet.nii"), "label": "sub/../label.nii"}
+    rows = [{"case": "good", **inside}, {"case": "bad", **inside, role: outside}]
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set/list.json").write_text(json.dumps(rows))
+    studies, findings = find_studies(tmp_path / "set/list.json", labels=False)
+    assert [study.case for study in studies] == ["good"]
+    assert [(finding.case, finding.error) for finding in findings] == [("bad", True)]
+    assert f"names {outside}, which lies outside of the list's folder" in str(findings[0])
+    assert len(find_studies(tmp_path / "set/list.json", labels=False, allow_outside=True)[0]) == 2
 
 
 # ---------------------------------------------------------------- judging

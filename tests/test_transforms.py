@@ -219,3 +219,10 @@ def test_mask_that_could_not_be_written_whole_is_not_there(tmp_path, monkeypatch
     with pytest.raises(InputError, match=r"mask\.nii\.gz cannot be written \(No space left on device\)"):
         writer.write(tmp_path / "mask.nii.gz")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("case", ["../outside", "a/b", "..", "", "x" * 300])
+def test_case_that_could_leave_the_output_folder_is_refused(tmp_path, case):
+    ct, pet, _ = write_study(tmp_path, "fdg_a_1")
+    with pytest.raises(InputError, match=r"^study .*: the (name|study)"):
+        load([ct, pet], case=case)

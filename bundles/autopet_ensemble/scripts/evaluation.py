@@ -144,10 +144,8 @@ def evaluate(
         raise InputError("the data set has no validation studies: prepare it with more patients")
     _remove_others(masks.values(), {item["case"] for item in items})
     failed = {finding.case for finding in _run(evaluator, strict)}
-    for folder in masks.values():
-        for case in failed:
-            # An earlier run's mask is not this one's.
-            (Path(folder) / f"{case}.nii.gz").unlink(missing_ok=True)
+    # An earlier run's mask is not this one's.
+    _remove_others(masks.values(), {item["case"] for item in items} - failed)
     score_studies(items, masks, output_dir, num_workers=num_workers, suv_range=suv_range, seed=seed)
 
 

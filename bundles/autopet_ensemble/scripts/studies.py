@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -236,11 +237,12 @@ def problem_of_name(case: str) -> str | None:
 
 
 def _patients_spelt_twice(studies: Iterable[Study]) -> list[Finding]:
-    """Warn of patients that differ in upper and lower case only: they may be one person, whom the split would tear apart."""
+    """Warn of patients whose names differ in case, spaces and signs only: they may be one person, whom the split tears apart."""
     spelling: dict[str, Study] = {}
     findings = []
     for study in studies:
-        first = spelling.setdefault(study.patient.casefold(), study)
+        letters = re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", study.patient)).casefold()
+        first = spelling.setdefault(letters, study)
         if first.patient != study.patient:
             message = (
                 f"its patient '{study.patient}' is '{first.patient}' in study {first.case}: spell one person's name in one way"
