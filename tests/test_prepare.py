@@ -519,6 +519,28 @@ def test_interrupted_run_leaves_no_data_list_and_goes_on_to_the_same_bytes(raw, 
     assert content(out) == content(tmp_path / "undisturbed")
 
 
+@pytest.mark.parametrize("role", ["ct", "pet", "label"])
+def test_file_that_breaks_after_the_check_costs_no_other_study(raw, tmp_path, monkeypatch, role):
+    case = "fdg_p2_day  3.1"
+    folder, end = {"ct": ("imagesTr", "_0000"), "pet": ("imagesTr", "_0001"), "label": ("labelsTr", "")}[role]
+    file = raw / folder / f"{case}{end}.nii.gz"
+    original = scripts.prepare._make
+
+    def make(*arguments):
+        file.write_bytes(file.read_bytes()[:100])
+        return original(*arguments)
+
+    monkeypatch.setattr(scripts.prepare, "_make", make)
+    for out in ("out", "fresh"):
+        with pytest.raises(
+            SystemExit, match=rf"1 study has errors.*\n  study {case}: {case}{end}.nii.gz is damaged"
+        ) as end_of_run:
+            prepare(raw, tmp_path / out)
+        assert end_of_run.value.code == 3
+        assert len(items(tmp_path / out)) == 5
+    assert content(tmp_path / "out") == content(tmp_path / "fresh")
+
+
 @pytest.mark.slow
 def test_run_that_is_killed_at_any_moment_goes_on_to_the_same_bytes(tmp_path):
     raw = write_raw(tmp_path / "raw", 40)

@@ -355,6 +355,21 @@ def test_remarkable_study_is_used_with_a_warning(study, kind):
     assert words in str(next(finding for finding in findings if finding.file == study.files[role]))
 
 
+def test_file_that_is_cut_off_anywhere_is_called_so(study):
+    whole = study.pet.read_bytes()
+    for length in (3, 20, 100, 400, 500, 700, 1000, 2000, len(whole) - 100, len(whole) - 1):
+        study.pet.write_bytes(whole[:length])
+        assert "is damaged or cut off" in str(check_study(study)[0]), length
+
+
+def test_one_changed_bit_of_a_compressed_file_is_noticed(study):
+    content = bytearray(study.pet.read_bytes())
+    # The checksum is what cannot be decompressed into other voxels.
+    content[-8] ^= 1
+    study.pet.write_bytes(content)
+    assert "is damaged or cut off" in str(check_study(study)[0])
+
+
 def test_exchanged_ct_and_pet_are_recognised(study):
     findings = check_study(Study(CASE, "p", "fdg", study.pet, study.ct, study.label))
     assert ["exchange the two files" in str(finding) for finding in findings if finding.error] == [True]

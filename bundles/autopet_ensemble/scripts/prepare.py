@@ -26,7 +26,7 @@ from tqdm import tqdm
 from scripts.errors import InputError, SomeFailedError, command
 from scripts.files import atomic, read_json, remove_unfinished, write_json
 from scripts.fingerprint import las_spacing, make_fingerprint, target_spacing
-from scripts.studies import BODY_SUV, Finding, Study, find_repeated_images, find_studies, raise_if_strict, read_study
+from scripts.studies import BODY_SUV, Finding, Study, find_repeated_images, find_studies, raise_if_strict, read_mask, read_study
 from scripts.transforms import LoadImagePETCTd
 
 # Raised when the judgement of studies or the making of volumes changes, so that what was made before is made again.
@@ -100,15 +100,22 @@ def prepare(
         raise InputError(f"num_workers is {num_workers!r}: give a whole number")
     if dataset_dir.resolve() == raw_dir.resolve():
         raise InputError(f"raw_dir and dataset_dir are both {raw_dir}: give the prepared data set a folder of its own")
-    studies, findings = find_studies(raw_dir, labels=True, allow_outside=allow_outside)
+    studies, found = find_studies(raw_dir, labels=True, allow_outside=allow_outside)
     root = raw_dir if raw_dir.is_dir() else raw_dir.parent
     preparation = _Preparation(root, dataset_dir, body_suv, body_margin)
     try:
         with _workers(min(num_workers, len(studies))) as run:
-            training, validation, excluded, findings = _select(
-                preparation, run, studies, findings, read_exclusions(exclude), validation_fraction, seed, keep_healthy, strict
-            )
-            _make(preparation, run, training, validation, excluded, spacing)
+            exclusions = read_exclusions(exclude)
+            for _ in range(3):
+                training, validation, excluded, findings = _select(
+                    preparation, run, studies, found, exclusions, validation_fraction, seed, keep_healthy, strict
+                )
+                # A file that breaks after the check costs its study, and no other: those files are checked again.
+                changed = _make(preparation, run, training, validation, excluded, spacing)
+                if not changed:
+                    break
+            else:
+                raise InputError(f"study {changed[0]}: its files could be read at times only: copy it to another disk")
     except BrokenProcessPool as error:
         raise InputError(
             f"a process was ended from outside, most likely for lack of memory: use fewer than {num_workers} with --num_workers"
@@ -426,8 +433,12 @@ def _make(
     validation: Sequence[Mapping[str, Any]],
     excluded: Mapping[str, str],
     spacing_choice: str | Sequence[float],
-) -> None:
-    """Write the prepared data set, or what is missing of it."""
+) -> list[str]:
+    """Write the prepared data set, or what is missing of it.
+
+    Returns:
+        The cases whose files are no longer what they were when they were checked; then the data set is not complete.
+    """
     dataset_dir = preparation.dataset_dir
     datalist_file, fingerprint_file = dataset_dir / "datalist.json", dataset_dir / "fingerprint.json"
     remove_unfinished(dataset_dir)
@@ -441,8 +452,11 @@ def _make(
         fingerprint_file.unlink(missing_ok=True)
     for case in gone:
         preparation.remove(case)
-    for _ in run(partial(_write_volumes, preparation, spacing), todo, "prepare"):
-        pass
+    changed = [case for case in run(partial(_write_volumes, preparation, spacing), todo, "prepare") if case is not None]
+    for case in changed:
+        preparation.record("checked", case).unlink(missing_ok=True)
+    if changed:
+        return changed
 
     values = [np.load(preparation.lesion_values(judgement["case"])) for judgement in training]
     choice = spacing_choice if isinstance(spacing_choice, str) else "given"
@@ -462,6 +476,7 @@ def _make(
         datalist_file.unlink(missing_ok=True)
         write_json(fingerprint_file, fingerprint)
         write_json(datalist_file, datalist)
+    return []
 
 
 def _item(preparation: _Preparation, study: Study) -> dict[str, Any]:
@@ -475,8 +490,12 @@ def _item(preparation: _Preparation, study: Study) -> dict[str, Any]:
     }
 
 
-def _write_volumes(preparation: _Preparation, spacing: Sequence[float], study: Study) -> None:
-    """Make one study's volumes, and at last the record that they are finished."""
+def _write_volumes(preparation: _Preparation, spacing: Sequence[float], study: Study) -> str | None:
+    """Make one study's volumes, and at last the record that they are finished.
+
+    Returns:
+        The case if its files are no longer what they were when they were checked.
+    """
     settings = preparation.settings(study, spacing)
     image_file, label_file, values_file = preparation.outputs(study.case)
     record = preparation.record("finished", study.case)
@@ -485,9 +504,12 @@ def _write_volumes(preparation: _Preparation, spacing: Sequence[float], study: S
     preparation.coarse_mask(study.case).unlink(missing_ok=True)
 
     item: dict[Hashable, Any] = {"case": study.case, "image": [str(study.ct), str(study.pet)]}
-    image = LoadImagePETCTd(keys="image")(item)["image"]
-    label = np.asanyarray(nib.load(study.label).dataobj).reshape(image.shape[1:]).astype(np.uint8)
-    values = image.as_tensor()[:, torch.from_numpy(label.astype(bool))].numpy()
+    try:
+        image = LoadImagePETCTd(keys="image")(item)["image"]
+        label = read_mask(study.label).array.astype(np.uint8)
+        values = image.as_tensor()[:, torch.from_numpy(label.astype(bool))].numpy()
+    except (InputError, IndexError):
+        return study.case
     # The check has found label and PET on one grid; with one affine, rounding cannot give them different sizes.
     item = {"image": image, "label": MetaTensor(torch.from_numpy(label)[None], affine=image.affine)}
     item = geometry(["label"], spacing, preparation.body_suv, preparation.body_margin)(item)
@@ -499,6 +521,7 @@ def _write_volumes(preparation: _Preparation, spacing: Sequence[float], study: S
         np.save(part, values)
     stamps = [_stamp(file) for file in (image_file, label_file, values_file)]
     write_json(record, {"settings": settings, "outputs": stamps})
+    return None
 
 
 def _save(array: np.ndarray, affine: np.ndarray, file: Path) -> None:

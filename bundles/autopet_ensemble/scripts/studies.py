@@ -484,8 +484,8 @@ def read_volume(file: Path, channels: int = 1) -> tuple[Volume, list[str]]:
         raise InputError("must not be read by this user: change its permissions") from error
     try:
         with ImageOpener(file) as stream, LoggingOutputSuppressor():
-            # nibabel calls a compressed file that ends within its header an unknown type.
-            stream.read(352)
+            # nibabel calls a compressed file that ends within the part by which it tells types apart an unknown type.
+            stream.read(4096)
             image = nib.load(file)
             stream.seek(0)
             raw = type(image.header).from_fileobj(stream, check=False)
@@ -493,6 +493,8 @@ def read_volume(file: Path, channels: int = 1) -> tuple[Volume, list[str]]:
         raise InputError("is damaged or cut off: copy it again from where it comes") from error
     except READ_ERRORS as error:
         raise InputError("is not a NIfTI image: convert it to NIfTI, or copy it again") from error
+    if not isinstance(image, (nib.Nifti1Image, nib.Nifti2Image)):
+        raise InputError("is not a NIfTI image: convert it to NIfTI, or copy it again")
     if image.header.get_data_dtype().kind not in "fiu":
         raise InputError("holds colours or complex numbers: export one number a voxel")
     shape = image.shape
@@ -508,7 +510,10 @@ def read_volume(file: Path, channels: int = 1) -> tuple[Volume, list[str]]:
         raise InputError(f"is a single slice (its size is {shape}): give the whole volume")
     warnings = _judge_geometry(image, raw)
     try:
-        array = np.asanyarray(image.dataobj).reshape(shape)
+        with ImageOpener(file) as stream:
+            array = np.asanyarray(type(image).from_stream(stream.fobj).dataobj).reshape(shape)
+            # The checksum of a compressed file lies behind its voxels.
+            stream.read()
     except READ_ERRORS as error:
         raise InputError("is damaged or cut off: copy it again from where it comes") from error
     # Minimum and maximum are NaN when any voxel is.
