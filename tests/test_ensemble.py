@@ -20,6 +20,7 @@ from conftest import BUNDLES, ENSEMBLE, FINGERPRINT, STAGE1, STAGE2, WINDOWS, pa
 from monai.bundle import ConfigWorkflow
 from tiny import las, write_nifti, write_study
 
+import scripts.transforms
 from scripts import prepare
 
 BUNDLE_OF = dict(zip(("DynUNet", "SegResNet", "SwinUNETR", "UNet"), (STAGE1, *STAGE2), strict=True))
@@ -323,6 +324,36 @@ def test_what_is_missing_is_one_sentence(workflow, overrides, sentence):
     with pytest.raises(SystemExit, match=sentence) as end:
         workflow("inference", **overrides).run()
     assert "\n" not in str(end.value)
+
+
+@pytest.mark.parametrize("configs", [["inference"], ["inference", "evaluate"]], ids="+".join)
+def test_output_folder_that_cannot_be_written_is_one_sentence_before_anything_is_done(
+    workflow, configs, raw, dataset, tmp_path, monkeypatch
+):
+    (tmp_path / "file").touch()
+    options = {"dataset_dir": str(dataset if "evaluate" in configs else raw), "output_dir": str(tmp_path / "file/masks")}
+    with pytest.raises(SystemExit, match=r"^error: .*file/masks cannot be written \(Not a directory\): see that there is room"):
+        workflow(*configs, **options).run()
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_error_that_nobody_has_foreseen_costs_one_study_and_is_one_sentence(
+    workflow, raw, masks, tmp_path, num_workers, capfd, monkeypatch
+):
+    original = scripts.transforms.LoadImagePETCTd.load
+
+    def load(self, source, case=None):
+        if case == CASES[0]:
+            raise ZeroDivisionError("nobody knows why")
+        return original(self, source, case)
+
+    monkeypatch.setattr(scripts.transforms.LoadImagePETCTd, "load", load)
+    sentence = rf"study {re.escape(CASES[0])}: it could not be segmented \(nobody knows why\): run it alone"
+    with pytest.raises(SystemExit, match=sentence) as end:
+        workflow("inference", dataset_dir=str(raw), num_workers=num_workers).run()
+    assert end.value.code == 3
+    assert_same(read_masks(tmp_path / "masks"), {CASES[1]: masks[CASES[1]]})
+    assert "Traceback" not in "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize("configs", [["inference"], ["inference", "evaluate"]], ids="+".join)

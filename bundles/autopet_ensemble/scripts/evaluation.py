@@ -17,6 +17,7 @@ from monai.engines import Evaluator
 from tqdm import tqdm
 
 from scripts.errors import InputError, SomeFailedError, command
+from scripts.files import make_folder
 from scripts.score import score_studies
 from scripts.studies import (
     Finding,
@@ -84,6 +85,7 @@ def select_studies(
         studies, findings = find_studies(source, labels=False, allow_outside=allow_outside)
     raise_if_strict(strict, findings)
     if output_dir is not None:
+        make_folder(output_dir)
         studies = [study for study in studies if not _is_current(study, Path(output_dir), sources)]
     if check:
         findings = [*findings, *_check(studies, strict, num_workers)]
@@ -142,6 +144,7 @@ def evaluate(
     """
     if not items:
         raise InputError("the data set has no validation studies: prepare it with more patients")
+    make_folder(output_dir)
     _remove_others(masks.values(), {item["case"] for item in items})
     failed = {finding.case for finding in _run(evaluator, strict)}
     # An earlier run's mask is not this one's.
@@ -252,8 +255,13 @@ def _reason_of(error: Exception, case: str) -> str:
     sentence = _sentence_of(error)
     if sentence is not None:
         return sentence.removeprefix(f"study {case}: ")
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"it could not be segmented ({type(error).__name__}: {first}): run it alone to see whether that happens again"
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    text = str(error).strip() or type(error).__name__
+    # Of a text that holds tracebacks, the first error is what has happened.
+    told = re.search(r"^[\w.]*(?:Error|Exception): (.+)$", text, flags=re.MULTILINE) if "Traceback" in text else None
+    reason = told.group(1) if told else text.splitlines()[0]
+    return f"it could not be segmented ({reason}): run it alone to see whether that happens again"
 
 
 def _sentence_of(error: BaseException | None) -> str | None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,20 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
         raise InputError(cannot_write(path, error)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_folder(folder: str | os.PathLike) -> None:
+    """Make a folder and see that it can be written, before work is done whose result would have no place.
+
+    Raises:
+        InputError: when it cannot.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(cannot_write(folder, error)) from error
 
 
 def remove_unfinished(folder: str | os.PathLike) -> None:
