@@ -164,6 +164,7 @@ def test_training_is_not_resumed_from_another_network_or_another_fingerprint(bun
     torch.save({"network": state_dict(bundle, "demo")}, last)
     change_json(models / "fingerprint.json", lambda content: content["pet"].update(mean=5))
     assert "last.pt was trained with another fingerprint" in refusal(bundle, ["train"], data, models, monkeypatch, resume=True)
+    start(bundle, ["train"], data, models, monkeypatch, resume="false")
     last.write_bytes(last.read_bytes()[:1000])
-    assert "last.pt is damaged" in refusal(bundle, ["train"], data, models, monkeypatch, resume=True)
+    assert "last.pt is damaged" in refusal(bundle, ["train"], data, models, monkeypatch, resume="true")
     start(bundle, ["train"], data, models, monkeypatch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
@@ -43,14 +44,24 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     """Let a function be named by a config: an `InputError`, or what the disk says, ends the program with its sentence and exit code
     1, a `SomeFailedError` with exit code 3.
 
+    Arguments that are annotated as `bool` may be the texts "true" and "false", as the command line gives them.
+
     MONAI wraps an exception raised while a config is evaluated into a `RuntimeError` with a long traceback, in which the
     sentence is lost; `SystemExit` passes through and prints the sentence alone.
     """
 
+    signature = inspect.signature(function)
+    # Annotations are texts where a module postpones their evaluation.
+    switches = [name for name, parameter in signature.parameters.items() if parameter.annotation in (bool, "bool")]
+
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        bound = signature.bind(*args, **kwargs)
         try:
-            return function(*args, **kwargs)
+            for name in switches:
+                if name in bound.arguments:
+                    bound.arguments[name] = _boolean(name, bound.arguments[name])
+            return function(*bound.args, **bound.kwargs)
         except SomeFailedError as error:
             end = SystemExit(f"error: {error}")
             # Python prints the message only where there is no other exit code.
@@ -60,6 +71,17 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         except InputError as error:
             raise SystemExit(f"error: {error}") from error
         except OSError as error:
-            raise SystemExit(f"error: {cannot_write(error.filename or 'a file', error)}") from error
+            raise SystemExit(
+                f"error: {error.filename or 'a file'}: {error.strerror or error}: see that it is there, that there is room, and that "
+                "this user may read and write it"
+            ) from error
 
     return wrapper
+
+
+def _boolean(name: str, value: object) -> bool:
+    """Give true or false, also of the texts; every other text would count as true."""
+    value = {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is {value!r}: give true or false")
+    return value
