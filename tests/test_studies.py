@@ -266,6 +266,13 @@ def damage_middle(file):
     file.write_bytes(content)
 
 
+def enlarge_header(file):
+    """Let a header speak of 27 million million voxels."""
+    content = bytearray(gzip.decompress(file.read_bytes()))
+    content[42:48] = np.full(3, 30000, "<i2").tobytes()
+    file.write_bytes(gzip.compress(bytes(content)))
+
+
 # Where a NIfTI-1 header holds the first spacing and the first number of the affine, in bytes.
 PIXDIM, SROW_X = 80, 280
 
@@ -279,6 +286,7 @@ ERRORS = {
     "empty file": ("pet", lambda f: f.write_bytes(b""), "is empty"),
     "cut off": ("pet", lambda f: f.write_bytes(f.read_bytes()[:4000]), "cut off"),
     "cut off in the header": ("pet", lambda f: f.write_bytes(f.read_bytes()[:60]), "cut off"),
+    "size that the file cannot hold": ("ct", enlarge_header, "damaged or cut off"),
     "damaged gzip": ("ct", damage_middle, "damaged"),
     "not gzip": ("ct", lambda f: f.write_bytes(gzip.decompress(f.read_bytes())), "not compressed"),
     "not NIfTI": ("label", lambda f: f.write_bytes(gzip.compress(b"DICM" * 400)), "not a NIfTI"),

@@ -6,6 +6,7 @@ import csv
 import gzip
 import hashlib
 import json
+import math
 import os
 import re
 import unicodedata
@@ -45,6 +46,9 @@ PLACE_TOLERANCE_MM = 0.1
 # The smallest share of the PET's extent that the CT covers without a remark, along x, y and z: the field of a CT is
 # 500 mm wide, that of a PET up to 815 mm.
 LEAST_COVERAGE = (0.55, 0.55, 0.9)
+
+# The compression of .gz makes nothing smaller than by this (zlib's technical details).
+DEFLATE_RATIO = 1032
 
 READ_ERRORS = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, KeyError, zlib.error)
 
@@ -509,6 +513,9 @@ def read_volume(file: Path, channels: int = 1) -> tuple[Volume, list[str]]:
     if min(shape[:3]) == 1:
         raise InputError(f"is a single slice (its size is {shape}): give the whole volume")
     warnings = _judge_geometry(image, raw)
+    # Memory is not asked for on the word of a damaged header.
+    if math.prod(shape) * image.get_data_dtype().itemsize > DEFLATE_RATIO * file.stat().st_size:
+        raise InputError("is damaged or cut off: copy it again from where it comes")
     try:
         with ImageOpener(file) as stream:
             array = np.asanyarray(type(image).from_stream(stream.fobj).dataobj).reshape(shape)
