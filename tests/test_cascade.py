@@ -134,12 +134,14 @@ def test_stage_1_runs_once_a_study_and_its_probability_is_kept_on_request(cascad
         torch.testing.assert_close(item["DynUNet"], cascade.stage1(image)[0], rtol=0, atol=0)
 
 
-def test_mixed_precision_is_left_off_without_a_gpu(cascade, image):
+def test_mixed_precision_computes_in_bfloat16_on_a_cpu_and_gives_float32(cascade, image):
     with torch.no_grad():
-        expected = cascade(image)
-        for window in (cascade.stage1, *cascade.members.values()):
-            window.amp = True
-        torch.testing.assert_close(cascade(image), expected, rtol=0, atol=0)
+        expected = cascade.stage1(image)
+        cascade.stage1.amp = True
+        probability = cascade.stage1(image)
+    assert probability.dtype == torch.float32
+    # bfloat16 keeps 8 bits of each number.
+    assert 0 < (probability - expected).abs().max() < 0.05
 
 
 class Narrow(nn.Module):

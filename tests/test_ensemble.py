@@ -140,6 +140,9 @@ def test_preprocessing_and_numbers_are_those_of_the_network_bundles(model):
     for item in (item for item in others if item.get("mode") == ["bilinear", "bilinear"]):
         item["mode"] = "bilinear"
     assert own[0] == {"_target_": "scripts.transforms.LoadImagePETCTd", "keys": "image"}
+    # `SeparableSpacingd` is `Spacingd` with this mode, padding and type: tests/test_transforms.py compares the two.
+    spacing = next(item for item in own if item["_target_"] == "scripts.transforms.SeparableSpacingd")
+    spacing.update({"_target_": "Spacingd", "mode": "bilinear", "padding_mode": "border", "dtype": "$torch.float32"})
     assert own[1:] == others
 
 

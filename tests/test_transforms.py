@@ -7,11 +7,18 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import LoadImaged, SaveImaged
+from monai.transforms import LoadImaged, SaveImaged, Spacingd, SpatialResample
 from tiny import las, make_study, write_nifti, write_study
 
 from scripts.errors import InputError
-from scripts.transforms import AIR_HU, AtomicNibabelWriter, LoadImagePETCTd, MeanOfMembersd
+from scripts.transforms import (
+    AIR_HU,
+    AtomicNibabelWriter,
+    LoadImagePETCTd,
+    MeanOfMembersd,
+    SeparableResample,
+    SeparableSpacingd,
+)
 
 PET_SHAPE, PET_AFFINE = (20, 18, 16), las((4, 4, 5), (30, -20, 100))
 
@@ -226,3 +233,40 @@ def test_case_that_could_leave_the_output_folder_is_refused(tmp_path, case):
     ct, pet, _ = write_study(tmp_path, "fdg_a_1")
     with pytest.raises(InputError, match=r"^study .*: the (name|study)"):
         load([ct, pet], case=case)
+
+
+SPACINGS = {
+    "finer": ((4.0, 4.1, 5.0), (2.036, 2.036, 3.0)),
+    "coarser": ((2.036, 2.036, 3.0), (2.6, 2.7, 7.1)),
+    # No voxel lies half-way between two others, where the nearest is a matter of rounding.
+    "mixed": ((4.0, 2.0, 3.0), (2.63, 2.61, 3.0)),
+    "same": ((2.6, 2.6, 3.0), (2.6, 2.6, 3.0)),
+}
+
+
+@pytest.mark.parametrize("degrees", [0, 12], ids=["upright", "oblique"])
+@pytest.mark.parametrize("kind", SPACINGS)
+def test_separable_spacing_gives_monais_voxels_there_and_back(kind, degrees):
+    before, after = SPACINGS[kind]
+    generator = torch.Generator().manual_seed(0)
+    affine = torch.as_tensor(rotated(las(before, (30, -20, 100)), degrees))
+    ct = MetaTensor(torch.rand(1, 21, 18, 16, generator=generator), affine=affine)
+    label = MetaTensor((torch.rand(1, 21, 18, 16, generator=generator) > 0.7).float(), affine=affine)
+    item, mode = {"ct": ct, "label": label}, ["bilinear", "nearest"]
+    monais = Spacingd(["ct", "label"], after, mode=mode, padding_mode="border", dtype=torch.float64)
+    ours = SeparableSpacingd(["ct", "label"], after, mode=mode)
+    there = monais(dict(item)), ours(dict(item))
+    back = monais.inverse(there[0]), ours.inverse(there[1])
+    for expected, resampled in (there, back):
+        for key, tolerance in (("ct", 1e-4), ("label", 0)):
+            torch.testing.assert_close(resampled[key].as_tensor(), expected[key].as_tensor(), atol=tolerance, rtol=0)
+            torch.testing.assert_close(resampled[key].affine, expected[key].affine)
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "border"])
+def test_separable_resampling_takes_what_lies_outside_as_monai_does(padding_mode):
+    image = MetaTensor(torch.rand(1, 9, 8, 7, generator=torch.Generator().manual_seed(0)), affine=torch.as_tensor(las((2, 2, 3))))
+    target = torch.as_tensor(las((1.3, 1.7, 2.2), (5, -4, -6)))
+    options = {"mode": "bilinear", "padding_mode": padding_mode, "dtype": torch.float64}
+    expected = SpatialResample(**options)(image, target, [22, 21, 19])
+    torch.testing.assert_close(SeparableResample(**options)(image, target, [22, 21, 19]), expected, atol=1e-5, rtol=0)

@@ -14,6 +14,8 @@ from torch import nn
 from scripts.errors import InputError
 from scripts.transforms import mean
 
+REDUCED_PRECISION = {"cuda": torch.float16, "cpu": torch.bfloat16}
+
 
 class SlidingWindow(nn.Module):
     """A network that sees a volume through its own sliding window and gives a probability.
@@ -26,8 +28,8 @@ class SlidingWindow(nn.Module):
         roi_size: size of the window in voxels; a smaller volume is padded.
         overlap: share of a window that its neighbour covers too.
         sw_batch_size: windows that pass through the network at once.
-        amp: whether a GPU computes in mixed precision. It is said here and not to the evaluator, so that the network gives the
-            same voxels through whatever runs it.
+        amp: whether to compute in mixed precision: float16 on a GPU, bfloat16 on a CPU. It is said here and not to the evaluator,
+            whose own switch does nothing on a CPU, so that the network gives the same voxels through whatever runs it.
     """
 
     def __init__(
@@ -40,7 +42,8 @@ class SlidingWindow(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Give the lesion probability (B, 1, X, Y, Z) of normalised channels (B, C, X, Y, Z)."""
-        with torch.autocast("cuda", enabled=self.amp and image.is_cuda):
+        kind = image.device.type
+        with torch.autocast(kind, dtype=REDUCED_PRECISION.get(kind), enabled=self.amp and kind in REDUCED_PRECISION):
             logits = self._logits(image)
         return torch.sigmoid(logits.float()).to(image.device)
 

@@ -20,14 +20,14 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, CropForegroundd, Orientationd, Spacingd, SplitDimd
+from monai.transforms import Compose, CropForegroundd, Orientationd, SplitDimd
 from tqdm import tqdm
 
 from scripts.errors import InputError, SomeFailedError, command
 from scripts.files import atomic, read_json, remove_unfinished, write_json
 from scripts.fingerprint import las_spacing, make_fingerprint, target_spacing
 from scripts.studies import BODY_SUV, Finding, Study, find_repeated_images, find_studies, raise_if_strict, read_mask, read_study
-from scripts.transforms import LoadImagePETCTd
+from scripts.transforms import LoadImagePETCTd, SeparableSpacingd
 
 # Raised when the judgement of studies or the making of volumes changes, so that what was made before is made again.
 VERSION = 1
@@ -160,13 +160,7 @@ def geometry(keys: Sequence[str], spacing: Sequence[float], body_suv: float = BO
                 allow_smaller=True,
             ),
             Orientationd(keys=every, axcodes="LAS", labels=None),
-            Spacingd(
-                keys=every,
-                pixdim=list(spacing),
-                mode=["bilinear"] * 2 + ["nearest"] * len(keys),
-                padding_mode="border",
-                dtype=torch.float32,
-            ),
+            SeparableSpacingd(keys=every, pixdim=list(spacing), mode=["bilinear"] * 2 + ["nearest"] * len(keys)),
         ]
     )
 
