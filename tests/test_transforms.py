@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import LoadImaged, SaveImaged, Spacingd, SpatialResample
+from monai.transforms import CropForegroundd, LoadImaged, SaveImaged, Spacingd, SpatialResample
 from tiny import las, make_study, write_nifti, write_study
 
 from scripts.errors import InputError
@@ -16,6 +16,7 @@ from scripts.transforms import (
     AtomicNibabelWriter,
     LoadImagePETCTd,
     MeanOfMembersd,
+    PadToStudyd,
     SeparableResample,
     SeparableSpacingd,
 )
@@ -151,16 +152,16 @@ def test_loader_is_recognised_by_its_name_and_not_replaced():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda ct, pet, folder: [ct, folder / "none.nii.gz"], "none.nii.gz cannot be read"),
+        (lambda ct, pet, folder: [ct, folder / "none.nii.gz"], "none.nii.gz does not exist"),
         (lambda ct, pet, folder: [ct, pet, pet], "3 files are given as its image: give two, first the CT and then the PET"),
-        (lambda ct, pet, folder: str(pet), "has 3 dimensions: 4 are expected"),
+        (lambda ct, pet, folder: str(pet), "has the size (16, 14, 18): give 2 channels as (X, Y, Z, 2), or one file each"),
         (
             lambda ct, pet, folder: str(write_nifti(folder / "three.nii", np.zeros((4, 4, 4, 3), np.float32), np.eye(4))),
-            "has 3 channels: give a file with CT and PET",
+            "has the size (4, 4, 4, 3): give 2 channels",
         ),
         (
             lambda ct, pet, folder: [ct, write_nifti(folder / "four.nii", np.zeros((4, 4, 4, 3), np.float32), np.eye(4))],
-            "has 4 dimensions: 3 are expected",
+            "has 4 dimensions (4, 4, 4, 3): give one volume of 3 dimensions",
         ),
     ],
     ids=["missing", "three-files", "one-3d-file", "three-channels", "4d-pet"],
@@ -176,9 +177,49 @@ def test_unusable_image_is_one_sentence_with_study_and_file(tmp_path, make, word
 def test_file_that_is_cut_off_is_one_sentence(tmp_path):
     ct, pet, _ = write_study(tmp_path, "fdg_a_1")
     pet.write_bytes(pet.read_bytes()[:2000])
-    with pytest.raises(InputError, match=r"fdg_a_1_0001\.nii\.gz cannot be read") as error:
+    with pytest.raises(InputError, match=r"fdg_a_1_0001\.nii\.gz is damaged or cut off") as error:
         load([ct, pet])
     assert "\n" not in str(error.value)
+
+
+# ---------------------------------------------------------------- the body's box
+
+
+@pytest.mark.parametrize("case", ["one-grid", "finer-ct", "one-file"])
+def test_body_is_cropped_as_monai_crops_it_and_its_mask_put_back(tmp_path, case):
+    files = list(write_study(tmp_path, "fdg_a_1")[:2])
+    if case == "finer-ct":
+        affine = las((2, 2, 2.5), (1, -1, 3))
+        points = world(affine, (33, 29, 37))
+        files[0] = write_nifti(tmp_path / "finer.nii", ramp(points).astype(np.float32), affine)
+    image = [str(file) for file in files]
+    if case == "one-file":
+        volumes = [nib.load(file) for file in files]
+        both = np.stack([volume.get_fdata(dtype=np.float32) for volume in volumes], -1)
+        image = str(write_nifti(tmp_path / "both.nii", both, volumes[1].affine))
+    whole = load(image)
+    crop = CropForegroundd("image", "image", select_fn=lambda both: both > 0.3, channel_indices=1, margin=2, allow_smaller=True)
+    expected = crop({"image": whole})["image"]
+    cropped = LoadImagePETCTd(keys="image", body_suv=0.3, body_margin=2)({"image": image})["image"]
+    assert cropped.shape < whole.shape
+    torch.testing.assert_close(cropped.as_tensor(), expected.as_tensor(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(cropped.affine, expected.affine)
+    back = PadToStudyd(keys="image")({"image": cropped > 1})["image"]
+    assert back.dtype == torch.bool
+    inverse = crop.inverse({"image": expected})["image"]
+    torch.testing.assert_close(back.as_tensor(), inverse.as_tensor() > 1)
+    torch.testing.assert_close(back.affine, whole.affine)
+
+
+def test_study_without_uptake_is_not_cropped(tmp_path):
+    ct, pet, _ = write_study(tmp_path, "fdg_a_1")
+    cropped = LoadImagePETCTd(keys="image", body_suv=100, body_margin=2)({"image": [ct, pet]})["image"]
+    assert cropped.shape == load([ct, pet]).shape
+
+
+def test_result_that_was_not_cropped_stays_as_it_is():
+    mask = MetaTensor(torch.ones(1, 3, 4, 5), affine=torch.as_tensor(PET_AFFINE))
+    assert PadToStudyd(keys="pred")({"pred": mask})["pred"] is mask
 
 
 # ---------------------------------------------------------------- mean of the members
