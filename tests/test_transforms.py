@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -263,7 +265,7 @@ def test_mask_that_could_not_be_written_whole_is_not_there(tmp_path, monkeypatch
     monkeypatch.setattr(nib, "save", full_disk)
     writer = AtomicNibabelWriter()
     writer.set_data_array(np.zeros((4, 4, 4), np.uint8), channel_dim=None)
-    writer.set_metadata({"affine": np.eye(4)})
+    writer.set_metadata({"affine": np.eye(4)}, resample=False)
     with pytest.raises(InputError, match=r"mask\.nii\.gz cannot be written \(No space left on device\)"):
         writer.write(tmp_path / "mask.nii.gz")
     assert not list(tmp_path.iterdir())
@@ -311,3 +313,18 @@ def test_separable_resampling_takes_what_lies_outside_as_monai_does(padding_mode
     options = {"mode": "bilinear", "padding_mode": padding_mode, "dtype": torch.float64}
     expected = SpatialResample(**options)(image, target, [22, 21, 19])
     torch.testing.assert_close(SeparableResample(**options)(image, target, [22, 21, 19]), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, -1)])
+def test_mask_is_written_in_any_order_of_the_axes(tmp_path, order, signs):
+    affine = np.eye(4)
+    affine[:3, :3] = (np.eye(3) * np.multiply(signs, (2.0, 3.0, 4.0)))[:, order]
+    voxels = (np.random.default_rng(0).random((5, 6, 7)) > 0.5).astype(np.uint8)
+    writer = AtomicNibabelWriter(output_dtype=np.uint8)
+    writer.set_data_array(MetaTensor(torch.from_numpy(voxels)[None], affine=affine), channel_dim=0)
+    writer.set_metadata({"affine": affine}, resample=False)
+    writer.write(tmp_path / "mask.nii.gz")
+    mask = nib.load(tmp_path / "mask.nii.gz")
+    np.testing.assert_array_equal(mask.affine, affine)
+    np.testing.assert_array_equal(mask.dataobj, voxels)

@@ -254,6 +254,19 @@ class MeanOfMembersd(MapTransform):
 class AtomicNibabelWriter(NibabelWriter):
     """Write a NIfTI file that appears complete or not at all; `SaveImaged` takes the class's name as its `writer`."""
 
+    def set_metadata(self, meta_dict: Mapping | None, resample: bool = False, **options: Any) -> None:
+        """Take the affine from the metadata.
+
+        MONAI's writer, told not to resample, resamples to the same grid by the affine's first two axes alone, and fails where
+        these span no plane of the world, as in a volume that is stored in coronal slices.
+
+        Raises:
+            NotImplementedError: when it is to resample.
+        """
+        if resample:
+            raise NotImplementedError("AtomicNibabelWriter does not resample: give resample=False")
+        _, self.affine, _ = self.get_meta_info(meta_dict)
+
     def write(self, filename: str | os.PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:
         """Write what was set to `filename`."""
         with atomic(filename) as part:
