@@ -105,6 +105,12 @@ KINDS = {
     "CT on the other side": Kind(lambda files: rewrite(files["ct"], affine=las((4, 4, 5), (0, 0, 1000))), "lies elsewhere"),
     # What is right, or nothing to remark upon.
     "plain": Kind(lambda files: None, "", inferred=True, error=False),
+    "coronal slices": Kind(
+        lambda files: turn(files, lambda array, affine: (array.transpose(0, 2, 1), affine[:, [0, 2, 1, 3]])),
+        "",
+        inferred=True,
+        error=False,
+    ),
     "right-handed": Kind(lambda files: turn(files, right_handed), "", inferred=True, error=False),
     "oblique": Kind(
         lambda files: turn(files, lambda array, affine: (array, rotated(30))), "degrees oblique", inferred=True, error=False
