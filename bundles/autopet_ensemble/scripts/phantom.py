@@ -799,7 +799,7 @@ def _write_study(study: PhantomStudy, raw_dir: Path) -> None:
 
 
 @command
-def write_phantoms(raw_dir: str | Path, num_patients: int = 30, seed: int = 0, shrink: float = 3, num_workers: int = 2) -> None:
+def write_phantoms(raw_dir: str | Path, num_patients: int = 30, seed: int = 0, shrink: float = 2, num_workers: int = 2) -> None:
     """Write a data set of phantoms in the challenge's layout, or what is missing of it.
 
     `raw_dir` gets imagesTr/<case>_0000.nii.gz (CT, HU), imagesTr/<case>_0001.nii.gz (PET, body-weight SUV) and
