@@ -18,6 +18,7 @@ import pytest
 import torch
 from conftest import BUNDLES, ENSEMBLE, FINGERPRINT, STAGE1, STAGE2, WINDOWS, parser_of
 from monai.bundle import ConfigWorkflow
+from monai.data import MetaTensor
 from tiny import las, write_nifti, write_study
 
 import scripts.transforms
@@ -103,7 +104,7 @@ def masks(raw, models, tmp_path_factory) -> dict[str, np.ndarray]:
 
 
 def read_masks(folder: Path) -> dict[str, np.ndarray]:
-    return {file.name.removesuffix(".nii.gz"): np.asarray(nib.load(file).dataobj) for file in sorted(folder.iterdir())}
+    return {file.name.removesuffix(".nii.gz"): np.asarray(nib.load(file).dataobj) for file in sorted(folder.glob("*.nii.gz"))}
 
 
 def assert_same(masks: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
@@ -375,6 +376,134 @@ def test_weights_of_other_networks_or_damaged_ones_are_one_sentence(workflow, co
         workflow(*configs, **options).run()
 
 
+def test_inference_leaves_readouts_pictures_and_a_report_of_the_prediction_alone(workflow, raw, masks, tmp_path):
+    workflow("inference", dataset_dir=str(raw)).run()
+    folder = tmp_path / "masks"
+    readouts = json.loads((folder / "readouts.json").read_text())
+    assert sorted(readouts) == sorted(CASES)
+    for case in CASES:
+        assert readouts[case]["study"]["tmtv_ml"] == pytest.approx(masks[case].sum() * 4 * 4 * 5 / 1000)
+    page = (folder / "report.html").read_text()
+    assert page.count("<img ") == 2
+    assert all(case in page for case in CASES)
+    assert "reference" not in page.split("</style>")[1].split("<script>")[0].lower()
+    for name in ("readouts_studies.csv", "readouts_lesions.csv"):
+        with open(folder / name, newline="") as file:
+            assert {row["case"] for row in csv.DictReader(file)} == set(CASES)
+    assert not (folder / "scores.csv").exists()
+
+
+def test_report_of_a_later_inference_shows_all_its_studies_and_redraws_only_what_changed(workflow, raw, tmp_path):
+    folder, results = tmp_path / "raw", tmp_path / "masks"
+    shutil.copytree(raw, folder)
+
+    def pictures() -> list[int]:
+        return [(results / f"pictures/{case}.png").stat().st_mtime_ns for case in CASES]
+
+    pair = {role: str(folder / f"imagesTr/{CASES[0]}_{number}.nii.gz") for role, number in (("ct", "0000"), ("pet", "0001"))}
+    workflow("inference", **pair).run()
+    (first,) = [file.stat().st_mtime_ns for file in (results / "pictures").iterdir()]
+    workflow("inference", dataset_dir=str(folder)).run()
+    assert (results / "report.html").read_text().count("<img ") == 2
+    stamps = pictures()
+    assert stamps[0] == first
+    workflow("inference", dataset_dir=str(folder)).run()
+    assert pictures() == stamps
+    later = (results / f"{CASES[1]}.nii.gz").stat().st_mtime + 10
+    os.utime(results / f"{CASES[1]}.nii.gz", (later, later))
+    workflow("inference", dataset_dir=str(folder)).run()
+    assert pictures()[0] == stamps[0]
+    assert pictures()[1] > stamps[1]
+    workflow("inference", dataset_dir=str(folder), suv_range=[0, 5]).run()
+    assert pictures()[0] > stamps[0]
+
+
+def test_study_that_fails_is_named_in_the_report(workflow, raw, tmp_path):
+    folder = tmp_path / "raw"
+    shutil.copytree(raw, folder)
+    pet = folder / f"imagesTr/{CASES[0]}_0001.nii.gz"
+    pet.write_bytes(pet.read_bytes()[:3000])
+    with pytest.raises(SystemExit):
+        workflow("inference", dataset_dir=str(folder)).run()
+    page = (tmp_path / "masks/report.html").read_text()
+    assert f"{CASES[0]}: {pet.name} is damaged or cut off" in page
+    assert page.count("<img ") == 1
+    (problem,) = json.loads((tmp_path / "masks/problems.json").read_text())
+    assert problem["case"] == CASES[0]
+
+
+def test_label_is_not_looked_at_in_inference(workflow, raw, masks, tmp_path):
+    folder = tmp_path / "raw"
+    shutil.copytree(raw, folder)
+    for case in CASES:
+        (folder / f"labelsTr/{case}.nii.gz").write_bytes(b"no mask")
+    workflow("inference", dataset_dir=str(folder)).run()
+    assert_same(read_masks(tmp_path / "masks"), masks)
+
+
+# ---------------------------------------------------------------- uncertainty
+
+
+@pytest.fixture(scope="module")
+def spreads(raw, models) -> dict[str, np.ndarray]:
+    """The standard deviation of the members' probabilities of each study on the PET's grid, written out."""
+    parser = parser_of(ENSEMBLE, "inference", "demo")
+    parser["ckpt_dir"], parser["patch_sizes"] = str(models), WINDOWS
+    network = parser.get_parsed_content("network_def").eval()
+    network.load_state_dict(torch.load(models / "model.pt", weights_only=True))
+    preprocessing = parser.get_parsed_content("preprocessing")
+    result = {}
+    for case in CASES:
+        files = [str(raw / f"imagesTr/{case}_{number}.nii.gz") for number in ("0000", "0001")]
+        item = preprocessing({"case": case, "image": files})
+        with torch.no_grad():
+            _, stage2_input = network.with_coarse_mask(item["image"][None])
+            members = torch.stack([member(stage2_input) for member in network.members.values()])
+        item["spread"] = MetaTensor(members.as_tensor().std(dim=0, correction=0)[0])
+        invert = monai.transforms.Invertd(keys="spread", transform=preprocessing, orig_keys="image_pet", nearest_interp=False)
+        result[case] = invert(item)["spread"][0].numpy()
+        assert result[case].max() > 0.01, "members that agree show nothing"
+    return result
+
+
+def test_no_uncertainty_is_written_unless_it_is_asked_for(workflow, raw, tmp_path):
+    workflow("inference", dataset_dir=str(raw)).run()
+    assert not (tmp_path / "masks/uncertainty").exists()
+    assert "uncertainty" not in (tmp_path / "masks/readouts.json").read_text()
+
+
+def assert_uncertainty(results: Path, masks: dict[str, np.ndarray], spreads: dict[str, np.ndarray], raw: Path) -> None:
+    """Maps on the PET's grid, and their mean in each lesion's read-out and in the report."""
+    readouts = json.loads((results / "readouts.json").read_text())
+    for case in CASES:
+        image, pet = nib.load(results / f"uncertainty/{case}.nii.gz"), nib.load(raw / f"imagesTr/{case}_0001.nii.gz")
+        np.testing.assert_array_equal(image.affine, pet.affine)
+        np.testing.assert_allclose(image.get_fdata(), spreads[case], atol=0.00051)
+        lesions = readouts[case]["lesions"]
+        total = sum(lesion["uncertainty_mean"] * lesion["volume_ml"] for lesion in lesions)
+        assert total / sum(lesion["volume_ml"] for lesion in lesions) == pytest.approx(
+            spreads[case][masks[case] == 1].mean(), abs=0.00051
+        )
+    assert ">Uncertainty</button>" in (results / "report.html").read_text()
+
+
+def test_uncertainty_is_the_standard_deviation_of_the_members_on_the_pets_grid(workflow, raw, masks, spreads, tmp_path):
+    results = tmp_path / "masks"
+    workflow("inference", dataset_dir=str(raw)).run()
+    workflow("inference", dataset_dir=str(raw), uncertainty=True).run()
+    assert_same(read_masks(results), masks)
+    assert_uncertainty(results, masks, spreads, raw)
+    stamps = [file.stat().st_mtime_ns for file in sorted(results.rglob("*.nii.gz"))]
+    workflow("inference", dataset_dir=str(raw), uncertainty=True).run()
+    assert [file.stat().st_mtime_ns for file in sorted(results.rglob("*.nii.gz"))] == stamps
+
+
+def test_evaluation_gives_the_uncertainty_that_inference_gives(workflow, dataset, raw, masks, spreads, tmp_path):
+    results = tmp_path / "results"
+    workflow("inference", "evaluate", dataset_dir=str(dataset), output_dir=str(results), uncertainty=True).run()
+    assert_uncertainty(results, masks, spreads, raw)
+
+
 # ---------------------------------------------------------------- evaluation
 
 
@@ -382,7 +511,8 @@ def test_evaluation_scores_all_models_in_one_pass_on_the_original_grid(workflow,
     results = tmp_path / "results"
     (results / "masks/UNet").mkdir(parents=True)
     (results / "masks/UNet/of another split.nii.gz").touch()
-    workflow("inference", "evaluate", dataset_dir=str(dataset), output_dir=str(results)).run()
+    evaluation = workflow("inference", "evaluate", dataset_dir=str(dataset), output_dir=str(results))
+    evaluation.run()
 
     assert_same(read_masks(results / "masks/Ensemble"), masks)
     with open(results / "scores.csv", newline="") as file:
@@ -399,6 +529,9 @@ def test_evaluation_scores_all_models_in_one_pass_on_the_original_grid(workflow,
     )
     assert table in capsys.readouterr().out
     assert (results / "table1.md").read_text() == table + "\n"
+    for name in ("dice", "fpv_ml", "fnv_ml"):
+        mean = np.nanmean([float(row[name] or "nan") for row in rows if row["model"] == "Ensemble"])
+        assert evaluation.evaluator.state.metrics[name] == pytest.approx(mean)
     assert sorted(file.name for file in (results / "pictures").iterdir()) == sorted(f"{case}.png" for case in CASES)
 
 

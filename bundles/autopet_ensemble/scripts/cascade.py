@@ -118,12 +118,15 @@ class PrepareCoarseMask(PrepareBatch):
         device: str | torch.device | None = None,
         non_blocking: bool = False,
         **kwargs: Any,
-    ) -> tuple[torch.Tensor, None]:
-        """Take a batch whose `image` is normalised CT and PET (B, 2, X, Y, Z); give the members' input (B, 3, X, Y, Z) and no label."""
+    ) -> tuple[torch.Tensor, Any]:
+        """Take a batch whose `image` is normalised CT and PET (B, 2, X, Y, Z); give the members' input (B, 3, X, Y, Z) and `label`.
+
+        What the batch holds as `label`, if anything, is handed on as it is, for the post-processing.
+        """
         image = batchdata["image"].to(device=device, non_blocking=non_blocking, **kwargs)
         # The evaluator sets the mode of the members only, and after this.
         with eval_mode(self.cascade.stage1):
             probability, stage2_input = self.cascade.with_coarse_mask(image)
         if self.stage1_key is not None:
             batchdata[self.stage1_key] = probability
-        return stage2_input, None
+        return stage2_input, batchdata.get("label")

@@ -17,8 +17,8 @@ from monai.engines import Evaluator
 from tqdm import tqdm
 
 from scripts.errors import InputError, SomeFailedError, command
-from scripts.files import make_folder
-from scripts.score import score_studies
+from scripts.files import is_newer, make_folder
+from scripts.score import Problem, read_out_studies, score_studies
 from scripts.studies import (
     Finding,
     Study,
@@ -36,11 +36,13 @@ class Selection:
     """The studies of an inference.
 
     Attributes:
-        items: {"case", "image": [CT file, PET file], "patient", "tracer", ("centre"), ("label")} of the studies to do.
+        items: {"case", "image": [CT file, PET file], "patient", "tracer", ("centre")} of the studies to do.
+        done: the same of the studies whose masks an earlier run has made.
         findings: why other studies cannot be used, and what is remarkable about those that can.
     """
 
     items: list[dict[str, Any]] = field(default_factory=list)
+    done: list[dict[str, Any]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
 
@@ -51,6 +53,7 @@ def select_studies(
     ct: str | os.PathLike | None = None,
     pet: str | os.PathLike | None = None,
     output_dir: str | os.PathLike | None = None,
+    uncertainty_dir: str | os.PathLike | None = None,
     sources: Sequence[str | os.PathLike] = (),
     check: bool = True,
     strict: bool = False,
@@ -66,6 +69,7 @@ def select_studies(
         ct: NIfTI file of one study's CT (HU), on any grid.
         pet: NIfTI file of its PET (body-weight SUV), after which the study is called (without a final `_0001`).
         output_dir: folder of masks. A study whose `<case>.nii.gz` is there, and newer than its images and `sources`, is left out.
+        uncertainty_dir: folder of maps; when it is given, a study is left out only if its map is there and newer, too.
         sources: the other files from which masks are made, the weights and their fingerprint.
         check: whether the files are read and judged by `scripts.studies.read_study` first, so that bad studies are named before
             the others are done.
@@ -83,23 +87,40 @@ def select_studies(
     else:
         source = Path(dataset_dir if datalist is None else datalist)
         studies, findings = find_studies(source, labels=False, allow_outside=allow_outside)
+        # A label is of no use here, so nothing can be wrong with it.
+        studies = [replace(study, label=None) for study in studies]
     raise_if_strict(strict, findings)
-    if output_dir is not None:
-        make_folder(output_dir)
-        studies = [study for study in studies if not _is_current(study, Path(output_dir), sources)]
+    folders = [Path(folder) for folder in (output_dir, uncertainty_dir) if folder is not None]
+    for folder in folders:
+        make_folder(folder)
+    done = [study for study in studies if folders and all(_is_current(study, folder, sources) for folder in folders)]
+    studies = [study for study in studies if study not in done]
     if check:
         findings = [*findings, *_check(studies, strict, num_workers)]
     bad = {finding.case for finding in findings if finding.error}
-    return Selection([_item(study) for study in studies if study.case not in bad], findings)
+    items = [_item(study) for study in studies if study.case not in bad]
+    return Selection(items, [_item(study) for study in done if study.case not in bad], findings)
 
 
 @command
-def infer(evaluator: Evaluator, selection: Selection, strict: bool = False) -> None:
-    """Write the masks of the selected studies.
+def infer(
+    evaluator: Evaluator,
+    selection: Selection,
+    output_dir: str | os.PathLike,
+    uncertainty_dir: str | os.PathLike | None = None,
+    num_workers: int = 1,
+    suv_range: Sequence[float] = (0.0, 10.0),
+    strict: bool = False,
+) -> None:
+    """Write the masks of the selected studies; then read-outs, pictures and report of all of them, also of those done earlier.
 
     Args:
-        evaluator: the evaluator whose post-processing writes them.
+        evaluator: the evaluator whose post-processing writes the masks to `output_dir`.
         selection: its studies.
+        output_dir: folder of masks, in which the read-outs appear; see `scripts.score.read_out_studies`, which names the files.
+        uncertainty_dir: folder to which the post-processing writes maps of the members' disagreement; None if it does not.
+        num_workers: processes that read out.
+        suv_range: SUV shown white and SUV shown black in pictures.
         strict: whether the first study that fails ends the run.
 
     Raises:
@@ -113,6 +134,19 @@ def infer(evaluator: Evaluator, selection: Selection, strict: bool = False) -> N
         problems += _run(evaluator, strict)
     elif not problems:
         print("Every mask is newer than the weights and its images: nothing to do.", flush=True)
+    failed = {problem.case for problem in problems}
+    items = sorted((item for item in [*selection.done, *selection.items] if item["case"] not in failed), key=lambda i: i["case"])
+    found = read_out_studies(
+        items,
+        {item["case"]: Path(output_dir) / f"{item['case']}.nii.gz" for item in items},
+        output_dir,
+        "Ensemble",
+        uncertainty=uncertainty_dir,
+        problems=[Problem(problem.case, "", problem.sentence) for problem in problems],
+        num_workers=num_workers,
+        suv_range=suv_range,
+    )
+    problems += [Finding(problem.case, None, problem.reason, error=True) for problem in found]
     if problems:
         number = len({problem.case for problem in problems})
         what = f"{number} {'study' if number == 1 else 'studies'} cannot be used, all others were done"
@@ -127,6 +161,7 @@ def evaluate(
     output_dir: str | os.PathLike,
     num_workers: int = 1,
     suv_range: Sequence[float] = (0.0, 10.0),
+    uncertainty_dir: str | os.PathLike | None = None,
     seed: int = 0,
     strict: bool = False,
 ) -> None:
@@ -137,6 +172,7 @@ def evaluate(
         items: the studies, with "label".
         masks: per model the folder of its masks; the last model is the one that is read out and drawn.
         output_dir, num_workers, suv_range, seed: see `scripts.score.score_studies`, which names the files too.
+        uncertainty_dir: folder to which the post-processing writes maps of the members' disagreement; None if it does not.
         strict: whether the first study that fails ends the run.
 
     Raises:
@@ -145,11 +181,12 @@ def evaluate(
     if not items:
         raise InputError("the data set has no validation studies: prepare it with more patients")
     make_folder(output_dir)
-    _remove_others(masks.values(), {item["case"] for item in items})
+    folders = [*masks.values(), *([] if uncertainty_dir is None else [uncertainty_dir])]
+    _remove_others(folders, {item["case"] for item in items})
     failed = {finding.case for finding in _run(evaluator, strict)}
     # An earlier run's mask is not this one's.
-    _remove_others(masks.values(), {item["case"] for item in items} - failed)
-    score_studies(items, masks, output_dir, num_workers=num_workers, suv_range=suv_range, seed=seed)
+    _remove_others(folders, {item["case"] for item in items} - failed)
+    score_studies(items, masks, output_dir, uncertainty=uncertainty_dir, num_workers=num_workers, suv_range=suv_range, seed=seed)
 
 
 def _study_of(ct: Path, pet: Path) -> Study:
@@ -160,21 +197,12 @@ def _study_of(ct: Path, pet: Path) -> Study:
 
 def _item(study: Study) -> dict[str, Any]:
     item = {"case": study.case, "patient": study.patient, "tracer": study.tracer, "image": [str(study.ct), str(study.pet)]}
-    optional = {"centre": study.centre, "label": None if study.label is None else str(study.label)}
-    return item | {name: value for name, value in optional.items() if value is not None}
+    return item if study.centre is None else item | {"centre": study.centre}
 
 
-def _is_current(study: Study, output_dir: Path, sources: Sequence[str | os.PathLike]) -> bool:
-    """Whether a study's mask is newer than its images and the other files from which it is made.
-
-    An older file that was put in place of one of them keeps its time of modification, but not that of its status.
-    """
-    mask = output_dir / f"{study.case}.nii.gz"
-    try:
-        made = mask.stat().st_mtime_ns
-        return all(made > max(state.st_mtime_ns, state.st_ctime_ns) for state in map(os.stat, (study.ct, study.pet, *sources)))
-    except OSError:
-        return False
+def _is_current(study: Study, folder: Path, sources: Sequence[str | os.PathLike]) -> bool:
+    """Whether a study's mask, or map, in a folder is newer than its images and the other files from which it is made."""
+    return is_newer(folder / f"{study.case}.nii.gz", [study.ct, study.pet, *sources])
 
 
 def _remove_others(folders: Iterable[str | os.PathLike], cases: set[str]) -> None:

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,18 @@ def remove_unfinished(folder: str | os.PathLike) -> None:
     """Take away what killed runs were writing in a folder and those below it; no other run may be writing there."""
     for part in list(Path(folder).rglob(".part-*")):
         shutil.rmtree(part)
+
+
+def is_newer(file: str | os.PathLike, sources: Iterable[str | os.PathLike]) -> bool:
+    """Whether a file exists and was written after every file that it is made from; all of these have to exist.
+
+    An older file that was put in place of a source keeps its time of modification, but not that of its status.
+    """
+    try:
+        written = os.stat(file).st_mtime_ns
+        return all(written > max(state.st_mtime_ns, state.st_ctime_ns) for state in map(os.stat, sources))
+    except OSError:
+        return False
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -145,7 +145,7 @@ def write_readouts(folder: str | os.PathLike, readouts: Mapping[str, Mapping[str
 
     Args:
         folder: where the files appear.
-        readouts: per case what `study_readouts` returned.
+        readouts: per case what `study_readouts` returned; further entries are kept in the JSON file.
 
     Returns:
         The three files.
@@ -156,7 +156,7 @@ def write_readouts(folder: str | os.PathLike, readouts: Mapping[str, Mapping[str
     lesions = [{"case": case, **lesion} for case, content in ordered.items() for lesion in content["lesions"]]
     paths = [folder / name for name in ("readouts.json", "readouts_studies.csv", "readouts_lesions.csv")]
     content = {
-        case: {"study": without_nan(c["study"]), "lesions": [without_nan(lesion) for lesion in c["lesions"]]}
+        case: {**c, "study": without_nan(c["study"]), "lesions": [without_nan(lesion) for lesion in c["lesions"]]}
         for case, c in ordered.items()
     }
     write_json(paths[0], content)

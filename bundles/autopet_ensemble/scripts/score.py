@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from scripts.errors import InputError, SomeFailedError, command
-from scripts.files import read_json, write_json
+from scripts.files import is_newer, read_json, write_json
 from scripts.metrics import case_metrics
 from scripts.pictures import overlay_picture
 from scripts.readouts import study_readouts, write_readouts
@@ -49,7 +49,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class _Task:
-    """One study: its item, the predicted mask of each model, and what to write."""
+    """One study: its item, the predicted mask of each model, the one that is read out last, and what to write."""
 
     item: Mapping[str, Any]
     predictions: Mapping[str, Path]
@@ -129,9 +129,11 @@ def read_out_folder(
     """
     if predictions is None or images is None:
         raise InputError("masks or images are missing: name their folders with --predictions and --images.")
-    files, _ = _masks(Path(predictions))
+    files, problems = _masks(Path(predictions))
     items = [_item(case, _images_of(case, Path(images))) for case in files]
-    score_studies(items, {model: predictions}, output_dir, num_workers=num_workers, suv_range=suv_range)
+    problems += read_out_studies(items, files, output_dir, model, problems=problems, num_workers=num_workers, suv_range=suv_range)
+    if problems:
+        raise SomeFailedError(f"{len(problems)} masks could not be read out, all others were", sorted(problems, key=_order))
 
 
 @command
@@ -144,7 +146,6 @@ def score_studies(
     num_workers: int = 1,
     suv_range: Sequence[float] = (0.0, 10.0),
     seed: int = 0,
-    title: str = "",
 ) -> list[dict[str, Any]]:
     """Score the masks of one or more models, read out the primary model's, draw each study, and write the report.
 
@@ -161,7 +162,6 @@ def score_studies(
         num_workers: processes.
         suv_range: SUV shown white and SUV shown black in pictures.
         seed: of the bootstrap.
-        title: heading of the report.
 
     Returns:
         The rows of `scores.csv`.
@@ -183,6 +183,7 @@ def score_studies(
         masks[model], found = _masks(Path(folder))
         problems += found
     maps = {} if uncertainty is None else _masks(Path(uncertainty))[0]
+    with_images = any(item.get("image") for item in items)
     cases = {item["case"] for item in items}
     tasks = []
     for item in items:
@@ -193,40 +194,113 @@ def score_studies(
         files = {model: files[case] for model, files in masks.items() if case in files}
         absent = [model for model in masks if model not in files and not any(p.case == case for p in problems)]
         problems += [Problem(case, "", f"there is no mask of {model}") for model in absent]
-        picture = output_dir / "pictures" / f"{case}.png" if primary in files else None
+        picture = output_dir / "pictures" / f"{case}.png" if primary in files and with_images else None
         if files:
-            ordered = {model: files[model] for model in files if model != primary} | (
-                {primary: files[primary]} if picture else {}
-            )
-            tasks.append(_Task(item, ordered, picture, maps.get(case), tuple(suv_range)))
+            primary_last = dict(sorted(files.items(), key=lambda entry: entry[0] == primary))
+            tasks.append(_Task(item, primary_last, picture, maps.get(case), tuple(suv_range)))
     for model, files in masks.items():
         named = {problem.case for problem in problems}
         extra = [case for case in files if case not in cases and case not in named]
         problems += [Problem(case, str(files[case]), f"there is no study for this mask of {model}") for case in extra]
 
-    rows, readouts = [], {}
-    for result in tqdm(_run(tasks, num_workers), total=len(tasks), desc="score", unit="study"):
+    rows, readouts, found = _perform(tasks, num_workers)
+    problems = sorted([*problems, *found], key=_order)
+    order = {model: position for position, model in enumerate(predictions)}
+    rows.sort(key=lambda row: (row["case"], order[row["model"]]))
+    if rows:
+        write_scores(output_dir, rows, seed=seed)
+        print(table1(rows), flush=True)
+    _write(output_dir, "Evaluation", rows, readouts, problems, primary)
+    if problems:
+        raise SomeFailedError(f"{len(problems)} masks could not be scored, all others were", problems)
+    return rows
+
+
+def read_out_studies(
+    items: Sequence[Mapping[str, Any]],
+    masks: Mapping[str, str | os.PathLike],
+    output_dir: str | os.PathLike,
+    model: str,
+    uncertainty: str | os.PathLike | None = None,
+    problems: Sequence[Problem] = (),
+    num_workers: int = 1,
+    suv_range: Sequence[float] = (0.0, 10.0),
+) -> list[Problem]:
+    """Read out and draw masks that have no reference, and write the report of them.
+
+    Writes `readouts.json`, `readouts_studies.csv`, `readouts_lesions.csv`, `pictures/<case>.png`, `problems.json` and `report.html`
+    to `output_dir`. What an earlier run has left there of a study is kept when it is newer than mask and images.
+
+    Args:
+        items: studies with "case" and "image".
+        masks: file of the mask of each case.
+        output_dir: where all of this appears.
+        model: what made the masks.
+        uncertainty: folder of `<case>.nii.gz` maps, whose mean each lesion's read-out then holds.
+        problems: what is already known to be wrong with studies; it is written to report and `problems.json`, too.
+        num_workers: processes.
+        suv_range: SUV shown white and SUV shown black in pictures.
+
+    Returns:
+        Why further studies could not be read out.
+    """
+    output_dir = Path(output_dir)
+    known = read_json(output_dir / "readouts.json") if (output_dir / "readouts.json").is_file() else {}
+    tasks, readouts = [], {}
+    for item in items:
+        case = item["case"]
+        picture = output_dir / "pictures" / f"{case}.png"
+        map_file = None if uncertainty is None else Path(uncertainty) / f"{case}.nii.gz"
+        task = _Task(item, {model: Path(masks[case])}, picture, map_file, tuple(suv_range))
+        if _is_current(task, known.get(case)):
+            readouts[case] = known[case]
+        else:
+            tasks.append(task)
+    _, new, found = _perform(tasks, num_workers)
+    _write(output_dir, "Lesions found", [], readouts | new, sorted([*problems, *found], key=_order), model)
+    return found
+
+
+def _is_current(task: _Task, known: Mapping[str, Any] | None) -> bool:
+    """Whether picture and read-outs of an earlier run (None if there are none) are those that a task would make."""
+    if known is None or known.get("suv_range") != list(task.suv_range) or not task.item.get("image"):
+        return False
+    if any(("uncertainty_mean" in lesion) != (task.uncertainty is not None) for lesion in known["lesions"]):
+        return False
+    sources = [*task.predictions.values(), *task.item["image"], task.uncertainty]
+    return is_newer(task.picture, [file for file in sources if file is not None])
+
+
+def _perform(tasks: Sequence[_Task], num_workers: int) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]], list[Problem]]:
+    """Do studies, and give the rows of scores, the read-outs of each case, and the problems."""
+    rows, readouts, problems = [], {}, []
+    for result in tqdm(_run(tasks, num_workers), total=len(tasks), desc="read out", unit="study", disable=not tasks):
         rows += result.rows
         problems += result.problems
         if result.readouts is not None:
             readouts[result.case] = result.readouts
-    problems.sort(key=lambda problem: (problem.case, problem.file, problem.reason))
-    order = {model: position for position, model in enumerate(predictions)}
-    rows.sort(key=lambda row: (row["case"], order[row["model"]]))
+    return rows, readouts, problems
 
-    write_json(output_dir / "problems.json", [asdict(problem) for problem in problems])
-    if rows:
-        write_scores(output_dir, rows, seed=seed)
-        print(table1(rows), flush=True)
+
+def _write(
+    output_dir: Path,
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    readouts: Mapping[str, Mapping[str, Any]],
+    problems: Sequence[Problem],
+    model: str,
+) -> None:
+    """Write read-outs, problems and the report."""
+    problem_rows = [asdict(problem) for problem in problems]
+    write_json(output_dir / "problems.json", problem_rows)
     if readouts:
         write_readouts(output_dir, readouts)
-    if rows or readouts:
-        pictures = {case: output_dir / "pictures" / f"{case}.png" for case in readouts}
-        heading = title or ("Evaluation" if rows else "Lesions found")
-        write_report(output_dir / "report.html", heading, rows, readouts, pictures, [asdict(p) for p in problems], primary)
-    if problems:
-        raise SomeFailedError(f"{len(problems)} masks could not be scored, all others were", problems)
-    return rows
+    pictures = {case: output_dir / "pictures" / f"{case}.png" for case in readouts}
+    write_report(output_dir / "report.html", title, rows, readouts, pictures, problem_rows, model)
+
+
+def _order(problem: Problem) -> tuple[str, str, str]:
+    return problem.case, problem.file, problem.reason
 
 
 @command
@@ -346,16 +420,18 @@ def _score(task: _Task) -> _Result:
         except InputError as error:
             result.problems.append(Problem(case, str(file), f"the mask of {model} {error}"))
             prediction = None
-    if task.picture is not None and prediction is not None and item.get("image"):
+    if task.picture is not None and prediction is not None:
         try:
             result.readouts = _read_out(task, prediction, reference)
         except InputError as error:
-            result.problems.append(Problem(case, str(item["image"]), f"was not read out: {error}"))
+            result.problems.append(Problem(case, "", f"was not read out: {error}"))
     return result
 
 
 def _read_out(task: _Task, prediction: Volume, reference: Volume | None) -> dict[str, Any]:
     """Read out and draw the primary model's mask of a study."""
+    if not task.item.get("image"):
+        raise InputError(f"there is no PET of this study: put {task.item['case']}_0001.nii.gz into the folder of images")
     ct, pet = _read_images(task.item["image"])
     for finding in judge_volumes(task.item["case"], {"pet": pet} if ct is None else {"ct": ct, "pet": pet}):
         if finding.error:
@@ -377,7 +453,8 @@ def _read_out(task: _Task, prediction: Volume, reference: Volume | None) -> dict
         suv_range=task.suv_range,
         title=task.item["case"],
     )
-    return study_readouts(prediction.array, pet.array, pet.affine, None if uncertainty is None else uncertainty.array)
+    readouts = study_readouts(prediction.array, pet.array, pet.affine, None if uncertainty is None else uncertainty.array)
+    return readouts | {"suv_range": list(task.suv_range)}
 
 
 def _read_images(image: str | os.PathLike | Sequence[str | None]) -> tuple[Volume | None, Volume]:

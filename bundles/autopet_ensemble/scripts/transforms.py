@@ -20,7 +20,15 @@ from monai.utils import TraceKeys
 from scripts.errors import InputError
 from scripts.files import atomic
 from scripts.metrics import bounding_box
-from scripts.studies import PLACE_TOLERANCE_MM, Volume, corner_distance, problem_of_name, read_volume, without_suffix
+from scripts.studies import (
+    PLACE_TOLERANCE_MM,
+    Volume,
+    corner_distance,
+    problem_of_name,
+    read_mask,
+    read_volume,
+    without_suffix,
+)
 
 AIR_HU = -1024
 
@@ -219,6 +227,27 @@ class SeparableSpacingd(Spacingd):
     def __init__(self, keys: KeysCollection, pixdim: Sequence[float], mode: str | Sequence[str] = "bilinear") -> None:
         super().__init__(keys, pixdim, mode=mode, padding_mode="border", dtype=torch.float32)
         self.spacing_transform.sp_resample = SeparableResample(mode="bilinear", padding_mode="border", dtype=torch.float32)
+
+
+class LoadMaskd(MapTransform):
+    """Read a binary mask as a channel-first `MetaTensor` (1, X, Y, Z), in the file's type and with its affine.
+
+    Args:
+        keys: keys of the items under which the files are named.
+
+    Raises:
+        InputError: when a file cannot be read, or is no mask of 0 and 1.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        for key in self.key_iterator(item):
+            try:
+                mask = read_mask(Path(item[key]))
+            except InputError as error:
+                raise InputError(f"{Path(item[key]).name} {error}") from error
+            item[key] = MetaTensor(torch.from_numpy(mask.array)[None], affine=torch.from_numpy(mask.affine))
+        return item
 
 
 class MeanOfMembersd(MapTransform):
