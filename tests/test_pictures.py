@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from scripts.errors import InputError
-from scripts.pictures import overlay_picture, picture_of_files
+from scripts.pictures import overlay_picture
 
 AFFINE = np.diag([4.0, 4.0, 6.0, 1.0])
 
@@ -138,15 +138,3 @@ def test_masks_on_another_grid_and_an_empty_suv_range_are_refused(study, tmp_pat
     with pytest.raises(InputError, match="affine of the CT"):
         overlay_picture(tmp_path / "a.png", pet, AFFINE, ct=pet[1:])
     assert list(tmp_path.iterdir()) == []
-
-
-def test_files_give_the_same_picture_as_arrays(study, tmp_path):
-    pet, lesion = study
-    nib.save(nib.Nifti1Image(pet, AFFINE), tmp_path / "pet.nii")
-    nib.save(nib.Nifti1Image(lesion, AFFINE), tmp_path / "mask.nii")
-    nib.save(nib.Nifti1Image(lesion, np.diag([5.0, 4.0, 6.0, 1.0])), tmp_path / "elsewhere.nii")
-    files = picture_of_files(tmp_path / "a.png", tmp_path / "pet.nii", tmp_path / "mask.nii", tmp_path / "mask.nii", title="t")
-    arrays = overlay_picture(tmp_path / "b.png", pet, AFFINE, lesion, lesion, title="t")
-    assert files.read_bytes() == arrays.read_bytes()
-    with pytest.raises(InputError, match=r"elsewhere.nii.*another grid"):
-        picture_of_files(tmp_path / "a.png", tmp_path / "pet.nii", tmp_path / "elsewhere.nii")

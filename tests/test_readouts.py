@@ -17,7 +17,6 @@ from scripts.readouts import (
     LESION_COLUMNS,
     PEAK_RADIUS_MM,
     STUDY_COLUMNS,
-    readouts_of_files,
     study_readouts,
     write_readouts,
 )
@@ -142,13 +141,9 @@ def test_study_without_lesions_has_no_volume_and_no_uptake():
     assert math.isnan(found["study"]["suv_max"])
 
 
-def test_different_grids_are_refused(tmp_path):
+def test_different_grids_are_refused():
     with pytest.raises(InputError, match="one grid"):
         study_readouts(np.ones((2, 2, 2)), np.ones((2, 2, 3)), LAS)
-    nib.save(nib.Nifti1Image(np.ones((2, 2, 2), np.uint8), LAS), tmp_path / "mask.nii")
-    nib.save(nib.Nifti1Image(np.ones((2, 2, 2), np.float32), np.eye(4)), tmp_path / "pet.nii")
-    with pytest.raises(InputError, match=r"pet.nii.*another grid"):
-        readouts_of_files(tmp_path / "mask.nii", tmp_path / "pet.nii")
 
 
 def test_files_hold_every_value_and_nothing_instead_of_nan(tmp_path):
@@ -174,10 +169,11 @@ def test_readouts_equal_the_table_of_the_phantoms_lesions(tmp_path):
         table = list(csv.DictReader(file))
     large = 0
     for case in {row["case"] for row in table}:
-        label = tmp_path / "labelsTr" / f"{case}.nii.gz"
-        found = readouts_of_files(label, tmp_path / "imagesTr" / f"{case}_0001.nii.gz")
+        label = nib.load(tmp_path / f"labelsTr/{case}.nii.gz")
+        pet = nib.load(tmp_path / f"imagesTr/{case}_0001.nii.gz").get_fdata(dtype=np.float32)
+        found = study_readouts(np.asarray(label.dataobj), pet, label.affine)
         rows = [row for row in table if row["case"] == case]
-        spacing = np.array(nib.load(label).header.get_zooms(), float)
+        spacing = np.array(label.header.get_zooms(), float)
         assert found["study"]["lesions"] == len(rows) == len(found["lesions"])
         for row in rows:
             centre, radii = (np.array([float(row[f"{name}{axis}_mm"]) for axis in "xyz"]) for name in ("", "radius_"))

@@ -12,7 +12,7 @@ import pytest
 
 from scripts.errors import InputError
 from scripts.metrics import METRIC_NAMES
-from scripts.summary import BASELINE, read_scores, summarise, summary_markdown, table1, write_scores
+from scripts.summary import BASELINE, summarise, summary_markdown, table1, write_scores
 
 NAN = math.nan
 
@@ -120,7 +120,7 @@ def test_markdown_shows_every_group_and_model():
     assert "nan" not in text
 
 
-def test_files_are_written_and_scores_read_back(tmp_path):
+def test_files_hold_every_score(tmp_path):
     summary = write_scores(tmp_path, ROWS, problems=[])
     assert json.loads((tmp_path / "summary.json").read_text()) == {**summary, "problems": []}
     with open(tmp_path / "scores.csv", newline="") as file:
@@ -130,15 +130,6 @@ def test_files_are_written_and_scores_read_back(tmp_path):
         ("fdg_a", "UNet"),
         ("fdg_a", "Ensemble"),
     ]
-    back = read_scores(tmp_path / "scores.csv")
-    assert table1(back) == table1(ROWS)
-    assert summarise(back) == summary
+    dice = [float(line["dice"] or "nan") for line in lines if line["model"] == "UNet"]
+    assert dice == pytest.approx([0.6, 0.7, NAN, 0.8], nan_ok=True)
     assert (tmp_path / "table1.md").read_text().startswith("| Stage | Model | Dice |")
-
-
-def test_missing_or_foreign_table_of_scores_is_named(tmp_path):
-    with pytest.raises(InputError, match="does not exist"):
-        read_scores(tmp_path / "scores.csv")
-    (tmp_path / "scores.csv").write_text("case,model\na,b\n")
-    with pytest.raises(InputError, match="not a table of scores"):
-        read_scores(tmp_path / "scores.csv")

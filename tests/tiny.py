@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,3 +62,19 @@ def write_study(
     for file, array in zip(files, make_study(shape, seed, lesions), strict=True):
         write_nifti(file, array, las(spacing))
     return files
+
+
+def hundred_lesions(shape: tuple[int, int, int] = (400, 400, 282), seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted and reference mask of a hundred boxes that stand apart; each is predicted two voxels beside itself, and overlaps.
+
+    Args:
+        shape: 400 x 400 x 282 voxels or more; the axes are stored as in a NIfTI file.
+        seed: of the boxes' sizes, 3 to 11 voxels along each axis.
+    """
+    generator = np.random.default_rng(seed)
+    prediction, reference = np.zeros(shape, np.uint8, order="F"), np.zeros(shape, np.uint8, order="F")
+    for position in itertools.product(range(20, 400, 80), range(20, 400, 80), range(20, 280, 65)):
+        box = tuple(slice(start, start + int(size)) for start, size in zip(position, generator.integers(3, 12, 3), strict=True))
+        reference[box] = 1
+        prediction[tuple(slice(part.start + 2, part.stop + 2) for part in box)] = 1
+    return prediction, reference

@@ -122,39 +122,6 @@ def overlay_picture(
     return path
 
 
-def picture_of_files(
-    path: str | os.PathLike,
-    pet: str | os.PathLike,
-    reference: str | os.PathLike | None = None,
-    prediction: str | os.PathLike | None = None,
-    ct: str | os.PathLike | None = None,
-    **options: object,
-) -> Path:
-    """Draw `overlay_picture` from NIfTI files: PET and masks on one grid, CT on any; `options` are passed on to it.
-
-    Raises:
-        InputError: a mask lies on another grid than the PET.
-    """
-    pet_image = nib.load(pet)
-    masks = {}
-    for role, file in (("reference", reference), ("prediction", prediction)):
-        if file is not None:
-            image = nib.load(file)
-            if image.shape != pet_image.shape or not np.allclose(image.affine, pet_image.affine, atol=1e-2):
-                raise InputError(f"{file}: this {role} lies on another grid than the PET {pet}: resample it to the PET.")
-            masks[role] = np.asanyarray(image.dataobj)
-    ct_image = None if ct is None else nib.load(ct)
-    return overlay_picture(
-        path,
-        pet_image.get_fdata(dtype=np.float32),
-        pet_image.affine,
-        **masks,
-        ct=None if ct_image is None else ct_image.get_fdata(dtype=np.float32),
-        ct_affine=None if ct_image is None else ct_image.affine,
-        **options,
-    )
-
-
 @dataclass(frozen=True)
 class _Panel:
     """One image of the picture; the axes of `values` and of each of `masks` run to the patient's right (or front) and upwards."""

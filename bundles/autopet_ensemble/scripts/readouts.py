@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 from scripts.errors import InputError
@@ -115,27 +114,6 @@ def study_readouts(
         "dmax_mm": _largest_distance(centroids),
     }
     return {"study": study, "lesions": lesions}
-
-
-def readouts_of_files(
-    mask: str | os.PathLike, pet: str | os.PathLike, uncertainty: str | os.PathLike | None = None
-) -> dict[str, Any]:
-    """Read out NIfTI files that lie on one grid; see `study_readouts`.
-
-    Raises:
-        InputError: the files lie on different grids.
-    """
-    mask_image, pet_image = nib.load(mask), nib.load(pet)
-    images = {mask: mask_image, pet: pet_image} | ({} if uncertainty is None else {uncertainty: nib.load(uncertainty)})
-    for file, image in images.items():
-        if image.shape != mask_image.shape or not np.allclose(image.affine, mask_image.affine, atol=1e-2):
-            raise InputError(f"{file} lies on another grid than the mask {mask}: give files on one grid.")
-    return study_readouts(
-        np.asanyarray(mask_image.dataobj),
-        pet_image.get_fdata(dtype=np.float32),
-        mask_image.affine,
-        None if uncertainty is None else images[uncertainty].get_fdata(dtype=np.float32),
-    )
 
 
 def write_readouts(folder: str | os.PathLike, readouts: Mapping[str, Mapping[str, Any]]) -> list[Path]:

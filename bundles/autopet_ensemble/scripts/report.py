@@ -10,11 +10,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from scripts.errors import InputError, command
-from scripts.files import read_json, write_text
+from scripts.errors import InputError
+from scripts.files import write_text
 from scripts.pictures import COLOURS
 from scripts.readouts import STUDY_COLUMNS
-from scripts.summary import METRICS, STAGES, read_scores, summarise, summary_tables, table1
+from scripts.summary import METRICS, STAGES, summarise, summary_tables, table1
 
 RESEARCH_USE = "For research use only. Not a medical device: not for diagnosis, treatment or any other clinical decision."
 
@@ -178,28 +178,6 @@ def write_report(
     )
     write_text(path, html)
     return Path(path)
-
-
-@command
-def report_folder(folder: str | os.PathLike, title: str = "Evaluation", primary: str | None = None) -> Path:
-    """Write `report.html` from what an evaluation or inference left in a folder.
-
-    Args:
-        folder: holds any of `scores.csv`, `readouts.json`, `problems.json` and `pictures/<case>.png`.
-        title: heading.
-        primary: the model that was read out and drawn; the ensemble by default.
-
-    Raises:
-        InputError: the folder holds neither scores nor read-outs nor pictures.
-    """
-    folder = Path(folder)
-    rows = read_scores(folder / "scores.csv") if (folder / "scores.csv").exists() else []
-    readouts = read_json(folder / "readouts.json") if (folder / "readouts.json").exists() else {}
-    problems = read_json(folder / "problems.json") if (folder / "problems.json").exists() else []
-    pictures = {file.name.removesuffix(".png"): file for file in sorted((folder / "pictures").glob("[!.]*.png"))}
-    if not (rows or readouts or pictures):
-        raise InputError(f"{folder} holds no scores, read-outs or pictures: run the evaluation or inference first.")
-    return write_report(folder / "report.html", title, rows, readouts, pictures, problems, primary)
 
 
 def _scores(rows: Sequence[Mapping[str, Any]], anchors: Mapping[str, str], primary: str | None) -> list[str]:

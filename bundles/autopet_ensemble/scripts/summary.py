@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -159,27 +158,6 @@ def write_scores(
     write_text(folder / "summary.md", summary_markdown(rows, summary))
     write_text(folder / "table1.md", table1(rows) + "\n")
     return summary
-
-
-def read_scores(path: str | os.PathLike) -> list[dict[str, Any]]:
-    """Read `scores.csv` back: metrics as float (an empty field is NaN), numbers of lesions as int, anything else as text.
-
-    Raises:
-        InputError: the file is missing, or is no such table.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} does not exist: run the evaluation that writes it first.")
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    try:
-        for row in rows:
-            row.update({name: float(row[name] or "nan") for name in METRIC_NAMES})
-            row.update({name: int(row[name]) for name in COUNT_NAMES if row.get(name)})
-            row["case"], row["model"]
-    except (KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path} is not a table of scores ({error!r}): run the evaluation that writes it again.") from error
-    return rows
 
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:
