@@ -169,25 +169,50 @@ def test_readouts_equal_the_table_of_the_phantoms_lesions(tmp_path):
         table = list(csv.DictReader(file))
     large = 0
     for case in {row["case"] for row in table}:
-        label = nib.load(tmp_path / f"labelsTr/{case}.nii.gz")
+        image = nib.load(tmp_path / f"labelsTr/{case}.nii.gz")
+        label, spacing = np.asarray(image.dataobj) == 1, np.array(image.header.get_zooms(), float)
         pet = nib.load(tmp_path / f"imagesTr/{case}_0001.nii.gz").get_fdata(dtype=np.float32)
-        found = study_readouts(np.asarray(label.dataobj), pet, label.affine)
-        rows = [row for row in table if row["case"] == case]
-        spacing = np.array(label.header.get_zooms(), float)
-        assert found["study"]["lesions"] == len(rows) == len(found["lesions"])
-        for row in rows:
-            centre, radii = (np.array([float(row[f"{name}{axis}_mm"]) for axis in "xyz"]) for name in ("", "radius_"))
-            centroids = np.array([[lesion[f"centroid_{axis}_mm"] for axis in "xyz"] for lesion in found["lesions"]])
-            nearest = int(np.argmin(np.linalg.norm(centroids - centre, axis=1)))
+        rows = [
+            {name: float(row[name]) for name in row if name.endswith(("_mm", "_ml", "suv"))}
+            for row in table
+            if row["case"] == case
+        ]
+        centres, radii = (np.array([[row[f"{name}{axis}_mm"] for axis in "xyz"] for row in rows]) for name in ("", "radius_"))
+        volumes, suv = np.array([row["volume_ml"] for row in rows]), np.array([row["suv"] for row in rows])
+        # Without blur and noise each labelled voxel has the uptake of the ellipsoid in which it lies.
+        places = np.argwhere(label) @ image.affine[:3, :3].T + image.affine[:3, 3]
+        ideal = np.zeros(label.shape)
+        ideal[label] = suv[np.argmin([(((places - c) / r) ** 2).sum(1) for c, r in zip(centres, radii, strict=True)], axis=0)]
+        measured, found = study_readouts(label, pet, image.affine), study_readouts(label, ideal, image.affine)
+
+        # The labelled voxels cover the ellipsoid less, and lie in the ellipsoid plus, half a voxel; measured in its radii, half
+        # a voxel is at most `part` long.
+        part = np.linalg.norm(spacing / 2 / radii, axis=1)
+        low, high = volumes * np.maximum(0, 1 - part) ** 3, volumes * (1 + part) ** 3
+        centroids = np.array([[lesion[f"centroid_{axis}_mm"] for axis in "xyz"] for lesion in found["lesions"]])
+        assert len(found["lesions"]) == len(rows)
+        for number, row in enumerate(rows):
+            nearest = int(np.argmin(np.linalg.norm(centroids - centres[number], axis=1)))
+            lesion = found["lesions"][nearest]
             # All chords of the ellipsoid along an axis have its centre in their middle, and the middle of the voxel centres on a
             # chord is less than half a voxel away from the chord's.
-            assert (abs(centroids[nearest] - centre) <= spacing / 2 + 1e-3).all()
-            # The labelled voxels cover the ellipsoid less, and lie in the ellipsoid plus, half a voxel; measured in its radii, half
-            # a voxel is at most `part` long.
-            part = np.linalg.norm(spacing / 2 / radii)
-            volume, lesion = float(row["volume_ml"]), found["lesions"][nearest]
-            assert volume * max(0, 1 - part) ** 3 <= lesion["volume_ml"] <= volume * (1 + part) ** 3
-            if radii.min() > PEAK_RADIUS_MM + 7:  # the sphere lies inside, away from the blurred rim
+            assert (abs(centroids[nearest] - centres[number]) <= spacing / 2 + 1e-3).all()
+            assert low[number] <= lesion["volume_ml"] <= high[number]
+            assert lesion["suv_max"] == pytest.approx(row["suv"])
+            assert lesion["suv_mean"] == pytest.approx(row["suv"])
+            assert lesion["tlg_g"] == pytest.approx(row["suv"] * lesion["volume_ml"])
+            if radii[number].min() > PEAK_RADIUS_MM + np.linalg.norm(spacing):
+                # Wherever voxel and ellipsoid lie, one voxel's sphere is inside of the lesion.
+                assert lesion["suv_peak"] == pytest.approx(row["suv"])
+            if radii[number].min() > PEAK_RADIUS_MM + 7:  # the sphere lies inside, away from the blurred rim
                 large += 1
-                assert lesion["suv_peak"] == pytest.approx(float(row["suv"]), rel=0.1)
+                assert measured["lesions"][nearest]["suv_peak"] == pytest.approx(row["suv"], rel=0.1)
+        study = found["study"]
+        assert study["lesions"] == len(rows)
+        assert low.sum() <= study["tmtv_ml"] <= high.sum()
+        assert (suv * low).sum() <= study["tlg_g"] <= (suv * high).sum()
+        assert study["suv_max"] == pytest.approx(suv.max())
+        dmax = max(math.dist(first, second) for first in centres for second in centres)
+        # Either centroid is off by half a voxel at most.
+        assert abs(study["dmax_mm"] - dmax) <= np.linalg.norm(spacing)
     assert large
