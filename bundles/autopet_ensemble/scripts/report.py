@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import os
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -58,25 +59,26 @@ a { color: var(--accent); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th { vertical-align: bottom; color: var(--faint); font-weight: 600; }
+th { max-width: 7rem; vertical-align: bottom; color: var(--faint); font-weight: 600; white-space: normal; }
+tbody tr.first td { border-top: 2px solid var(--line); }
 .text { text-align: left; }
-.name { min-width: 16rem; max-width: 30rem; white-space: pre-wrap; overflow-wrap: anywhere; }
+.name { position: sticky; left: 0; min-width: 20rem; max-width: 30rem; background: var(--page); white-space: pre-wrap; overflow-wrap: anywhere; }
 th button { padding: 0; border: 0; background: none; color: inherit; font: inherit; text-align: inherit; cursor: pointer; }
-th button::after { content: " \\2195"; opacity: .5; }
-th[aria-sort=ascending] button::after { content: " \\2191"; opacity: 1; }
-th[aria-sort=descending] button::after { content: " \\2193"; opacity: 1; }
-tbody tr:hover { background: var(--card); }
-.controls { display: flex; flex-wrap: wrap; gap: .5rem 1rem; margin: .5rem 0; }
+th button::after { content: "\\00a0\\2195"; opacity: .5; }
+th[aria-sort=ascending] button::after { content: "\\00a0\\2191"; opacity: 1; }
+th[aria-sort=descending] button::after { content: "\\00a0\\2193"; opacity: 1; }
+tbody tr:hover, tbody tr:hover .name { background: var(--card); }
+.controls { display: flex; flex-wrap: wrap; gap: .5rem 1rem; margin: 1.5rem 0 .5rem; }
 .controls label { display: flex; align-items: center; gap: .4rem; }
 .controls input, .controls select { max-width: 100%; padding: .25rem .4rem; font: inherit; }
-article { margin: 1rem 0; padding: .25rem 1rem 1rem; border: 1px solid var(--line); border-radius: .5rem; background: var(--card); }
+article { margin: 1rem 0; scroll-margin-top: .5rem; padding: .25rem 1rem 1rem; border: 1px solid var(--line); border-radius: .5rem; background: var(--card); }
 figure { margin: 0; }
-figure img { display: block; width: 100%; max-width: 81rem; height: auto; margin: 0 auto; background: #ffffff; border-radius: .25rem; cursor: zoom-in; }
+figure img { display: block; max-width: 100%; height: auto; margin: 0 auto; background: #ffffff; border-radius: .25rem; cursor: zoom-in; }
 figure.large { overflow-x: auto; }
-figure.large img { width: auto; max-width: none; cursor: zoom-out; }
+figure.large img { max-width: none; cursor: zoom-out; }
 .key { display: inline-block; width: 1.1em; height: .8em; margin: 0 .25em 0 .75em; border-radius: .15em; }
 summary { cursor: pointer; margin-top: .5rem; }
-@media (max-width: 30rem) { body { padding: .75rem; } article { padding: .25rem .6rem .75rem; } .name { min-width: 9rem; } h1 { font-size: 1.35rem; } }
+@media (max-width: 30rem) { body { padding: .75rem; } article { padding: .25rem .6rem .75rem; } .name { min-width: 8rem; max-width: 9rem; } h1 { font-size: 1.35rem; } }
 """
 
 SCRIPT = """
@@ -101,16 +103,17 @@ for (const table of document.querySelectorAll("table.sortable")) {
 }
 const model = document.getElementById("model"), search = document.getElementById("search");
 function choose() {
-  for (const row of document.querySelectorAll("#scores tbody tr")) {
-    const named = row.cells[0].dataset.value.toLowerCase().includes(search.value.trim().toLowerCase());
-    row.hidden = !(named && (model.value === "" || row.dataset.model === model.value));
+  const part = search.value.trim().toLowerCase();
+  for (const element of document.querySelectorAll("[data-case]")) {
+    const named = element.dataset.case.toLowerCase().includes(part);
+    const chosen = !model || model.value === "" || !("model" in element.dataset) || element.dataset.model === model.value;
+    element.hidden = !(named && chosen);
   }
 }
-if (model) {
-  model.addEventListener("change", choose);
-  search.addEventListener("input", choose);
-  choose();
+for (const control of [model, search]) {
+  if (control) control.addEventListener("input", choose);
 }
+if (search) choose();
 for (const image of document.querySelectorAll("figure img")) {
   image.addEventListener("click", () => image.parentElement.classList.toggle("large"));
 }
@@ -156,9 +159,13 @@ def write_report(
     parts.append(f'<p class="notice">{escape(RESEARCH_USE)}</p>')
     if problems:
         items = "".join(f"<li>{escape(p['case'])}: {escape(p['reason'])}</li>" for p in problems)
-        parts += ["<h2>Not scored</h2>", f"<ul>{items}</ul>"]
+        parts += [f"<h2>{'Not scored' if rows else 'Not done'}</h2>", f"<ul>{items}</ul>"]
     if rows:
-        parts += _scores(rows, anchors, primary)
+        parts += _summary(rows)
+    if rows or readouts:
+        parts.append(_controls(rows, primary))
+    if rows:
+        parts += _scores(rows, anchors)
     if readouts:
         parts += _readouts(readouts, anchors, primary)
     if anchors:
@@ -180,11 +187,16 @@ def write_report(
     return Path(path)
 
 
-def _scores(rows: Sequence[Mapping[str, Any]], anchors: Mapping[str, str], primary: str | None) -> list[str]:
-    """Give Table 1, the summary, and the rows per study and model."""
+def _models(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Give the models that occur in rows, in the order of Table 1, then of appearance."""
+    found = dict.fromkeys(str(row["model"]) for row in rows)
+    return [*(model for model in STAGES if model in found), *(model for model in found if model not in STAGES)]
+
+
+def _summary(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Give Table 1 and the summary."""
     parts = []
-    models = list(dict.fromkeys([*STAGES, *(str(row["model"]) for row in rows)]))
-    models = [model for model in models if any(row["model"] == model for row in rows)]
+    models = _models(rows)
     if len(models) > 1 or models[0] in STAGES:
         lines = [line.strip("| ").split(" | ") for line in table1(rows).splitlines()]
         parts += ["<h2>Table 1: Dice x 100</h2>", _plain_table([lines[0], *lines[2:]])]
@@ -195,15 +207,25 @@ def _scores(rows: Sequence[Mapping[str, Any]], anchors: Mapping[str, str], prima
         "them, on the original grid. A lesion is an 18-connected component; it is found when any voxel overlaps. A dash: the "
         "figure does not exist, as Dice without reference lesions.</p>"
     )
-    shown = primary if primary in models else ("Ensemble" if "Ensemble" in models else models[-1])
-    options = "".join(
-        f'<option value="{escape(model)}"{" selected" if model == shown else ""}>{escape(model)}</option>' for model in models
-    )
-    parts.append("<h2>Studies</h2>")
-    parts.append(
-        f'<div class="controls"><label>Model <select id="model">{options}<option value="">All</option></select></label>'
-        f'<label>Study <input id="search" type="search" placeholder="part of the name"></label></div>'
-    )
+    return parts
+
+
+def _controls(rows: Sequence[Mapping[str, Any]], primary: str | None) -> str:
+    """Give the choice of the studies, and of the model where there are several, that everything below shows."""
+    models = _models(rows)
+    choice = ""
+    if len(models) > 1:
+        shown = primary if primary in models else models[-1]
+        options = "".join(
+            f'<option value="{escape(model)}"{" selected" if model == shown else ""}>{escape(model)}</option>' for model in models
+        )
+        choice = f'<label>Model <select id="model">{options}<option value="">All</option></select></label>'
+    search = '<label>Study <input id="search" type="search" placeholder="part of the name"></label>'
+    return f'<div class="controls">{choice}{search}</div>'
+
+
+def _scores(rows: Sequence[Mapping[str, Any]], anchors: Mapping[str, str]) -> list[str]:
+    """Give the rows per study and model."""
     heads = [("Study", True), ("Tracer", True), ("Model", True), *((heading, False) for heading, _, _ in METRICS.values())]
     heads += [("Lesions", False), ("Found", False), ("False", False)]
     body = []
@@ -211,9 +233,9 @@ def _scores(rows: Sequence[Mapping[str, Any]], anchors: Mapping[str, str], prima
         cells = [_name(row["case"], anchors), _text(row.get("tracer") or "–"), _text(row["model"])]
         cells += [_number(row.get(metric), decimals) for metric, (_, decimals, _) in METRICS.items()]
         cells += [_number(row.get(name), 0) for name in ("lesions_reference", "lesions_found", "lesions_false")]
-        body.append(f'<tr data-model="{escape(str(row["model"]))}">{"".join(cells)}</tr>')
-    parts.append(_sortable("scores", heads, body))
-    return parts
+        data = f'data-case="{escape(str(row["case"]))}" data-model="{escape(str(row["model"]))}"'
+        body.append(f"<tr {data}>{''.join(cells)}</tr>")
+    return ["<h2>Scores of each study</h2>", _sortable("scores", heads, body)]
 
 
 def _readouts(readouts: Mapping[str, Mapping[str, Any]], anchors: Mapping[str, str], primary: str | None) -> list[str]:
@@ -222,14 +244,15 @@ def _readouts(readouts: Mapping[str, Mapping[str, Any]], anchors: Mapping[str, s
     body = []
     for case, content in sorted(readouts.items()):
         cells = [_number(content["study"].get(name), READOUT_COLUMNS[name][1]) for name in STUDY_COLUMNS]
-        body.append(f"<tr>{_name(case, anchors)}{''.join(cells)}</tr>")
+        body.append(f'<tr data-case="{escape(case)}">{_name(case, anchors)}{"".join(cells)}</tr>')
     of = f" of {primary}" if primary else ""
     return [
         f"<h2>Read-outs{escape(of)}</h2>",
         _sortable("readouts", heads, body),
         '<p class="faint">Of the predicted lesions (18-connected components), without an SUV threshold. TMTV: sum of lesion '
         "volumes. TLG: sum of SUVmean x volume. SUVpeak: highest mean in a sphere of 1 ml with its centre in a lesion. Dmax: "
-        "distance between the centroids of the two lesions furthest apart. SUV by body weight (g/ml).</p>",
+        "distance between the centroids of the two lesions furthest apart. SUV by body weight (g/ml). Uncertainty, where it was "
+        "asked for: mean over the lesion of the standard deviation of the members' probabilities.</p>",
     ]
 
 
@@ -252,7 +275,7 @@ def _study(
     primary: str | None,
 ) -> list[str]:
     """Give one study: its scores in a line, its picture, its lesions."""
-    parts = [f'<article id="{anchor}"><h3>{escape(case)}</h3>']
+    parts = [f'<article id="{anchor}" data-case="{escape(case)}"><h3>{escape(case)}</h3>']
     own = [row for row in rows if row["model"] == primary] or list(rows[-1:])
     for row in own:
         figures = [
@@ -263,9 +286,12 @@ def _study(
         picture = Path(picture)
         if not picture.is_file():
             raise InputError(f"{case}: the picture {picture} does not exist: draw it first.")
-        data = base64.b64encode(picture.read_bytes()).decode("ascii")
-        description = escape(f"PET projections and lesions of {case}")
-        parts.append(f'<figure><img alt="{description}" loading="lazy" src="data:image/png;base64,{data}"></figure>')
+        content = picture.read_bytes()
+        # With its size, which a PNG file says in its first bytes, nothing on the page moves when the picture appears.
+        width, height = struct.unpack(">II", content[16:24])
+        attributes = f'width="{width}" height="{height}" alt="{escape(f"PET projections and lesions of {case}")}"'
+        data = base64.b64encode(content).decode("ascii")
+        parts.append(f'<figure><img {attributes} src="data:image/png;base64,{data}"></figure>')
     if readouts and readouts["lesions"]:
         names = [name for name in LESION_COLUMNS if name in readouts["lesions"][0]]
         heads = [(LESION_COLUMNS[name][0], False) for name in names]
@@ -282,14 +308,19 @@ def _study(
 
 
 def _plain_table(lines: Sequence[Sequence[str]]) -> str:
-    """Give rows of text as a table; a column is set as numbers when its last cell begins like one."""
+    """Give rows of text as a table, with a line above each row whose first cell differs from the one before.
+
+    A column is set as numbers when its last cell begins like one.
+    """
     numeric = [cell.lstrip("+-–(")[:1].isdigit() or cell == "–" for cell in lines[-1]]
     rendered = []
+    previous = lines[1][0]
     for tag, line in zip(["th", *["td"] * (len(lines) - 1)], lines, strict=True):
         cells = (
             f"<{tag}{'' if number else _class('text')}>{escape(cell)}</{tag}>" for number, cell in zip(numeric, line, strict=True)
         )
-        rendered.append(f"<tr>{''.join(cells)}</tr>")
+        rendered.append(f"<tr{_class('first') if tag == 'td' and line[0] != previous else ''}>{''.join(cells)}</tr>")
+        previous = line[0] if tag == "td" else previous
     return f'<div class="scroll"><table><thead>{rendered[0]}</thead><tbody>{"".join(rendered[1:])}</tbody></table></div>'
 
 
