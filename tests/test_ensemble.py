@@ -304,7 +304,7 @@ def test_file_that_breaks_while_it_is_read_is_named_and_the_others_are_done(work
     shutil.copytree(raw, folder)
     pet = folder / f"imagesTr/{CASES[0]}_0001.nii.gz"
     pet.write_bytes(pet.read_bytes()[:3000])
-    sentence = rf"study {re.escape(CASES[0])}: .*_0001\.nii\.gz cannot be read .*$"
+    sentence = rf"study {re.escape(CASES[0])}: .*_0001\.nii\.gz is damaged or cut off: .*$"
     with pytest.raises(SystemExit, match=rf"^error: 1 study cannot be used, all others were done:\n  {sentence}") as end:
         workflow("inference", dataset_dir=str(folder), check=False, num_workers=num_workers).run()
     assert end.value.code == 3

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from conftest import BUNDLES, ENSEMBLE
 from test_studies import damage_middle, rewrite
 from tiny import las, write_nifti, write_study
 
@@ -69,3 +72,81 @@ def test_pet_that_is_not_in_suv_is_not_read_out(raw, tmp_path):
         read_out_folder(tmp_path / "masks", tmp_path / "out", images=raw / "imagesTr")
     assert case not in json.loads((tmp_path / "out/readouts.json").read_text())
     assert f"fdg_{len(MASKS) + 1}_good.two" in json.loads((tmp_path / "out/readouts.json").read_text())
+
+
+def test_mask_whose_pet_is_missing_is_named_and_all_others_are_read_out(raw, tmp_path):
+    case = f"fdg_{len(MASKS)}_good one"
+    (raw / f"imagesTr/{case}_0001.nii.gz").unlink()
+    for run in (
+        lambda: read_out_folder(tmp_path / "masks", tmp_path / "out", images=raw / "imagesTr"),
+        lambda: score_folder(tmp_path / "masks", tmp_path / "out", references=raw),
+    ):
+        with pytest.raises(SystemExit, match=rf"{case}: was not read out: there is no PET of this study: put {case}_0001.nii.gz"):
+            run()
+        assert list(json.loads((tmp_path / "out/readouts.json").read_text())) == [f"fdg_{len(MASKS) + 1}_good.two"]
+
+
+def test_masks_are_scored_without_images(raw, tmp_path):
+    for name in ("fdg_11_good one", "fdg_12_good.two"):
+        write_nifti(tmp_path / f"two/{name}.nii.gz", np.zeros(SHAPE, np.uint8), las((4, 4, 5)))
+        write_nifti(tmp_path / f"references/{name}.nii", np.ones(SHAPE, np.uint8), las((4, 4, 5)))
+    score_folder(tmp_path / "two", tmp_path / "out", references=tmp_path / "references", model="Another tool")
+    with open(tmp_path / "out/scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["model"], float(row["dice"]), row["tracer"]) for row in rows] == [("Another tool", 0.0, "fdg")] * 2
+    assert float(rows[0]["fnv_ml"]) == pytest.approx(np.prod(SHAPE) * 4 * 4 * 5 / 1000)
+    assert not (tmp_path / "out/readouts.json").exists()
+    assert "was not read out" not in (tmp_path / "out/report.html").read_text()
+
+
+def test_number_of_processes_changes_no_result(raw, tmp_path):
+    for number in (1, 2):
+        with pytest.raises(SystemExit):
+            score_folder(tmp_path / "masks", tmp_path / f"out{number}", references=raw, num_workers=number)
+    for file in ("scores.csv", "summary.json", "readouts.json", "problems.json", "report.html"):
+        assert (tmp_path / "out1" / file).read_bytes() == (tmp_path / "out2" / file).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"predictions": None}, "no masks are given: name their folder with --predictions"),
+        ({"references": None}, "no references are given: name a folder with --references"),
+        ({"predictions": "none"}, "none is not a folder: name the folder with the masks"),
+    ],
+)
+def test_what_is_missing_is_one_sentence(raw, tmp_path, options, sentence):
+    given = {"predictions": tmp_path / "masks", "references": raw, "output_dir": tmp_path / "out"} | options
+    with pytest.raises(SystemExit, match=rf"^error: .*{sentence}") as end:
+        score_folder(**given)
+    assert end.value.code == str(end.value), "a message is the exit code 1"
+
+
+def run(run_id: str, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", run_id, "--config_file", "configs/score.json"]
+    command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    return subprocess.run(command, cwd=BUNDLES / ENSEMBLE, capture_output=True, text=True, check=False)
+
+
+def test_command_scores_the_good_masks_and_names_the_bad_with_an_exit_code_that_is_not_0(raw, tmp_path):
+    masks = {"predictions": tmp_path / "masks", "num_workers": 1}
+    done = run("score", **masks, references=raw, output_dir=tmp_path / "out")
+    assert done.returncode == 3, done.stderr[-3000:]
+    for words in (
+        "there is no mask of Prediction",
+        "there is no study for this mask",
+        "resample it to the grid",
+        "a mask is 0, and 1",
+    ):
+        assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "| – | Prediction | 100.00 |" in done.stdout
+    page = (tmp_path / "out/report.html").read_text()
+    assert page.count("<img ") == 2
+
+    done = run("readout", **masks, images=raw / "imagesTr", output_dir=tmp_path / "readout")
+    assert done.returncode == 3, done.stderr[-3000:]
+    assert "is damaged or cut off" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "readout/report.html").is_file()
+    assert len(json.loads((tmp_path / "readout/readouts.json").read_text())) >= 2
