@@ -327,7 +327,7 @@ def _plain_table(lines: Sequence[Sequence[str]]) -> str:
 def _sortable(name: str, heads: Iterable[tuple[str, bool]], body: Iterable[str]) -> str:
     """Give a table whose columns sort at a click on their headings (text, whether the column is text)."""
     cells = "".join(
-        f'<th scope="col"{_class("text") if text else ""}><button type="button">{escape(head)}</button></th>'
+        f'<th scope="col"{_class("text") if text else ""}><button type="button">{escape(head).replace(" (", "&nbsp;(")}</button></th>'
         for head, text in heads
     )
     return (
