@@ -466,8 +466,9 @@ def spreads(raw, models) -> dict[str, np.ndarray]:
     return result
 
 
-def test_no_uncertainty_is_written_unless_it_is_asked_for(workflow, raw, tmp_path):
-    workflow("inference", dataset_dir=str(raw)).run()
+@pytest.mark.parametrize("options", [{}, {"uncertainty": "false"}], ids=["default", "false on the command line"])
+def test_no_uncertainty_is_written_unless_it_is_asked_for(workflow, raw, tmp_path, options):
+    workflow("inference", dataset_dir=str(raw), **options).run()
     assert not (tmp_path / "masks/uncertainty").exists()
     assert "uncertainty" not in (tmp_path / "masks/readouts.json").read_text()
 
@@ -500,7 +501,7 @@ def test_uncertainty_is_the_standard_deviation_of_the_members_on_the_pets_grid(w
 
 def test_evaluation_gives_the_uncertainty_that_inference_gives(workflow, dataset, raw, masks, spreads, tmp_path):
     results = tmp_path / "results"
-    workflow("inference", "evaluate", dataset_dir=str(dataset), output_dir=str(results), uncertainty=True).run()
+    workflow("inference", "evaluate", dataset_dir=str(dataset), output_dir=str(results), uncertainty="true").run()
     assert_uncertainty(results, masks, spreads, raw)
 
 

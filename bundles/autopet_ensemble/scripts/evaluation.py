@@ -87,8 +87,6 @@ def select_studies(
     else:
         source = Path(dataset_dir if datalist is None else datalist)
         studies, findings = find_studies(source, labels=False, allow_outside=allow_outside)
-        # A label is of no use here, so nothing can be wrong with it.
-        studies = [replace(study, label=None) for study in studies]
     raise_if_strict(strict, findings)
     folders = [Path(folder) for folder in (output_dir, uncertainty_dir) if folder is not None]
     for folder in folders:
