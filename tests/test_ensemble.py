@@ -418,6 +418,21 @@ def test_report_of_a_later_inference_shows_all_its_studies_and_redraws_only_what
     assert pictures()[0] > stamps[0]
 
 
+def test_readouts_are_never_those_of_an_earlier_mask_also_after_an_ended_run(workflow, raw, masks, tmp_path):
+    results = tmp_path / "masks"
+    workflow("inference", dataset_dir=str(raw)).run()
+    readouts = (results / "readouts.json").read_bytes()
+    # As left by a run that has made a mask anew and drawn it, and was ended then.
+    table = json.loads(readouts)
+    table[CASES[0]]["study"]["tmtv_ml"] = 1.0
+    (results / "readouts.json").write_text(json.dumps(table))
+    for file in (f"{CASES[0]}.nii.gz", f"pictures/{CASES[0]}.png"):
+        content = (results / file).read_bytes()
+        (results / file).write_bytes(content)
+    workflow("inference", dataset_dir=str(raw)).run()
+    assert (results / "readouts.json").read_bytes() == readouts
+
+
 def test_study_that_fails_is_named_in_the_report(workflow, raw, tmp_path):
     folder = tmp_path / "raw"
     shutil.copytree(raw, folder)

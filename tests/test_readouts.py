@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+import scripts.readouts
 from scripts.errors import InputError
 from scripts.phantom import write_phantoms
 from scripts.readouts import (
@@ -106,6 +107,16 @@ def test_dmax_is_the_largest_distance_between_centroids_in_mm():
     assert found["dmax_mm"] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("shape", ["box", "ball", "line", "one place"])
+def test_dmax_of_many_lesions_equals_comparing_all_with_all(shape):
+    points = np.random.default_rng(4).uniform(-1, 1, (300, 3)) * (200, 100, 400)
+    if shape == "ball":
+        points = 100 * points / np.linalg.norm(points, axis=1, keepdims=True)
+    points = {"line": points * (1, 0, 0), "one place": points * 0 + 7}.get(shape, points)
+    expected = max(math.dist(first, second) for first, second in itertools.combinations(points, 2))
+    assert scripts.readouts._largest_distance(points) == pytest.approx(expected, rel=1e-12)
+
+
 def test_lesions_add_up_to_the_study_and_the_largest_comes_first():
     generator = np.random.default_rng(0)
     mask, pet = generator.random((25, 25, 25)) < 0.05, generator.gamma(2, 2, (25, 25, 25))
@@ -118,6 +129,16 @@ def test_lesions_add_up_to_the_study_and_the_largest_comes_first():
     volumes = [lesion["volume_ml"] for lesion in lesions]
     assert volumes == sorted(volumes, reverse=True)
     assert {lesion["uncertainty_mean"] for lesion in lesions} == {0.25}
+
+
+def test_values_do_not_depend_on_how_many_voxels_are_worked_on_at_once(monkeypatch):
+    generator = np.random.default_rng(2)
+    mask, pet, spread = generator.random((12, 14, 16)) < 0.1, generator.gamma(2, 2, (12, 14, 16)), generator.random((12, 14, 16))
+    whole = study_readouts(mask, pet, LAS, spread)
+    monkeypatch.setattr(scripts.readouts, "VOXELS_AT_ONCE", 7)
+    parts = study_readouts(mask, pet, LAS, spread)
+    assert parts["study"] == pytest.approx(whole["study"])
+    assert parts["lesions"] == [pytest.approx(lesion) for lesion in whole["lesions"]]
 
 
 def test_values_do_not_depend_on_how_the_array_is_stored():

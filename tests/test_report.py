@@ -19,7 +19,7 @@ from scripts.errors import InputError
 from scripts.metrics import COUNT_NAMES, METRIC_NAMES
 from scripts.pictures import overlay_picture
 from scripts.readouts import study_readouts
-from scripts.report import RESEARCH_USE, write_report
+from scripts.report import LESIONS_SHOWN, RESEARCH_USE, write_report
 
 NAN = math.nan
 HOSTILE = "fdg_a_<script>alert(\"1\")</script> & 'x'  ü"
@@ -115,6 +115,15 @@ def test_every_study_has_its_rows_its_lesions_and_its_picture(tmp_path):
             assert repr(lesion["volume_ml"]) in values
     assert page.text.count("No lesion predicted.") == 1
     assert RESEARCH_USE in page.text
+
+
+def test_of_a_thousand_lesions_the_largest_are_shown_and_all_are_counted(tmp_path):
+    mask = np.zeros((40, 40, 20), np.uint8)
+    mask[::2, ::2, ::4] = 1
+    readouts = study_readouts(mask, np.ones(mask.shape, np.float32), SPACING)
+    page = Page(write_report(tmp_path / "report.html", "t", readouts={"a": readouts}))
+    assert len(page.all("tr")) == 2 + 1 + LESIONS_SHOWN
+    assert "2000 predicted lesions, the largest 200; all are in readouts_lesions.csv" in page.text
 
 
 def test_links_of_names_lead_to_the_studies(tmp_path):

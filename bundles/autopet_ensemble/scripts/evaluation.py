@@ -270,6 +270,8 @@ def _run(evaluator: Evaluator, strict: bool) -> list[Finding]:
         findings.append(Finding(item["case"], None, _reason_of(failures[0], item["case"]), error=True))
         raise_if_strict(strict, findings)
         print(f"error: {findings[-1]}", flush=True)
+    # The engine keeps all volumes of the last study.
+    evaluator.state.batch = evaluator.state.output = None
     return findings
 
 

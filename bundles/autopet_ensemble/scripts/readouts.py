@@ -19,6 +19,9 @@ from scripts.metrics import bounding_box, label_lesions, voxel_volume_ml
 # A sphere of this radius has 1 ml: (3 / (4 pi) * 1000 mm3) ^ (1/3) = 6.2035 mm.
 PEAK_RADIUS_MM = (3 / (4 * math.pi) * 1000) ** (1 / 3)
 
+# A mask that fills the body has tens of millions of voxels, and each takes a hundred bytes while it is worked on.
+VOXELS_AT_ONCE = 1_000_000
+
 STUDY_COLUMNS = ("tmtv_ml", "tlg_g", "suv_max", "suv_mean", "suv_peak", "lesions", "dmax_mm")
 LESION_COLUMNS = (
     "lesion", "volume_ml", "suv_max", "suv_mean", "suv_peak", "tlg_g", "centroid_x_mm", "centroid_y_mm", "centroid_z_mm",
@@ -74,18 +77,22 @@ def study_readouts(
         return {"study": dict(zip(STUDY_COLUMNS, (0.0, 0.0, nan, nan, nan, 0, nan), strict=True)), "lesions": []}
 
     labels, count = label_lesions(mask[box])
-    voxels = np.nonzero(labels)
-    owner = labels[voxels].astype(np.int64) - 1
-    voxels = tuple(index + part.start for index, part in zip(voxels, box, strict=True))
-    suv = pet[voxels].astype(np.float64)
-
-    sizes = np.bincount(owner, minlength=count)
-    suv_sum = np.bincount(owner, suv, count)
+    sizes, suv_sum, spread_sum, index_sum = np.zeros(count, int), np.zeros(count), np.zeros(count), np.zeros((count, 3))
     suv_max, suv_peak = np.full(count, -np.inf), np.full(count, -np.inf)
-    np.maximum.at(suv_max, owner, suv)
-    np.maximum.at(suv_peak, owner, _sphere_means(pet, voxels, spacing))
-    centroids = np.stack([np.bincount(owner, index, count) / sizes for index in voxels], axis=1)
-    centroids = centroids @ affine[:3, :3].T + affine[:3, 3]
+    places = np.flatnonzero(labels)
+    for start in range(0, len(places), VOXELS_AT_ONCE):
+        inside = np.unravel_index(places[start : start + VOXELS_AT_ONCE], labels.shape)
+        owner = labels[inside].astype(np.int64) - 1
+        voxels = tuple(index + part.start for index, part in zip(inside, box, strict=True))
+        suv = pet[voxels].astype(np.float64)
+        sizes += np.bincount(owner, minlength=count)
+        suv_sum += np.bincount(owner, suv, count)
+        index_sum += np.stack([np.bincount(owner, index, count) for index in voxels], axis=1)
+        np.maximum.at(suv_max, owner, suv)
+        np.maximum.at(suv_peak, owner, _sphere_means(pet, voxels, spacing))
+        if uncertainty is not None:
+            spread_sum += np.bincount(owner, np.asarray(uncertainty)[voxels], count)
+    centroids = (index_sum / sizes[:, None]) @ affine[:3, :3].T + affine[:3, 3]
     values = {
         "volume_ml": sizes * voxel_ml,
         "suv_max": suv_max,
@@ -97,7 +104,7 @@ def study_readouts(
         "centroid_z_mm": centroids[:, 2],
     }
     if uncertainty is not None:
-        values["uncertainty_mean"] = np.bincount(owner, np.asarray(uncertainty)[voxels], count) / sizes
+        values["uncertainty_mean"] = spread_sum / sizes
 
     order = np.argsort(-sizes, kind="stable")
     lesions = [
@@ -203,5 +210,17 @@ def _sphere_kernel(spacing: np.ndarray, samples: int = 11) -> np.ndarray:
 
 
 def _largest_distance(points: np.ndarray) -> float:
-    """Give the largest distance between any two of n points (n, 3); row by row, which needs no n x n table."""
-    return max(float(np.linalg.norm(points - point, axis=1).max()) for point in points)
+    """Give the largest distance between any two of n points (n, 3).
+
+    A mask of noise has a hundred thousand lesions, too many to compare all with all. No point is further from another than from
+    the furthest corner of the box around all, so that those need no comparison for which this is less than a distance already
+    found.
+    """
+    largest, start = 0.0, points[0]
+    for _ in range(3):
+        distances = np.linalg.norm(points - start, axis=1)
+        largest, start = max(largest, float(distances.max())), points[distances.argmax()]
+    corners = np.stack(np.meshgrid(*zip(points.min(axis=0), points.max(axis=0), strict=True), indexing="ij"), -1).reshape(-1, 3)
+    reach = np.max([np.linalg.norm(points - corner, axis=1) for corner in corners], axis=0)
+    candidates = points[reach >= largest]
+    return max((float(np.linalg.norm(candidates - point, axis=1).max()) for point in candidates), default=largest)

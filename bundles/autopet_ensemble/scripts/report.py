@@ -42,6 +42,9 @@ LESION_COLUMNS = {
     "uncertainty_mean": ("Uncertainty", 3),
 }
 
+# A mask of noise has a hundred thousand lesions, which no browser shows.
+LESIONS_SHOWN = 200
+
 STYLE = """
 :root { color-scheme: light dark; --page: #ffffff; --card: #f4f6f8; --text: #1b2430; --faint: #5a6675; --line: #d5dbe2; --accent: #0b5cad; }
 @media (prefers-color-scheme: dark) {
@@ -297,11 +300,12 @@ def _study(
         heads = [(LESION_COLUMNS[name][0], False) for name in names]
         body = [
             f"<tr>{''.join(_number(lesion[name], LESION_COLUMNS[name][1]) for name in names)}</tr>"
-            for lesion in readouts["lesions"]
+            for lesion in readouts["lesions"][:LESIONS_SHOWN]
         ]
         count = len(readouts["lesions"])
         table = _sortable(f"{anchor}-lesions", heads, body)
-        parts.append(f"<details><summary>{count} predicted lesion{'' if count == 1 else 's'}</summary>{table}</details>")
+        more = f", the largest {LESIONS_SHOWN}; all are in readouts_lesions.csv" if count > LESIONS_SHOWN else ""
+        parts.append(f"<details><summary>{count} predicted lesion{'' if count == 1 else 's'}{more}</summary>{table}</details>")
     elif readouts:
         parts.append("<p>No lesion predicted.</p>")
     return [*parts, "</article>"]

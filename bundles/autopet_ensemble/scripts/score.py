@@ -245,14 +245,15 @@ def read_out_studies(
         Why further studies could not be read out.
     """
     output_dir = Path(output_dir)
-    known = read_json(output_dir / "readouts.json") if (output_dir / "readouts.json").is_file() else {}
+    table = output_dir / "readouts.json"
+    known = read_json(table) if table.is_file() else {}
     tasks, readouts = [], {}
     for item in items:
         case = item["case"]
         picture = output_dir / "pictures" / f"{case}.png"
         map_file = None if uncertainty is None else Path(uncertainty) / f"{case}.nii.gz"
         task = _Task(item, {model: Path(masks[case])}, picture, map_file, tuple(suv_range))
-        if _is_current(task, known.get(case)):
+        if _is_current(task, known.get(case), table):
             readouts[case] = known[case]
         else:
             tasks.append(task)
@@ -261,14 +262,20 @@ def read_out_studies(
     return found
 
 
-def _is_current(task: _Task, known: Mapping[str, Any] | None) -> bool:
-    """Whether picture and read-outs of an earlier run (None if there are none) are those that a task would make."""
+def _is_current(task: _Task, known: Mapping[str, Any] | None, table: Path) -> bool:
+    """Whether picture and read-outs of an earlier run are those that a task would make.
+
+    Args:
+        task: reads out and draws one mask.
+        known: the study's read-outs in the table, None if there are none.
+        table: file of read-outs; it is written after the pictures, unless the run that drew them was ended before.
+    """
     if known is None or known.get("suv_range") != list(task.suv_range) or not task.item.get("image"):
         return False
     if any(("uncertainty_mean" in lesion) != (task.uncertainty is not None) for lesion in known["lesions"]):
         return False
     sources = [*task.predictions.values(), *task.item["image"], task.uncertainty]
-    return is_newer(task.picture, [file for file in sources if file is not None])
+    return is_newer(task.picture, [file for file in sources if file is not None]) and is_newer(table, [task.picture])
 
 
 def _perform(tasks: Sequence[_Task], num_workers: int) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]], list[Problem]]:
