@@ -60,9 +60,9 @@ a { color: var(--accent); }
 .faint { color: var(--faint); font-size: .875rem; }
 .notice { padding: .5rem .75rem; border-left: .25rem solid #c77700; background: var(--card); }
 .scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th { max-width: 7rem; vertical-align: bottom; color: var(--faint); font-weight: 600; white-space: normal; }
+table { border-collapse: separate; border-spacing: 0; font-size: .875rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .375rem .625rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th { max-width: 8.5rem; vertical-align: bottom; color: var(--faint); font-weight: 600; white-space: normal; }
 tbody tr.first td { border-top: 2px solid var(--line); }
 .text { text-align: left; }
 .name { position: sticky; left: 0; min-width: 20rem; max-width: 30rem; background: var(--page); white-space: pre-wrap; overflow-wrap: anywhere; }
