@@ -256,6 +256,7 @@ def test_what_is_missing_is_one_sentence_with_the_command_that_makes_it(
     )
     with pytest.raises(SystemExit, match=sentence) as end:
         workflow.initialize()
+        workflow.run()
     assert "\n" not in str(end.value)
 
 
