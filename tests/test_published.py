@@ -1,0 +1,188 @@
+"""Promises of taking the authors' published weights: files in their format, networks built as they built theirs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import BUNDLES, NETWORKS, STAGE1, STAGE2
+from monai.bundle import ConfigParser
+from monai.networks.nets import DynUNet, SegResNetDS, SwinUNETR, UNet
+from test_assemble import NAMES, networks_of
+from test_cascade import make_cascade
+
+from scripts.published import import_weights
+
+ENSEMBLE = BUNDLES / "autopet_ensemble"
+FLAG_OF = dict(zip((STAGE1, *STAGE2), ("dynunet", "segresnet", "swinunetr", "unet"), strict=True))
+PREFIX_OF = {
+    STAGE1: "stage1.network.",
+    **{bundle: f"members.{name}.network." for bundle, name in zip(STAGE2, ("SegResNet", "SwinUNETR", "UNet"), strict=True)},
+}
+# Outputs of deep supervision, the final one among them.
+HEADS = {STAGE1: 4, STAGE2[0]: 3}
+PUBLISHED = json.loads((ENSEMBLE / "configs/import_weights.json").read_text())["published_fingerprint"]
+
+
+def published_networks() -> dict[str, torch.nn.Module]:
+    """The four networks as the published code calls MONAI for them, one output channel each."""
+    strides = [1, 2, 2, 2, 2, (2, 2, 1)]
+    return {
+        STAGE1: DynUNet(
+            spatial_dims=3,
+            in_channels=2,
+            out_channels=1,
+            kernel_size=[3] * 6,
+            strides=strides,
+            upsample_kernel_size=strides[1:],
+            norm_name="instance",
+            act_name=("leakyrelu", {"inplace": False, "negative_slope": 0.01}),
+            deep_supervision=True,
+            deep_supr_num=3,
+            res_block=True,
+        ),
+        STAGE2[0]: SegResNetDS(
+            in_channels=3, out_channels=1, init_filters=16, blocks_down=(1, 2, 2, 4), blocks_up=(1, 1, 1), dsdepth=3
+        ),
+        STAGE2[1]: SwinUNETR(in_channels=3, out_channels=1, feature_size=48, use_checkpoint=True, use_v2=False),
+        STAGE2[2]: UNet(
+            spatial_dims=3,
+            in_channels=3,
+            out_channels=1,
+            channels=(32, 64, 128, 256, 512),
+            strides=(2, 2, 2, 2),
+            kernel_size=3,
+            up_kernel_size=3,
+            num_res_units=2,
+            act="PRELU",
+            norm="BATCH",
+            dropout=0.2,
+            bias=True,
+        ),
+    }
+
+
+@torch.no_grad()
+def outputs(network: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
+    """The network's one output."""
+    return network.eval()(image)
+
+
+@torch.no_grad()
+def heads(network: torch.nn.Module, image: torch.Tensor) -> list[torch.Tensor]:
+    """All outputs of deep supervision, as in training: DynUNet stacks them, SegResNetDS lists them."""
+    result = network.train()(image)
+    return list(result.unbind(dim=1)) if isinstance(result, torch.Tensor) else result
+
+
+def save_as_published(network: torch.nn.Module, file: Path) -> Path:
+    """A file as the authors share it; its score is a NumPy number."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.99, nesterov=True)
+    content = {"config": {"lr": 1e-3, "patch": [128, 160, 112]}, "state_dict": network.state_dict(), "epoch": 199}
+    torch.save({**content, "dice": np.float64(0.6657), "optimizer": optimizer.state_dict()}, file)
+    return file
+
+
+def test_published_weights_give_the_same_outputs_in_our_bundles(tmp_path):
+    torch.manual_seed(0)
+    networks, image = published_networks(), torch.randn(1, 3, 64, 64, 32)
+    for network in networks.values():
+        # Batch statistics that differ from those of a new network.
+        for name, tensor in network.named_buffers():
+            if name.endswith(("running_mean", "running_var")):
+                tensor.uniform_(0.5, 1.5)
+    files = {bundle: save_as_published(network, tmp_path / f"{bundle}.pth") for bundle, network in networks.items()}
+    for bundle in NETWORKS:
+        (tmp_path / "models" / bundle).mkdir(parents=True)
+        (tmp_path / "models" / bundle / "fingerprint.json").write_text('{"spacing": [9, 9, 9], "source": "another data set"}')
+
+    configs = str([f"configs/{name}.json" for name in ("inference", "assemble", "import_weights")])
+    command = [sys.executable, "-m", "monai.bundle", "run", "import_weights", "--config_file", configs]
+    command += [text for bundle, file in files.items() for text in (f"--{FLAG_OF[bundle]}", str(file))]
+    command += ["--models_dir", str(tmp_path / "models"), "--ckpt_dir", str(tmp_path / "models/autopet_ensemble")]
+    done = subprocess.run(command, cwd=ENSEMBLE, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    assembled = torch.load(tmp_path / "models/autopet_ensemble/model.pt", weights_only=True)
+    for bundle, network in networks.items():
+        parser = ConfigParser()
+        parser.read_config(BUNDLES / bundle / "configs/inference.json")
+        ours = parser.get_parsed_content("network_def")
+        ours.load_state_dict(torch.load(tmp_path / "models" / bundle / "model.pt", weights_only=True))
+        channels = image[:, : 2 if bundle == STAGE1 else 3]
+        torch.testing.assert_close(outputs(ours, channels), outputs(network, channels), rtol=0, atol=1e-6)
+        if bundle in HEADS:
+            expected = heads(network, channels)
+            assert len(expected) == HEADS[bundle]
+            torch.testing.assert_close(heads(ours, channels), expected, rtol=0, atol=1e-6)
+        for name, tensor in torch.load(files[bundle], weights_only=False)["state_dict"].items():
+            torch.testing.assert_close(assembled[PREFIX_OF[bundle] + name], tensor, rtol=0, atol=0)
+    for bundle in (*NETWORKS, "autopet_ensemble"):
+        assert json.loads((tmp_path / "models" / bundle / "fingerprint.json").read_text()) == PUBLISHED
+    # A gigabyte that nobody needs any more.
+    shutil.rmtree(tmp_path)
+
+
+@pytest.mark.parametrize("bundle", [*NETWORKS, "autopet_ensemble"])
+def test_fingerprint_in_every_bundle_is_the_published_one(bundle):
+    assert json.loads((BUNDLES / bundle / "models/fingerprint.json").read_text()) == PUBLISHED
+
+
+@pytest.fixture
+def shared(tmp_path) -> dict[str, Path]:
+    """Files in the published format for a tiny cascade."""
+    networks = networks_of(make_cascade())
+    return {name: save_as_published(networks[name], tmp_path / f"{name}.pth") for name in NAMES}
+
+
+def refusal(files: dict, tmp_path: Path) -> str:
+    """The sentence with which the import is refused; nothing may have been written."""
+    folders = {name: tmp_path / "bundles" / name for name in NAMES}
+    with pytest.raises(SystemExit) as end:
+        import_weights(make_cascade(), files, folders, PUBLISHED, tmp_path / "bundles/ensemble")
+    assert not (tmp_path / "bundles").exists()
+    assert "\n" not in str(end.value)
+    return str(end.value)
+
+
+def test_tensors_that_do_not_fit_are_listed_and_nothing_is_written(shared, tmp_path):
+    content = torch.load(shared["UNet"], weights_only=False)
+    state = content["state_dict"]
+    first, second = list(state)[:2]
+    del state[first]
+    state[second] = torch.zeros(1, 2, 3)
+    state["head.surplus"] = torch.zeros(1)
+    torch.save(content, shared["UNet"])
+    sentence = refusal(shared, tmp_path)
+    assert f"{shared['UNet']} does not fit UNet: it lacks {first}, holds besides head.surplus" in sentence
+    assert f"has in another shape {second} (1, 2, 3) instead of" in sentence
+
+
+def test_two_files_that_are_confused_are_noticed(shared, tmp_path):
+    sentence = refusal({**shared, "UNet": shared["SegResNet"], "SegResNet": shared["UNet"]}, tmp_path)
+    assert "does not fit SegResNetDS: it lacks" in sentence
+
+
+def test_file_that_would_run_code_is_refused(shared, tmp_path):
+    class Code:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    torch.save({"state_dict": {}, "config": Code()}, shared["stage1"])
+    assert f"{shared['stage1']} cannot be read as weights" in refusal(shared, tmp_path)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"), [(None, "no file is given for UNet"), ("nowhere.pth", "nowhere.pth does not exist for UNet")]
+)
+def test_missing_file_is_one_sentence_with_the_options_to_give(shared, tmp_path, file, reason):
+    sentence = refusal({**shared, "UNet": file}, tmp_path)
+    assert f"{reason}: name all four published files with --dynunet, --segresnet, --swinunetr, --unet" in sentence
