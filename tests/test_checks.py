@@ -35,7 +35,7 @@ def state_dict(bundle: str, *profile: str) -> dict[str, torch.Tensor]:
 def start(bundle: str, configs: list[str], data: Path, models: Path, monkeypatch, **overrides) -> None:
     """Do what comes before the first step of a run in the demo profile."""
     monkeypatch.chdir(BUNDLES / bundle)
-    ConfigWorkflow(
+    workflow = ConfigWorkflow(
         config_file=[f"configs/{name}.json" for name in [*configs, "demo"]],
         meta_file=None,
         logging_file=False,
@@ -44,7 +44,10 @@ def start(bundle: str, configs: list[str], data: Path, models: Path, monkeypatch
         ckpt_dir=str(models),
         output_dir=str(models.parent / "output"),
         **overrides,
-    ).initialize()
+    )
+    workflow.initialize()
+    if "inference" in configs:
+        workflow.run()
 
 
 def refusal(*arguments, **overrides) -> str:
