@@ -4,6 +4,10 @@ PYTHON ?= python3
 # A raw data set for `make demo`; without one, phantoms are made.
 DATASET_DIR ?=
 NUM_PATIENTS ?= 30
+# Size of the networks that `make zoo` checks: full takes minutes and 20 GB of memory, demo seconds.
+ZOO_PROFILE ?= full
+# Address under which <bundle>/model.pt will be found, for `make pack`; without one, no weights are packed.
+WEIGHTS_URL ?=
 
 BIN := $(CURDIR)/.venv/bin
 INSTALLED := .venv/installed
@@ -11,7 +15,7 @@ ENSEMBLE := bundles/autopet_ensemble
 WORK_DIR := $(CURDIR)/demo/$(if $(DATASET_DIR),$(notdir $(abspath $(DATASET_DIR))),phantoms)
 RAW_DIR := $(if $(DATASET_DIR),$(abspath $(DATASET_DIR)),$(WORK_DIR)/raw)
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint zoo pack clean
 
 $(INSTALLED): requirements.txt requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11 ...")'
@@ -33,6 +37,12 @@ test-slow: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+zoo: $(INSTALLED)
+	$(BIN)/python tests/zoo.py check --profile $(ZOO_PROFILE)
+
+pack: $(INSTALLED)
+	$(BIN)/python tests/zoo.py pack $(if $(WEIGHTS_URL),--weights-url '$(WEIGHTS_URL)')
 
 clean:
 	rm -rf demo dist
