@@ -4,7 +4,7 @@ PYTHON ?= python3
 # A raw data set for `make demo`; without one, phantoms are made.
 DATASET_DIR ?=
 NUM_PATIENTS ?= 30
-# Size of the networks that `make zoo` checks: full takes minutes and 20 GB of memory, demo seconds.
+# Size of the networks that `make zoo` checks: full takes minutes and 4 GB of memory, demo seconds.
 ZOO_PROFILE ?= full
 # Address under which <bundle>/model.pt will be found, for `make pack`; without one, no weights are packed.
 WEIGHTS_URL ?=

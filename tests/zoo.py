@@ -81,7 +81,7 @@ def copy_bundle(bundle: Path, folder: Path, profile: str = "full") -> Path:
                 write(file, {**read(file), **{key: parser[key] for key in read(file) if key != "_desc_"}})
         if "patch_size" in demo:
             metadata = read(copy / "configs/metadata.json")
-            for tensors in metadata["network_data_format"].values():
+            for tensors in metadata.get("network_data_format", {}).values():
                 for tensor in tensors.values():
                     tensor["spatial_shape"] = demo["patch_size"]
             write(copy / "configs/metadata.json", metadata)
@@ -321,10 +321,11 @@ def model_card(bundle: Path) -> str:
 
 
 def large_files(bundle: Path, url: str) -> str:
-    """The content of large_files.yml, from which `monai.bundle download_large_files` fetches the weights."""
+    """The content of large_files.yml, from which `monai.bundle download_large_files` fetches the weights; JSON is YAML too."""
     digest = hashlib.sha256((bundle / "models/model.pt").read_bytes()).hexdigest()
     address = f"{url.rstrip('/')}/{bundle.name}/model.pt"
-    return f'large_files:\n- path: "models/model.pt"\n  url: "{address}"\n  hash_val: "{digest}"\n  hash_type: "sha256"\n'
+    entry = {"path": "models/model.pt", "url": address, "hash_val": digest, "hash_type": "sha256"}
+    return json.dumps({"large_files": [entry]}, indent=2) + "\n"
 
 
 def pack(bundle: Path, output: Path, weights_url: str | None, schema: Path) -> bool:
@@ -369,7 +370,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--schema", type=Path, default=SCHEMA, help="copy of the metadata schema that metadata.json names")
     parser.add_argument("--output", type=Path, default=ROOT / "dist", help="folder of the archives")
     parser.add_argument("--weights-url", help="address under which <bundle>/model.pt will be found, to distribute weights too")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     bundles = [path.resolve() for path in options.bundles] or sorted(BUNDLES.iterdir())
     warnings.simplefilter("ignore")
     logging.disable(logging.INFO)

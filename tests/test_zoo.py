@@ -1,0 +1,224 @@
+"""Promises of `make zoo` and `make pack`: what the Model Zoo asks of bundles, and the archives that are published."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import monai.bundle
+import monai.bundle.scripts
+import pytest
+import zoo
+from conftest import BUNDLES, NETWORKS, ROOT, STAGE1, STAGE2
+from monai.bundle import ConfigParser
+
+ENSEMBLE = "autopet_ensemble"
+CHECKS = ["metadata", "version", "files", "paths", "packages", "models/model.pt", "verify_net_in_out", "ckpt_export"]
+
+
+def lines(output: str) -> dict[tuple[str, str], tuple[str, str]]:
+    """Verdict and reason of each bundle and check."""
+    found = re.findall(r"^(autopet_\w+) +(\S+) +(PASS|FAIL|SKIP)  (.*)$", output, flags=re.MULTILINE)
+    return {(bundle, check): (verdict, reason) for bundle, check, verdict, reason in found}
+
+
+@pytest.fixture
+def bundle(tmp_path) -> Path:
+    """A copy of the smallest bundle, to be broken."""
+    return zoo.copy_bundle(BUNDLES / STAGE2[2], tmp_path / "broken")
+
+
+def verdict(bundle: Path, check: str, capsys) -> tuple[str, str]:
+    """What a check says of a bundle on which `make zoo` must fail."""
+    with pytest.raises(SystemExit, match=f"{bundle.name} did not pass"):
+        zoo.main(["check", "--profile", "demo", str(bundle)])
+    return lines(capsys.readouterr().out)[bundle.name, check]
+
+
+def test_all_five_bundles_pass_the_zoos_checks_with_a_line_each(capsys):
+    zoo.main(["check", "--profile", "demo"])
+    result = lines(capsys.readouterr().out)
+    assert list(result) == [(bundle.name, check) for bundle in sorted(BUNDLES.iterdir()) for check in CHECKS]
+    skipped = {key for key, (verdict, _) in result.items() if verdict == "SKIP"}
+    without_schema = set() if zoo.SCHEMA.is_file() else {(bundle.name, "metadata") for bundle in BUNDLES.iterdir()}
+    assert skipped == {(ENSEMBLE, "ckpt_export")} | without_schema
+    assert not [key for key, (verdict, _) in result.items() if verdict == "FAIL"]
+
+
+def test_make_has_a_target_for_each():
+    for target, action in {"zoo": "check", "pack": "pack"}.items():
+        done = subprocess.run(["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert f"tests/zoo.py {action}" in done.stdout
+
+
+def test_broken_metadata_ends_with_an_exit_code_and_the_reason(bundle):
+    file = bundle / "configs/metadata.json"
+    metadata = json.loads(file.read_text())
+    del metadata["network_data_format"], metadata["authors"]
+    file.write_text(json.dumps(metadata))
+    command = [sys.executable, ROOT / "tests/zoo.py", "check", "--profile", "demo", bundle]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert lines(done.stdout)[bundle.name, "metadata"] == ("FAIL", "metadata.json lacks authors, network_data_format")
+    assert f"error: {bundle.name} did not pass" in done.stderr
+
+
+def test_schema_that_is_not_satisfied_fails(bundle, tmp_path, capsys):
+    schema = tmp_path / "strict.json"
+    schema.write_text(json.dumps({"type": "object", "properties": {"version": {"type": "string", "pattern": "^9"}}}))
+    with pytest.raises(SystemExit):
+        zoo.main(["check", "--profile", "demo", "--schema", str(schema), str(bundle)])
+    assert lines(capsys.readouterr().out)[bundle.name, "metadata"][0] == "FAIL"
+
+
+def test_schema_that_is_absent_is_said_to_be_skipped(bundle, tmp_path, capsys):
+    zoo.main(["check", "--profile", "demo", "--schema", str(tmp_path / "none.json"), str(bundle)])
+    verdict, reason = lines(capsys.readouterr().out)[bundle.name, "metadata"]
+    assert verdict == "SKIP"
+    assert "not compared with the schema" in reason
+    assert "--schema" in reason
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "check", "reason"),
+    [
+        (
+            "configs/metadata.json",
+            '"version": "0.1.0"',
+            '"version": "0.2.0"',
+            "version",
+            "0.2.0 is not the first of the changelog",
+        ),
+        (
+            "configs/metadata.json",
+            '"tqdm"',
+            '"shapely"',
+            "packages",
+            "shapely is named and not imported; tqdm is imported and not",
+        ),
+        (
+            "configs/metadata.json",
+            '"monai_version": "1.6.1"',
+            '"monai_version": "1.4.0"',
+            "packages",
+            "monai 1.4.0 is not >=1.6.1",
+        ),
+        ("configs/metadata.json", '"num_channels": 1', '"num_channels": 4', "verify_net_in_out", "doesn't match: `4`"),
+        ("configs/inference.json", '"bundle_root": "."', '"bundle_root": "/home/me"', "paths", 'inference.json: "/home/me"'),
+        ("docs/README.md", "is scripted", "is", "ckpt_export", "does not say that the network is scripted"),
+    ],
+)
+def test_each_check_finds_its_fault(bundle, capsys, file, old, new, check, reason):
+    text = (bundle / file).read_text()
+    assert old in text
+    (bundle / file).write_text(text.replace(old, new))
+    said, why = verdict(bundle, check, capsys)
+    assert said == "FAIL"
+    assert reason in why
+
+
+def test_missing_file_is_found(bundle, capsys):
+    (bundle / "docs/data_license.txt").unlink()
+    assert verdict(bundle, "files", capsys) == ("FAIL", "docs/data_license.txt is missing")
+
+
+# ---------------------------------------------------------------- archives
+
+
+def test_archives_hold_each_bundle_whole_and_pass_when_unpacked(tmp_path, capsys):
+    zoo.main(["pack", "--output", str(tmp_path / "a"), *map(str, sorted(BUNDLES.iterdir()))])
+    output = capsys.readouterr().out
+    for bundle in BUNDLES.iterdir():
+        archive = tmp_path / f"a/{bundle.name}_v0.1.0.zip"
+        assert f"{archive.name}: {archive.stat().st_size / 1024:.0f} KiB" in output
+        shutil.unpack_archive(archive, tmp_path / "unpacked")
+        for file in ["LICENSE", "README.md", "configs/inference.json", "docs/data_license.txt", "models/fingerprint.json"]:
+            assert (tmp_path / "unpacked" / bundle.name / file).is_file()
+        assert not list((tmp_path / "unpacked" / bundle.name).rglob("*.pt"))
+        assert not list((tmp_path / "unpacked" / bundle.name).rglob("__pycache__"))
+    assert {verdict for verdict, _ in lines(output).values()} <= {"PASS", "SKIP"}
+
+
+def test_same_bundle_gives_the_same_archive_byte_for_byte(tmp_path):
+    for name in ("a", "b"):
+        zoo.main(["pack", "--output", str(tmp_path / name), str(BUNDLES / STAGE2[2])])
+    first, second = (tmp_path / f"{name}/{STAGE2[2]}_v0.1.0.zip" for name in ("a", "b"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_archive_of_a_bundle_that_fails_is_an_error(bundle, tmp_path):
+    (bundle / "docs/data_license.txt").unlink()
+    with pytest.raises(SystemExit, match="did not pass"):
+        zoo.main(["pack", "--output", str(tmp_path / "dist"), str(bundle)])
+
+
+@pytest.mark.parametrize("name", [STAGE1, STAGE2[0]])
+def test_large_weights_are_named_with_address_and_hash_and_small_ones_are_packed(name, tmp_path):
+    bundle = zoo.copy_bundle(BUNDLES / name, tmp_path / "source")
+    weights = zoo.make_weights(bundle)
+    zoo.main(["pack", "--output", str(tmp_path / "dist"), "--weights-url", "https://example.org/weights/", str(bundle)])
+    with zipfile.ZipFile(tmp_path / f"dist/{name}_v0.1.0.zip") as archive:
+        names = set(archive.namelist())
+        if weights.stat().st_size <= zoo.LARGE:
+            assert f"{name}/large_files.yml" not in names
+            assert archive.read(f"{name}/models/model.pt") == weights.read_bytes()
+            return
+        assert f"{name}/models/model.pt" not in names
+        (entry,) = json.loads(archive.read(f"{name}/large_files.yml"))["large_files"]
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert entry == {
+        "path": "models/model.pt",
+        "url": f"https://example.org/weights/{name}/model.pt",
+        "hash_val": digest,
+        "hash_type": "sha256",
+    }
+
+
+def test_monai_fetches_weights_by_large_files(tmp_path):
+    bundle = zoo.copy_bundle(BUNDLES / STAGE2[2], tmp_path / "source")
+    weights = zoo.make_weights(bundle).read_bytes()
+    shutil.copytree(bundle / "models", tmp_path / "host" / bundle.name)
+    # MONAI reads YAML with a package that is not ours, and the same content as JSON without.
+    (bundle / "large_files.json").write_text(zoo.large_files(bundle, (tmp_path / "host").as_uri()))
+    (bundle / "models/model.pt").unlink()
+    monai.bundle.download_large_files(bundle_path=str(bundle))
+    assert (bundle / "models/model.pt").read_bytes() == weights
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, ENSEMBLE])
+def test_model_card_is_the_one_that_monai_pushes_to_hugging_face(name, tmp_path, monkeypatch):
+    class Hub:
+        """Stands in for the hub: keeps what would be sent."""
+
+        def __init__(self, **_):
+            self.card = None
+
+        def create_repo(self, **_): ...
+
+        def upload_folder(self, repo_id, folder_path):
+            pushed["card"] = (Path(folder_path) / "README.md").read_text()
+            return repo_id
+
+    pushed = {}
+    monkeypatch.setattr(monai.bundle.scripts, "huggingface_hub", type("Module", (), {"HfApi": Hub}))
+    copy = zoo.copy_bundle(BUNDLES / name, tmp_path)
+    monai.bundle.push_to_hf_hub(repo="someone/bundle", name=name, bundle_dir=str(tmp_path))
+    assert pushed["card"] == zoo.model_card(copy)
+    assert pushed["card"].startswith("---\ntags:\n- monai\n- medical\nlibrary_name: monai\nlicense: apache-2.0\n---\n# autoPET")
+
+
+@pytest.mark.parametrize("name", [STAGE1, ENSEMBLE])
+def test_demo_copy_is_the_config_patched_by_demo(name, tmp_path):
+    copy, patched = zoo.copy_bundle(BUNDLES / name, tmp_path, "demo"), ConfigParser()
+    patched.read_config([BUNDLES / name / f"configs/{file}.json" for file in ("inference", "demo")])
+    patched.parse()
+    alone = zoo.read(copy / "configs/inference.json")
+    assert {**patched.get(), "_desc_": None, "_meta_": None} | alone == {**patched.get(), "_meta_": None} | alone
+    assert all(patched[key] == value for key, value in alone.items() if key != "_desc_")
+    assert alone["num_workers"] == 0
