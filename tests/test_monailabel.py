@@ -1,0 +1,160 @@
+"""Promises to those who use the bundles in MONAI Label, whose real server is started for them and ended by its process id."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+import zoo
+from conftest import BUNDLES, STAGE1
+from tiny import write_nifti
+
+ENSEMBLE = "autopet_ensemble"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("monailabel") is None, reason="monailabel is not installed"),
+]
+
+
+def request(address: str, data: bytes | None = None, content_type: str = "application/json") -> bytes:
+    with urllib.request.urlopen(
+        urllib.request.Request(address, data=data, headers={"Content-Type": content_type}), timeout=300
+    ) as answer:
+        return answer.read()
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory, prepared) -> Path:
+    """An app of MONAI Label with stage 1 and the ensemble in the demo profile; stage 1 finds a prepared data set in its place."""
+    app = tmp_path_factory.mktemp("label") / "monaibundle"
+    shutil.copytree(Path(sys.prefix) / "monailabel/sample-apps/monaibundle", app)
+    for name in (STAGE1, ENSEMBLE):
+        bundle = zoo.copy_bundle(BUNDLES / name, app / "model", "demo")
+        file = zoo.make_weights(bundle)
+        weights = torch.load(file, weights_only=True)
+        # Weights by chance give probabilities on one side of 0.5: spread them.
+        torch.save({key: tensor * 1.5 if key.endswith("weight") else tensor for key, tensor in weights.items()}, file)
+        shutil.copyfile(prepared / "fingerprint.json", bundle / "models/fingerprint.json")
+    shutil.copytree(prepared, app / f"model/{STAGE1}/data/prepared")
+    return app
+
+
+@pytest.fixture(scope="module")
+def server(bundles, prepared, tmp_path_factory):
+    """Address of a server on 127.0.0.1 that shows the prepared studies, some of them with labels."""
+    studies = tmp_path_factory.mktemp("studies")
+    (studies / "labels/final").mkdir(parents=True)
+    for number, image in enumerate(sorted((prepared / "images").iterdir())):
+        shutil.copyfile(image, studies / f"study{number}.nii")
+        shutil.copyfile(prepared / "labels" / image.name, studies / f"labels/final/study{number}.nii")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable,
+        "-m",
+        "monailabel.main",
+        "start_server",
+        "--app",
+        bundles,
+        "--studies",
+        studies,
+        "--host",
+        "127.0.0.1",
+    ]
+    command += ["--port", str(port), "--conf", "models", f"{STAGE1},{ENSEMBLE}", "--conf", "zoo_source", "local"]
+    log = studies.parent / "server.log"
+    with open(log, "w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=studies.parent)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(120):
+            assert process.poll() is None, log.read_text()[-3000:]
+            try:
+                request(f"{address}/info/")
+                break
+            except OSError:
+                time.sleep(1)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def run(bundle: Path, *arguments: str) -> None:
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "monai.bundle",
+        "run",
+        "inferring",
+        "--config_file",
+        "configs/inference.json",
+        *arguments,
+    ]
+    done = subprocess.run(command, cwd=bundle, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def answer(server: str, model: str, folder: Path) -> np.ndarray:
+    """The mask that the server sends for study0."""
+    body = 'params={"device": "cpu", "result_dtype": "uint8"}'.replace(" ", "").encode()
+    content = request(f"{server}/infer/{model}?image=study0&output=image", body, "application/x-www-form-urlencoded")
+    file = folder / ("answer.nii.gz" if content[:2] == b"\x1f\x8b" else "answer.nii")
+    file.write_bytes(content)
+    return np.asarray(nib.load(file).dataobj)
+
+
+def test_server_offers_stage_1_and_the_ensemble_and_trains_stage_1(server):
+    info = json.loads(request(f"{server}/info/"))
+    assert {STAGE1, ENSEMBLE} <= set(info["models"])
+    assert list(info["trainers"]) == [STAGE1]
+
+
+def test_stage_1_gives_the_mask_of_monai_bundle_run(server, bundles, prepared, tmp_path):
+    run(bundles / "model" / STAGE1, "--dataset_dir", str(prepared), "--output_dir", str(tmp_path / "masks"))
+    case = sorted((prepared / "images").iterdir())[0].name
+    expected = np.asarray(nib.load(tmp_path / f"masks/{case}.gz").dataobj)
+    assert 0 < expected.mean() < 1
+    np.testing.assert_array_equal(answer(server, STAGE1, tmp_path), expected)
+
+
+def test_ensemble_gives_the_mask_of_monai_bundle_run(server, bundles, prepared, tmp_path):
+    image = nib.load(sorted((prepared / "images").iterdir())[0])
+    pair = [
+        text
+        for channel, role in enumerate(("ct", "pet"))
+        for text in (
+            f"--{role}",
+            str(write_nifti(tmp_path / f"{role}.nii.gz", image.get_fdata(dtype=np.float32)[..., channel], image.affine)),
+        )
+    ]
+    run(bundles / "model" / ENSEMBLE, *pair, "--check", "false", "--output_dir", str(tmp_path / "masks"))
+    expected = np.asarray(nib.load(tmp_path / "masks/pet.nii.gz").dataobj)
+    assert 0 < expected.mean() < 1
+    np.testing.assert_array_equal(answer(server, ENSEMBLE, tmp_path), expected)
+
+
+def test_stage_1_trains_on_labelled_studies(server, bundles):
+    file = bundles / f"model/{STAGE1}/models/model.pt"
+    before = torch.load(file, weights_only=True)
+    options = {"device": "cpu", "max_epochs": 1, "val_split": 0.34, "pretrained": True, "val_interval": 1}
+    request(f"{server}/train/{STAGE1}?run_sync=true", json.dumps(options).encode())
+    after = torch.load(file, weights_only=True)
+    if all(torch.equal(before[name], after[name]) for name in before):
+        last = torch.load(file.with_name("last.pt"), weights_only=True)
+        after = last["network"]
+    assert any(not torch.equal(before[name], after[name]) for name in before)
