@@ -17,10 +17,13 @@ import numpy as np
 import pytest
 import torch
 import zoo
-from conftest import BUNDLES, STAGE1
+from conftest import BUNDLES, ROOT, STAGE1
 from tiny import write_nifti
 
+from scripts.transforms import LoadImagePETCTd
+
 ENSEMBLE = "autopet_ensemble"
+REAL = ROOT / "../shared/data/soft_tissue_sarcoma/imagesTr"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("monailabel") is None, reason="monailabel is not installed"),
@@ -58,6 +61,9 @@ def server(bundles, prepared, tmp_path_factory):
     for number, image in enumerate(sorted((prepared / "images").iterdir())):
         shutil.copyfile(image, studies / f"study{number}.nii")
         shutil.copyfile(prepared / "labels" / image.name, studies / f"labels/final/study{number}.nii")
+    if REAL.is_dir():
+        image = LoadImagePETCTd(keys="image").load([real_file("0000"), real_file("0001")])
+        write_nifti(studies / "real.nii", image.as_tensor().movedim(0, -1).numpy(), image.affine.numpy())
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -92,6 +98,11 @@ def server(bundles, prepared, tmp_path_factory):
         process.wait(timeout=60)
 
 
+def real_file(channel: str) -> Path:
+    """CT (0000) or PET (0001) of the first real study."""
+    return sorted(REAL.glob(f"*_{channel}.nii.gz"))[0]
+
+
 def run(bundle: Path, *arguments: str) -> None:
     command = [
         sys.executable,
@@ -109,10 +120,10 @@ def run(bundle: Path, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def answer(server: str, model: str, folder: Path) -> np.ndarray:
-    """The mask that the server sends for study0."""
+def answer(server: str, model: str, folder: Path, study: str = "study0") -> np.ndarray:
+    """The mask that the server sends for a study."""
     body = 'params={"device": "cpu", "result_dtype": "uint8"}'.replace(" ", "").encode()
-    content = request(f"{server}/infer/{model}?image=study0&output=image", body, "application/x-www-form-urlencoded")
+    content = request(f"{server}/infer/{model}?image={study}&output=image", body, "application/x-www-form-urlencoded")
     file = folder / ("answer.nii.gz" if content[:2] == b"\x1f\x8b" else "answer.nii")
     file.write_bytes(content)
     return np.asarray(nib.load(file).dataobj)
@@ -148,13 +159,31 @@ def test_ensemble_gives_the_mask_of_monai_bundle_run(server, bundles, prepared, 
     np.testing.assert_array_equal(answer(server, ENSEMBLE, tmp_path), expected)
 
 
+def test_real_study_with_ct_on_another_grid_gives_the_mask_of_monai_bundle_run(server, bundles, tmp_path):
+    if not REAL.is_dir():
+        pytest.skip("../shared/data is absent")
+    run(
+        bundles / "model" / ENSEMBLE,
+        "--ct",
+        str(real_file("0000")),
+        "--pet",
+        str(real_file("0001")),
+        "--output_dir",
+        str(tmp_path / "masks"),
+    )
+    (mask,) = (tmp_path / "masks").glob("*.nii.gz")
+    expected = np.asarray(nib.load(mask).dataobj)
+    assert expected.shape == nib.load(real_file("0001")).shape
+    assert 0 < expected.mean() < 1
+    np.testing.assert_array_equal(answer(server, ENSEMBLE, tmp_path, "real"), expected)
+
+
 def test_stage_1_trains_on_labelled_studies(server, bundles):
-    file = bundles / f"model/{STAGE1}/models/model.pt"
-    before = torch.load(file, weights_only=True)
-    options = {"device": "cpu", "max_epochs": 1, "val_split": 0.34, "pretrained": True, "val_interval": 1}
+    bundle = bundles / "model" / STAGE1
+    before = torch.load(bundle / "models/model.pt", weights_only=True)
+    options = {"device": "cpu", "max_epochs": 1, "val_split": 0.34, "pretrained": True}
     request(f"{server}/train/{STAGE1}?run_sync=true", json.dumps(options).encode())
-    after = torch.load(file, weights_only=True)
-    if all(torch.equal(before[name], after[name]) for name in before):
-        last = torch.load(file.with_name("last.pt"), weights_only=True)
-        after = last["network"]
+    # The best weights are written when a validation is due, the last ones after every epoch.
+    after = torch.load(bundle / "models/last.pt", weights_only=True)["network"]
+    assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
