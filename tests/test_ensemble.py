@@ -83,6 +83,19 @@ def workflow(monkeypatch, models, tmp_path):
     return make
 
 
+def plain_preprocessing(parser) -> monai.transforms.Compose:
+    """The preprocessing with the whole study read, and then cropped by MONAI's own transform."""
+    crop = monai.transforms.CropForegroundd(
+        keys=["image_ct", "image_pet"],
+        source_key="image_pet",
+        select_fn=lambda pet: pet > parser["body_suv"],
+        margin=parser["body_margin"],
+        allow_smaller=True,
+    )
+    _, split, *others = parser.get_parsed_content("preprocessing").transforms
+    return monai.transforms.Compose([scripts.transforms.LoadImagePETCTd(keys="image"), split, crop, *others])
+
+
 @pytest.fixture(scope="module")
 def masks(raw, models, tmp_path_factory) -> dict[str, np.ndarray]:
     """The mask of each study that the method written out gives: whole cascade at once, on CT and PET as loaded."""
@@ -90,7 +103,7 @@ def masks(raw, models, tmp_path_factory) -> dict[str, np.ndarray]:
     parser["ckpt_dir"], parser["patch_sizes"] = str(models), WINDOWS
     network = parser.get_parsed_content("network_def").eval()
     network.load_state_dict(torch.load(models / "model.pt", weights_only=True))
-    preprocessing = parser.get_parsed_content("preprocessing")
+    preprocessing = plain_preprocessing(parser)
     result = {}
     for case in CASES:
         files = [str(raw / f"imagesTr/{case}_{number}.nii.gz") for number in ("0000", "0001")]
@@ -140,8 +153,15 @@ def test_preprocessing_and_numbers_are_those_of_the_network_bundles(model):
     others = [item for item in others if item["_target_"] not in ("LoadImaged", "EnsureChannelFirstd")]
     for item in (item for item in others if item.get("mode") == ["bilinear", "bilinear"]):
         item["mode"] = "bilinear"
-    assert own[0] == {"_target_": "scripts.transforms.LoadImagePETCTd", "keys": "image"}
-    # `SeparableSpacingd` is `Spacingd` with this mode, padding and type: tests/test_transforms.py compares the two.
+    # What these do is what MONAI's own do: tests/test_transforms.py compares them.
+    load = {
+        "_target_": "scripts.transforms.LoadImagePETCTd",
+        "keys": "image",
+        "body_suv": "@body_suv",
+        "body_margin": "@body_margin",
+    }
+    assert own[0] == load
+    others = [item for item in others if item["_target_"] != "CropForegroundd"]
     spacing = next(item for item in own if item["_target_"] == "scripts.transforms.SeparableSpacingd")
     spacing.update({"_target_": "Spacingd", "mode": "bilinear", "padding_mode": "border", "dtype": "$torch.float32"})
     assert own[1:] == others
@@ -369,7 +389,9 @@ def test_weights_of_other_networks_or_damaged_ones_are_one_sentence(workflow, co
     name = next(iter(weights))
     torch.save({other: tensor for other, tensor in weights.items() if other != name}, file)
     options = {"dataset_dir": str(dataset if "evaluate" in configs else raw), "ckpt_dir": str(file.parent)}
-    with pytest.raises(SystemExit, match=rf"model\.pt does not fit Cascade: it lacks {re.escape(name)}; name the configs"):
+    with pytest.raises(
+        SystemExit, match=rf"model\.pt does not fit Cascade: it lacks {re.escape(name)}; train again, or name the configs"
+    ):
         workflow(*configs, **options).run()
     file.write_bytes(file.read_bytes()[:-500])
     with pytest.raises(SystemExit, match=r"^error: .*model\.pt cannot be read as weights of PyTorch: [^\n]*$"):
@@ -466,7 +488,7 @@ def spreads(raw, models) -> dict[str, np.ndarray]:
     parser["ckpt_dir"], parser["patch_sizes"] = str(models), WINDOWS
     network = parser.get_parsed_content("network_def").eval()
     network.load_state_dict(torch.load(models / "model.pt", weights_only=True))
-    preprocessing = parser.get_parsed_content("preprocessing")
+    preprocessing = plain_preprocessing(parser)
     result = {}
     for case in CASES:
         files = [str(raw / f"imagesTr/{case}_{number}.nii.gz") for number in ("0000", "0001")]

@@ -134,20 +134,27 @@ def infer(
         print("Every mask is newer than the weights and its images: nothing to do.", flush=True)
     failed = {problem.case for problem in problems}
     items = sorted((item for item in [*selection.done, *selection.items] if item["case"] not in failed), key=lambda i: i["case"])
-    found = read_out_studies(
-        items,
-        {item["case"]: Path(output_dir) / f"{item['case']}.nii.gz" for item in items},
-        output_dir,
-        "Ensemble",
-        uncertainty=uncertainty_dir,
-        problems=[Problem(problem.case, "", problem.sentence) for problem in problems],
-        num_workers=num_workers,
-        suv_range=suv_range,
-    )
-    problems += [Finding(problem.case, None, problem.reason, error=True) for problem in found]
+    what = "cannot be used, all others were done"
+    try:
+        found = read_out_studies(
+            items,
+            {item["case"]: Path(output_dir) / f"{item['case']}.nii.gz" for item in items},
+            output_dir,
+            "Ensemble",
+            uncertainty=uncertainty_dir,
+            problems=[Problem(problem.case, "", problem.sentence) for problem in problems],
+            num_workers=num_workers,
+            suv_range=suv_range,
+        )
+        problems += [Finding(problem.case, None, problem.reason, error=True) for problem in found]
+    except InputError as error:
+        if not problems:
+            raise
+        # Why the report could not be written shall not hide what is wrong with studies.
+        what = f"cannot be used, and there is no report of the others, since {error}"
     if problems:
         number = len({problem.case for problem in problems})
-        what = f"{number} {'study' if number == 1 else 'studies'} cannot be used, all others were done"
+        what = f"{number} {'study' if number == 1 else 'studies'} {what}"
         raise SomeFailedError(what, sorted(problems, key=lambda problem: problem.case))
 
 
