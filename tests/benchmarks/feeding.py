@@ -1,0 +1,143 @@
+"""Augmented patches of 128 x 160 x 112 voxels per second that two processes feed to a training: python tests/benchmarks/feeding.py
+
+Ours reads the prepared data set as feeding.json does, or with the network bundle's own MONAI chain. nnU-Net v2 reads what its own
+preprocessor has made, with its default augmentation. Plain MONAI reads the raw files, orients, resamples and crops each time, as
+the challenge's datacentric baseline does, and then takes and augments patches as ours; its studies have the wanted spacing
+already, so that the resampling costs it nothing. Patch, batch size and the number of processes are the same for all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import common
+import nnunet
+import psutil
+from common import ENSEMBLE, PREPARED, RAW, ROOT
+
+from scripts.files import read_json
+
+PROCESSES, BATCH_SIZE, ROUNDS = 2, 2, 3
+OURS, CHAIN, NNUNET, NNUNET_KEPT, MONAI = (
+    "feeding.json",
+    "train.json",
+    "nnU-Net v2",
+    "nnU-Net v2, freed memory kept",
+    "plain MONAI",
+)
+# Batches drawn before the clock starts, since loaders make some ahead, and batches that are timed.
+BATCHES = {OURS: (10, 60), CHAIN: (4, 8), NNUNET: (20, 40), NNUNET_KEPT: (20, 40), MONAI: (4, 4)}
+TARGETS = {NNUNET: 3, MONAI: 10}
+
+
+def monai_batches(*configs: str, **overrides: Any) -> Iterator:
+    """Batches of stage 1's training without end, as its configs build them."""
+    from monai.bundle import ConfigParser
+    from monai.data import DataLoader
+
+    os.chdir(ROOT / "bundles/autopet_stage1_dynunet")
+    parser = ConfigParser()
+    parser.read_config(configs)
+    parser.update({"dataset_dir": str(PREPARED), **overrides})
+    dataset = parser.get_parsed_content("train::dataset")
+    # One epoch without end, so that no time goes into starting its processes.
+    dataset.data = list(dataset.data) * 10_000
+    return iter(DataLoader(dataset, batch_size=BATCH_SIZE, shuffle=True, num_workers=PROCESSES))
+
+
+def raw_chain() -> dict[str, Any]:
+    """What makes the training chain read raw files: overrides of train.json."""
+    datalist, spacing = read_json(PREPARED / "datalist.json"), read_json(PREPARED / "fingerprint.json")["spacing"]
+    images = ["ct", "pet"]
+    keys = [*images, "label"]
+    items = [{key: str(RAW / item["original"][key]) for key in keys} for item in datalist["training"]]
+    transforms = [
+        {"_target_": "LoadImaged", "keys": keys},
+        {"_target_": "EnsureChannelFirstd", "keys": keys},
+        {"_target_": "Orientationd", "keys": keys, "axcodes": "LAS", "labels": None},
+        {"_target_": "Spacingd", "keys": keys, "pixdim": spacing, "mode": ["bilinear", "bilinear", "nearest"]},
+        {"_target_": "CropForegroundd", "keys": keys, "source_key": "pet", "select_fn": "$lambda pet: pet > 0.3", "margin": 2},
+        {"_target_": "ConcatItemsd", "keys": images, "name": "image"},
+        {"_target_": "SelectItemsd", "keys": ["image", "label"]},
+    ]
+    return {"train::items": items, "train::read_transforms": transforms}
+
+
+def batches(name: str) -> Iterator:
+    """Batches of a competitor, without end."""
+    if name == NNUNET_KEPT:
+        from scripts.feeding import keep_freed_memory
+
+        keep_freed_memory()
+    if name in (NNUNET, NNUNET_KEPT):
+        return nnunet.training_loader(PROCESSES)
+    configs = ["configs/train.json"] + ([str(ENSEMBLE / "configs/feeding.json")] if name == OURS else [])
+    return monai_batches(*configs, **(raw_chain() if name == MONAI else {}))
+
+
+def measure(name: str) -> dict[str, float]:
+    """Patches per second, processor time (s) of all processes for one, and the memory (GiB) of the largest process that feeds."""
+    before, timed = BATCHES[name]
+    loader = batches(name)
+    for _ in range(before):
+        next(loader)
+    start, busy = time.perf_counter(), cpu_seconds()
+    for _ in range(timed):
+        next(loader)
+    seconds, busy = time.perf_counter() - start, cpu_seconds() - busy
+    if name in (NNUNET, NNUNET_KEPT):
+        loader._finish()
+    del loader
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    patches = timed * BATCH_SIZE
+    return {"patches_per_second": patches / seconds, "cpu_seconds_per_patch": busy / patches, "peak_gib": peak / 2**30}
+
+
+def cpu_seconds() -> float:
+    """Processor time that this process and the feeding ones have used, which a busy machine hardly changes."""
+    own = psutil.Process()
+    return sum(sum(process.cpu_times()[:2]) for process in (own, *own.children(recursive=True)))
+
+
+def main() -> None:
+    """Let the competitors feed in turn, each in a process of its own, and print the medians."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(json.dumps(measure(arguments.measure)))
+        return
+    common.prepared_studies()
+    competitors, skipped = [OURS, CHAIN, MONAI], []
+    if nnunet.is_installed():
+        nnunet.preprocessed()
+        competitors += [NNUNET, NNUNET_KEPT]
+    else:
+        skipped.append(nnunet.MISSING)
+    measures: dict[str, Callable[[], dict[str, float]]] = {
+        name: partial(common.in_a_process, "feeding.py", "--measure", name) for name in competitors
+    }
+    figures = common.side_by_side(measures, arguments.rounds)
+    speed = {name: [figure["patches_per_second"] for figure in rounds] for name, rounds in figures.items()}
+    rows = []
+    for name in competitors:
+        target = f"at least {TARGETS[name]}" if name in TARGETS else ""
+        peak = max(figure["peak_gib"] for figure in figures[name])
+        ratio = f"{common.ratio(speed[OURS], speed[name]):.1f}"
+        rows.append([name, f"{statistics.median(speed[name]):.2f}", ratio, target, f"{peak:.1f}"])
+    header = ["feeding", "patches per second", "feeding.json is faster by", "target", "GiB of a feeding process"]
+    common.report("feeding", header, rows, figures, skipped)
+
+
+if __name__ == "__main__":
+    main()
