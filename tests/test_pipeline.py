@@ -137,16 +137,15 @@ def test_more_than_one_gpu_trains_under_torchrun():
     assert len(training) == 4
     for arguments in training:
         assert arguments[:4] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4"]
-        assert "['configs/train.json', 'configs/multi_gpu_train.json']" in arguments
+        assert "['configs/train.json', '../autopet_ensemble/configs/feeding.json', 'configs/multi_gpu_train.json']" in arguments
 
 
 def test_every_config_that_a_step_names_exists():
     for profile in ("full", "demo"):
         for step in pipeline.plan(Path("raw"), Path("work"), BUNDLES, profile, num_gpus=2):
-            for config in step.configs:
-                parsed = json.loads((step.bundle / f"configs/{config}.json").read_text())
-                assert parsed
-            ids = {key for config in step.configs for key in json.loads((step.bundle / f"configs/{config}.json").read_text())}
+            for file in step.files:
+                assert json.loads((step.bundle / file).read_text())
+            ids = {key for file in step.files for key in json.loads((step.bundle / file).read_text())}
             assert {step.run_id, *step.overrides} <= ids, f"{step.name} sets an id that its configs do not have"
 
 

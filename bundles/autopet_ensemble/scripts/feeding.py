@@ -146,7 +146,11 @@ class ReadAffinePatchd(Randomizable):
         grid = sampling_grid(matrix, size, (stop - start).tolist())
         for key, mode in self.affine.key_iterator(item, self.affine.mode):
             image = item[key]
-            patch = torch.nn.functional.grid_sample(image.as_tensor()[None], grid, mode=mode, align_corners=False)[0]
+            if mode == "nearest" and not image.any():
+                # Most boxes hold no lesion.
+                patch = torch.zeros(len(image), *size)
+            else:
+                patch = torch.nn.functional.grid_sample(image.as_tensor()[None], grid, mode=mode, align_corners=False)[0]
             item[key] = MetaTensor(
                 patch, affine=image.affine @ torch.from_numpy(matrix), meta={"filename_or_obj": image.meta["filename_or_obj"]}
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 import shlex
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ from scripts.errors import SOME_FAILED, InputError, SomeFailedError, command
 from scripts.files import read_json, write_json
 
 ENSEMBLE = "autopet_ensemble"
+# Patches a network's train.json so that only the voxels of each patch are read.
+FEEDING = f"../../{ENSEMBLE}/configs/feeding"
 STAGE1 = "autopet_stage1_dynunet"
 STAGE2 = ("autopet_stage2_segresnet", "autopet_stage2_swinunetr", "autopet_stage2_unet")
 
@@ -30,7 +33,7 @@ class Step:
         name: what the step is called when it is announced, and the name of its record.
         bundle: folder of the bundle in which the command runs.
         run_id: id that `monai.bundle run` evaluates.
-        configs: the bundle's config files, later ones patching earlier ones.
+        configs: config files, named from the bundle's `configs` and without suffix, later ones patching earlier ones.
         overrides: ids and their values on the command line; a `Path` is written relative to the bundle's folder.
         inputs: files and folders from which the result is made.
         outputs: files and folders that the step makes.
@@ -52,9 +55,14 @@ class Step:
     fresh: tuple[Path, ...] = ()
     problems: Path | None = None
 
+    @property
+    def files(self) -> list[str]:
+        """The config files, relative to the bundle's folder."""
+        return [posixpath.normpath(f"configs/{config}.json") for config in self.configs]
+
     def arguments(self, resume: bool = False) -> list[str]:
         """What follows `python` on the command line."""
-        files = [f"configs/{config}.json" for config in self.configs]
+        files = self.files
         launcher = ["-m", "monai.bundle"]
         if self.processes > 1:
             launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={self.processes}", *launcher]
@@ -66,7 +74,7 @@ class Step:
 
     def state(self) -> dict[str, Any]:
         """What the result depends on: the command, the configs' content, and size and time of every input file."""
-        configs = {name: hashlib.sha256((self.bundle / f"configs/{name}.json").read_bytes()).hexdigest() for name in self.configs}
+        configs = {name: hashlib.sha256((self.bundle / name).read_bytes()).hexdigest() for name in self.files}
         return {"command": self.arguments(), "configs": configs, "inputs": {str(path): _listing(path) for path in self.inputs}}
 
     def result(self) -> dict[str, Any]:
@@ -102,7 +110,7 @@ def plan(
             name=f"train {name}",
             bundle=bundles_dir / name,
             run_id="training",
-            configs=("train", *demo, *multi_gpu),
+            configs=("train", FEEDING, *demo, *multi_gpu),
             overrides={
                 "dataset_dir": prepared,
                 "ckpt_dir": models / name,
