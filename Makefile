@@ -34,6 +34,17 @@ test: $(INSTALLED)
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
 
+# In an environment of its own, since the competitors bring what nobody else needs.
+$(BENCH_INSTALLED): requirements.txt requirements-dev.txt requirements-bench.txt
+	$(PYTHON) -m venv .venv-bench
+	$(BENCH_BIN)/python -m pip install --quiet --upgrade pip
+	$(BENCH_BIN)/python -m pip install --quiet -r requirements-bench.txt
+	touch $@
+
+bench: $(BENCH_INSTALLED)
+	$(BENCH_BIN)/python -W ignore tests/benchmarks/prepare.py
+	$(BENCH_BIN)/python -W ignore tests/benchmarks/feeding.py
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
