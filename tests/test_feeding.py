@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import BUNDLES, ENSEMBLE, NETWORKS, STAGE1
+from conftest import BUNDLES, ENSEMBLE, NETWORKS, STAGE1, STAGE2
 from monai.bundle import ConfigParser
 from monai.data.utils import set_rnd
 from monai.transforms import Compose, OneOf, RandAffined, RandCropByPosNegLabeld
@@ -23,6 +23,7 @@ from scripts.errors import InputError
 from scripts.feeding import ReadAffinePatchd, ReadPatchd, read_box
 
 FEEDING = str(BUNDLES / ENSEMBLE / "configs/feeding.json")
+FEEDING_GPU = str(BUNDLES / ENSEMBLE / "configs/feeding_gpu.json")
 SMALL = {"patch_size": [24, 28, 32], "translation": 6}
 UNCHANGED = {
     **dict.fromkeys(
@@ -33,10 +34,10 @@ UNCHANGED = {
 FIXED_AFFINE = {"affine_prob": 1, "rotation": [0.3, 0.3], "scaling": [0.2, 0.2], "translation": [3, 3]}
 
 
-def parse(bundle: str, data: Path, *, feeding: bool, **overrides) -> ConfigParser:
+def parse(bundle: str, data: Path, *, feeding: bool, further: tuple[str, ...] = (), **overrides) -> ConfigParser:
     """The training config of a bundle over a data set, with feeding.json or without."""
     parser = ConfigParser()
-    parser.read_config([BUNDLES / bundle / "configs/train.json", *([FEEDING] if feeding else [])])
+    parser.read_config([BUNDLES / bundle / "configs/train.json", *([FEEDING] if feeding else []), *further])
     dropout = {} if bundle == STAGE1 else {"dropout_prob": 0}
     parser.update({"bundle_root": str(BUNDLES / bundle), "dataset_dir": str(data), **SMALL, **dropout, **overrides})
     return parser
@@ -205,3 +206,23 @@ def test_every_network_trains_with_it_and_one_seed_gives_the_same_weights(bundle
 def test_two_processes_train_with_it(prepared, tmp_path):
     train(STAGE1, prepared, tmp_path, "train", FEEDING, "demo", "multi_gpu_train", max_epochs=1, processes=2)
     assert (tmp_path / "model.pt").is_file()
+
+
+@pytest.mark.parametrize("bundle", NETWORKS)
+def test_the_device_augments_to_the_same_patches(bundle, prepared):
+    """On the CPU, where the same random numbers must give the same; a GPU is not needed."""
+    drawn = []
+    for further in ((), (FEEDING_GPU,)):
+        parser = parse(bundle, prepared, feeding=True, further=further, affine_prob=0.5)
+        dataset = parser.get_parsed_content("train::dataset")
+        set_rnd(dataset, 3)
+        drawn.append([dataset[number % len(dataset)] for number in range(6)])
+    for left, right in zip(*drawn, strict=True):
+        for key in ("image", "label"):
+            assert torch.equal(left[key].as_tensor(), right[key].as_tensor())
+
+
+def test_a_network_trains_with_augmentation_on_the_device(prepared, tmp_path):
+    for name in ("a", "b"):
+        train(STAGE2[0], prepared, tmp_path / name, "train", FEEDING, FEEDING_GPU, "demo", max_epochs=1)
+    assert_same_weights(tmp_path / "a/model.pt", tmp_path / "b/model.pt")

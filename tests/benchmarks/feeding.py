@@ -26,7 +26,7 @@ from common import ENSEMBLE, PREPARED, RAW, ROOT
 
 from scripts.files import read_json
 
-PROCESSES, BATCH_SIZE, ROUNDS = 2, 2, 3
+PROCESSES, BATCH_SIZE, ROUNDS = 2, 2, 2
 OURS, CHAIN, NNUNET, NNUNET_KEPT, MONAI = (
     "feeding.json",
     "train.json",
@@ -35,7 +35,7 @@ OURS, CHAIN, NNUNET, NNUNET_KEPT, MONAI = (
     "plain MONAI",
 )
 # Batches drawn before the clock starts, since loaders make some ahead, and batches that are timed.
-BATCHES = {OURS: (10, 60), CHAIN: (4, 8), NNUNET: (20, 40), NNUNET_KEPT: (20, 40), MONAI: (4, 4)}
+BATCHES = {OURS: (10, 60), CHAIN: (4, 8), NNUNET: (12, 30), NNUNET_KEPT: (12, 30), MONAI: (2, 3)}
 TARGETS = {NNUNET: 3, MONAI: 10}
 
 

@@ -148,9 +148,10 @@ class ReadAffinePatchd(Randomizable):
             image = item[key]
             if mode == "nearest" and not image.any():
                 # Most boxes hold no lesion.
-                patch = torch.zeros(len(image), *size)
+                patch = torch.zeros(len(image), *size, device=image.device)
             else:
-                patch = torch.nn.functional.grid_sample(image.as_tensor()[None], grid, mode=mode, align_corners=False)[0]
+                whole = image.as_tensor()[None]
+                patch = torch.nn.functional.grid_sample(whole, grid.to(whole.device), mode=mode, align_corners=False)[0]
             item[key] = MetaTensor(
                 patch, affine=image.affine @ torch.from_numpy(matrix), meta={"filename_or_obj": image.meta["filename_or_obj"]}
             )
