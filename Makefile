@@ -11,11 +11,13 @@ WEIGHTS_URL ?=
 
 BIN := $(CURDIR)/.venv/bin
 INSTALLED := .venv/installed
+BENCH_BIN := $(CURDIR)/.venv-bench/bin
+BENCH_INSTALLED := .venv-bench/installed
 ENSEMBLE := bundles/autopet_ensemble
 WORK_DIR := $(CURDIR)/demo/$(if $(DATASET_DIR),$(notdir $(abspath $(DATASET_DIR))),phantoms)
 RAW_DIR := $(if $(DATASET_DIR),$(abspath $(DATASET_DIR)),$(WORK_DIR)/raw)
 
-.PHONY: demo test test-slow lint zoo pack clean
+.PHONY: demo test test-slow lint zoo pack bench clean
 
 $(INSTALLED): requirements.txt requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11 ...")'

@@ -133,6 +133,8 @@ def assert_same(masks: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
 @pytest.mark.parametrize("model", BUNDLE_OF)
 def test_networks_and_windows_are_those_of_the_network_bundles(model, profile):
     ensemble, bundle = parser_of(ENSEMBLE, "inference", *profile), parser_of(BUNDLE_OF[model], "inference", *profile)
+    # Only inference can have it, and the network bundles' own network is the published one, bit by bit.
+    assert ensemble["network_def::members::SwinUNETR::network"].pop("use_flash_attention") is True
     window = "network_def::stage1" if model == "DynUNet" else f"network_def::members::{model}"
     assert ensemble[f"{window}::network"] == bundle["network_def"]
     assert ensemble["patch_sizes"][model] == bundle["patch_size"]
