@@ -11,7 +11,7 @@ from monai.inferers import SlidingWindowInferer
 from monai.networks.utils import eval_mode
 from torch import nn
 
-from scripts.errors import InputError
+from scripts.errors import InputError, boolean
 from scripts.transforms import mean
 
 REDUCED_PRECISION = {"cuda": torch.float16, "cpu": torch.bfloat16}
@@ -57,7 +57,7 @@ class SlidingWindow(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network
-        self.amp = amp
+        self.amp = None if amp is None else boolean("amp", amp)
         self.channels_last = channels_last
         self.inferer = SlidingWindowInferer(roi_size=roi_size, sw_batch_size=sw_batch_size, overlap=overlap, mode="constant")
 

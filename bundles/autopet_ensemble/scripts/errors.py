@@ -60,7 +60,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         try:
             for name in switches:
                 if name in bound.arguments:
-                    bound.arguments[name] = _boolean(name, bound.arguments[name])
+                    bound.arguments[name] = boolean(name, bound.arguments[name])
             return function(*bound.args, **bound.kwargs)
         except SomeFailedError as error:
             end = SystemExit(f"error: {error}")
@@ -79,8 +79,12 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     return wrapper
 
 
-def _boolean(name: str, value: object) -> bool:
-    """Give true or false, also of the texts; every other text would count as true."""
+def boolean(name: str, value: object) -> bool:
+    """Give true or false, also of the texts "true" and "false" that the command line gives; every other text would count as true.
+
+    Raises:
+        InputError: when it is neither.
+    """
     value = {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
     if not isinstance(value, bool):
         raise InputError(f"{name} is {value!r}: give true or false")
