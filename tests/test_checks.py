@@ -160,11 +160,12 @@ def test_evaluation_refuses_data_of_another_spacing_than_the_weights(bundle, dat
 
 
 @pytest.mark.parametrize("bundle", NETWORKS)
-def test_training_is_not_resumed_from_another_network_or_another_fingerprint(bundle, data, models, monkeypatch):
+def test_training_is_not_resumed_from_another_network_fingerprint_or_number_of_epochs(bundle, data, models, monkeypatch):
     last = models / "last.pt"
     torch.save({"network": state_dict(bundle)}, last)
     assert "last.pt holds the weights of another network" in refusal(bundle, ["train"], data, models, monkeypatch, resume=True)
-    torch.save({"network": state_dict(bundle, "demo")}, last)
+    torch.save({"network": state_dict(bundle, "demo"), "trainer": {"max_epochs": 774}}, last)
+    assert "a training of 774 epochs" in refusal(bundle, ["train"], data, models, monkeypatch, resume=True)
     change_json(models / "fingerprint.json", lambda content: content["pet"].update(mean=5))
     assert "last.pt was trained with another fingerprint" in refusal(bundle, ["train"], data, models, monkeypatch, resume=True)
     start(bundle, ["train"], data, models, monkeypatch, resume="false")

@@ -1,39 +1,120 @@
-"""Promises of the documents: every `monai.bundle run` in them names an id, configs and options that exist."""
+"""Promises of the documents: every command in them names what exists, and does what is said of it when it is typed."""
 
 from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
-from conftest import BUNDLES, ROOT
+import torch
+import zoo
+from conftest import BUNDLES, ENSEMBLE, NETWORKS, ROOT, STAGE1, parser_of, write_prepared
+from test_integrations import needs
+from test_published import FLAG_OF, save_as_published
+from tiny import write_study
 
-ENSEMBLE = "autopet_ensemble"
+DOCUMENTS = sorted(
+    str(file.relative_to(ROOT)) for file in (ROOT / "README.md", *ROOT.glob("docs/*.md"), *BUNDLES.glob("*/docs/README.md"))
+)
+# The documents whose commands are executed by a test of this module, but for those in ELSEWHERE.
+EXECUTED = {"README.md", "docs/integrations.md", *(f"bundles/{bundle}/docs/README.md" for bundle in (*NETWORKS, ENSEMBLE))}
+# How a command begins that no test of this module executes, and who does, or why nobody can.
+ELSEWHERE = {
+    r"make ": "a target is typed by continuous integration or by a person; make test would start these tests again",
+    r"\S*python tests/zoo\.py ": "tests/test_zoo.py does the checks, on a schema of its own: the zoo's is not in the repository",
+    r"python tests/benchmarks/": "measures for minutes, as make bench does",
+    r"pytest ": "these tests are among those of make test-slow",
+    r"pip install ": "needs a package index",
+    r"cp -r .*\bAPP|python -m monailabel": "tests/test_monailabel.py copies the app and starts the server",
+    r"python -m monai\.bundle trt_export ": "needs TensorRT, and a GPU for which it compiles",
+}
+# How an indented block begins that shows files, and nothing to type.
+LISTING = re.compile(r"(bundles/|datalist\.json)\s")
+BLOCK = r"(?:^ {4}.*\n(?:[ ]*\n(?= {4}))*)+"
+INLINE = r"`((?:make|pip|pytest|python|torchrun) [^`]+)`"
+# What a job of Slurm with one node finds in its environment.
+SLURM = "export SLURM_NNODES=1 SLURM_JOB_ID=1 SLURM_JOB_NODELIST=localhost"
 # Options of monai.bundle itself, and ids that only its experiment tracking reads.
 OPTIONS = {"config_file", "tracking", "tracking_uri"}
 
 
-def documented() -> list[tuple[str, str, str]]:
-    """Document, bundle and command of every `monai.bundle run` in the documents, with continued lines joined."""
+class Snippet(NamedTuple):
+    """What a document gives to type: a command, or a piece of Python.
+
+    Attributes:
+        text: the command in one line, with continued lines joined; or the lines of Python.
+        folder: where it is meant to be typed, from the root of the repository.
+        python: whether it is Python.
+    """
+
+    text: str
+    folder: str
+    python: bool = False
+
+
+def is_python(text: str) -> bool:
+    try:
+        ast.parse(text)
+    except SyntaxError:
+        return False
+    return True
+
+
+def snippets(document: str) -> list[Snippet]:
+    """Everything that a document gives to type, in its order, in indented blocks and in the text."""
+    start = document.removesuffix("/docs/README.md") if document.startswith("bundles") else "."
+    if document == "README.md":
+        start = f"bundles/{ENSEMBLE}"
     found = []
-    for file in sorted({ROOT / "README.md", *ROOT.glob("docs/*.md"), *BUNDLES.glob("*/docs/*.md")}):
-        if not file.is_file():
-            continue
-        bundle = file.parents[1].name if file.is_relative_to(BUNDLES) else ENSEMBLE
-        for line in file.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
-            if change := re.match(r"^    cd bundles/(\w+)", line):
-                bundle = change.group(1)
-            if re.match(r"^    .*-m monai\.bundle run ", line):
-                found.append((str(file.relative_to(ROOT)), bundle, line.strip()))
+    text = (ROOT / document).read_text(encoding="utf-8").replace("\\\n", " ")
+    for match in re.finditer(f"{BLOCK}|{INLINE}", text, flags=re.MULTILINE):
+        block, folder = match[1] or textwrap.dedent(match[0]), start
+        if is_python(block):
+            found.append(Snippet(block, folder, python=True))
+        elif not LISTING.match(block):
+            for line in block.splitlines():
+                if change := re.match(r"cd (\S+)$", line):
+                    folder = os.path.normpath(change[1])
+                elif line and not line.startswith("#"):
+                    found.append(Snippet(line, folder))
     return found
 
 
-@pytest.mark.parametrize(("document", "bundle", "command"), documented())
-def test_every_documented_run_names_what_exists(document, bundle, command):
-    words = shlex.split(command)
+def is_elsewhere(snippet: Snippet) -> bool:
+    return not snippet.python and any(re.match(beginning, snippet.text) for beginning in ELSEWHERE)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_documented_command_is_executed_or_said_not_to_be(document):
+    assert document in EXECUTED or all(is_elsewhere(snippet) for snippet in snippets(document))
+
+
+@pytest.mark.parametrize("beginning", ELSEWHERE)
+def test_no_command_is_excused_that_no_document_names(beginning):
+    assert any(re.match(beginning, snippet.text) for document in DOCUMENTS for snippet in snippets(document))
+
+
+@pytest.mark.parametrize(
+    ("document", "snippet"),
+    [
+        pytest.param(document, snippet, id=f"{document}: {snippet.text[:60]}")
+        for document in DOCUMENTS
+        for snippet in snippets(document)
+        if "-m monai.bundle run " in snippet.text
+    ],
+)
+def test_every_documented_run_names_what_exists(document, snippet):
+    words = shlex.split(snippet.text)
     run_id = words[words.index("run") + 1]
     options = {
         word.removeprefix("--"): words[index + 1]
@@ -43,16 +124,219 @@ def test_every_documented_run_names_what_exists(document, bundle, command):
     files = options["config_file"]
     configs: dict = {}
     for name in ast.literal_eval(files) if files.startswith("[") else [files]:
-        configs |= json.loads((Path(BUNDLES) / bundle / name).read_text())
+        configs |= json.loads((ROOT / snippet.folder / name).read_text())
     assert run_id in configs, f"{document}: {run_id} is no id of {files}"
     assert set(options) - OPTIONS <= set(configs), f"{document}: {set(options) - OPTIONS - set(configs)} are no ids of {files}"
 
 
 @pytest.mark.parametrize("document", ["docs/integrations.md", "README.md"])
 def test_every_documented_make_has_a_target(document):
-    if not (ROOT / document).is_file():
-        pytest.skip(f"{document} is absent")
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     named = re.findall(r"^    make ([a-z-]+)", (ROOT / document).read_text(), flags=re.MULTILINE)
     assert named
     assert set(named) <= set(targets)
+
+
+# ---------------------------------------------------------------- executed
+
+
+class Reader:
+    """Types what a document says, in its order, in a copy of the bundles whose configs are those of the demo profile.
+
+    The documents' names for a person's own data (RAW, DATA, studies.csv ...) are names of files in the current folder, so that
+    commands are executed word for word; but for the number of processes, which is 2, and the port of Slurm's example.
+
+    Args:
+        document: the document.
+        folder: where the copy is made.
+    """
+
+    def __init__(self, document: str, folder: Path) -> None:
+        self.root = folder / "repository"
+        for bundle in (*NETWORKS, ENSEMBLE):
+            zoo.copy_bundle(BUNDLES / bundle, self.root / "bundles", "demo")
+        self.remaining = [snippet for snippet in snippets(document) if not is_elsewhere(snippet)]
+        self.folder = self.root / self.remaining[0].folder
+        # Slurm with one node: a step is one task there.
+        programs = folder / "programs"
+        programs.mkdir()
+        for name, does in {
+            "srun": 'SLURM_PROCID=0 SLURM_LOCALID=0 exec "$@"',
+            "scontrol": 'test "$1 $2" = "show hostnames" && echo "$3"',
+        }.items():
+            (programs / name).write_text(f"#!/bin/sh\n{does}\n")
+            (programs / name).chmod(0o755)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = str(free.getsockname()[1])
+        self.environment = {
+            **os.environ,
+            "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "PYTHONWARNINGS": "ignore",
+            "OMP_NUM_THREADS": "1",
+            # torchrun's own port, which another training on this machine may have.
+            "PET_MASTER_PORT": self.port,
+        }
+
+    def times(self, patterns: tuple[str, ...]) -> dict[str, dict[Path, int]]:
+        """When the files were written that each pattern finds."""
+        return {pattern: {file: file.stat().st_mtime_ns for file in self.folder.glob(pattern)} for pattern in patterns}
+
+    def follow(self, words: str, *made: str, options: str = "") -> None:
+        """Execute the next command, which must succeed and make files.
+
+        Args:
+            words: words of the command, to tell which one it must be.
+            made: patterns of files, from the command's folder; what each finds must be new, and something.
+            options: options that make the command small.
+        """
+        snippet = self.remaining.pop(0)
+        assert words in snippet.text
+        self.folder = self.root / snippet.folder
+        command = re.sub(r"(?<=--nproc_per_node=)\w+", "2", snippet.text).replace(":29500", f":{self.port}")
+        if command.startswith("srun"):
+            command = f"{SLURM}; {command}"
+        before = self.times(made)
+        self.execute(f"{command} {options}", shell=True)
+        for pattern, files in self.times(made).items():
+            assert files, f"{command} made no {pattern}"
+            assert not files.items() & before[pattern].items(), f"{command} did not make {pattern} anew"
+
+    def type_python(self, *checks: str) -> None:
+        """Type the next pieces of Python in one session, each followed by a check of what it promises."""
+        lines = []
+        for check in checks:
+            snippet = self.remaining.pop(0)
+            assert snippet.python
+            self.folder = self.root / snippet.folder
+            lines += [snippet.text, check]
+        self.execute([sys.executable, "-c", "\n".join(lines)])
+
+    def execute(self, command: str | list[str], **options) -> None:
+        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True, **options)
+        assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+
+
+def write_raw(folder: Path) -> list[str]:
+    """Write the tiny raw data set of five patients, and give the cases."""
+    cases = [f"fdg_{number:04d}_2020-01-0{number + 1}" for number in range(5)]
+    for seed, case in enumerate(cases):
+        write_study(folder, case, seed, spacing=(5, 5, 5), shape=(40, 32, 40))
+    return cases
+
+
+def write_published(folder: Path) -> None:
+    """Write DYNUNET, SEGRESNET, SWINUNETR and UNET: files like the authors', of the demo profile's networks."""
+    for bundle in NETWORKS:
+        save_as_published(
+            parser_of(bundle, "inference", "demo").get_parsed_content("network_def"), folder / FLAG_OF[bundle].upper()
+        )
+
+
+SHORT = "--max_epochs 2 --val_interval 1"
+SHORT_PIPELINE = "--profile demo --train_options \"{'max_epochs': 2, 'val_interval': 1}\""
+REPORT = ("OUT/report.html", "OUT/readouts.json", "OUT/readouts_studies.csv", "OUT/readouts_lesions.csv", "OUT/problems.json")
+SCORES = (*REPORT, "OUT/scores.csv", "OUT/summary.json", "OUT/summary.md", "OUT/table1.md")
+PIPELINE = ("prepared/datalist.json", "models/*/model.pt", "results/table1.md", "results/report.html", "results/pictures/*.png")
+
+
+@pytest.mark.slow
+@needs("onnx", "onnxscript")
+@pytest.mark.parametrize("bundle", NETWORKS)
+def test_every_command_in_the_readme_of_a_network_does_what_it_says(bundle, tmp_path):
+    reader = Reader(f"bundles/{bundle}/docs/README.md", tmp_path)
+    write_prepared(reader.folder / "DATA")
+    weights = ("models/model.pt", "models/last.pt", "models/fingerprint.json")
+    reader.follow("run training", *weights, "output/events.*", options=SHORT)
+    last = reader.folder / "models/last.pt"
+    state = torch.load(last, weights_only=True)
+    steps = state["trainer"]["iteration"]
+    # As an interruption leaves it after the first of the two epochs.
+    torch.save({**state, "trainer": {**state["trainer"], "iteration": steps // 2}}, last)
+    reader.follow("--resume true", "models/last.pt", options=SHORT)
+    assert torch.load(last, weights_only=True)["trainer"]["iteration"] == steps
+    reader.follow("torchrun", *weights, options=SHORT)
+    reader.follow("srun torchrun", *weights, options=SHORT)
+    reader.follow("run evaluating", "output/val_mean_dice_raw.csv")
+    reader.follow("multi_gpu_evaluate", "output/val_mean_dice_raw.csv")
+    reader.follow("run inferring", "DATA/stage1/*.nii.gz" if bundle == STAGE1 else "output/*.nii.gz")
+    if bundle != STAGE1:
+        reader.follow("published.json", *weights, options=SHORT)
+    reader.follow("ckpt_export", "models/model.ts")
+    reader.follow("onnx_export", "models/model.onnx")
+    assert reader.remaining == []
+
+
+@pytest.mark.slow
+def test_every_command_in_the_readme_of_the_ensemble_does_what_it_says(tmp_path):
+    reader = Reader(f"bundles/{ENSEMBLE}/docs/README.md", tmp_path)
+    here, weights = reader.folder, ("models/model.pt", "models/fingerprint.json")
+    reader.follow("run phantom", "RAW/lesions.csv", "RAW/imagesTr/*", "RAW/labelsTr/*", options="--num_patients 6 --shrink 8")
+    reader.follow("run prepare", "DATA/datalist.json", "DATA/fingerprint.json", "DATA/images/*.nii", "DATA/labels/*.nii")
+    reader.follow("run pipeline", *(f"WORK/{pattern}" for pattern in PIPELINE), options=SHORT_PIPELINE)
+    for bundle in NETWORKS:
+        # The READMEs of the networks, which this one refers to, leave weights here.
+        shutil.copytree(here / "WORK/models" / bundle, here.parent / bundle / "models", dirs_exist_ok=True)
+    reader.follow("run assemble", *weights)
+    write_published(here)
+    reader.follow("run import_weights", *(f"../{bundle}/{file}" for bundle in (*NETWORKS, ENSEMBLE) for file in weights))
+    # At the published spacing, of 2 mm, these phantoms would be large.
+    shutil.copytree(here / f"WORK/models/{ENSEMBLE}", here / "models", dirs_exist_ok=True)
+    cases = [file.name.removesuffix(".nii.gz") for file in sorted((here / "RAW/labelsTr").iterdir())]
+    reader.follow("--dataset_dir RAW", *(f"OUT/{case}.nii.gz" for case in cases), "OUT/pictures/*.png", *REPORT)
+    masks = here / "MASKS"
+    masks.mkdir()
+    for case in cases:
+        shutil.copyfile(here / f"OUT/{case}.nii.gz", masks / f"{case}.nii.gz")
+    ct, pet = (f"RAW/imagesTr/{cases[0]}_000{channel}.nii.gz" for channel in (0, 1))
+    (here / "LIST.csv").write_text(f"case,ct,pet\nlisted,{ct},{pet}\n")
+    reader.follow("--datalist LIST.csv", "OUT/listed.nii.gz", *REPORT)
+    shutil.copyfile(here / ct, here / "CT.nii.gz")
+    shutil.copyfile(here / pet, here / "PET.nii.gz")
+    reader.follow("--ct CT.nii.gz --pet PET.nii.gz", "OUT/PET.nii.gz", *REPORT)
+    reader.follow("run evaluating", "OUT/masks/*/*.nii.gz", *SCORES)
+    reader.follow("run score", *SCORES)
+    (here / "IMAGES").symlink_to("RAW/imagesTr")
+    reader.follow("run readout", *REPORT)
+    assert reader.remaining == []
+
+
+@pytest.mark.slow
+def test_every_command_in_the_first_readme_does_what_it_says(tmp_path):
+    reader = Reader("README.md", tmp_path)
+    here = reader.folder
+    cases = write_raw(here / "RAW")
+    (here / "STUDIES").symlink_to("RAW")
+    ct, pet = (f"RAW/imagesTr/{cases[0]}_000{channel}.nii.gz" for channel in (0, 1))
+    (here / "studies.csv").write_text(f"case,ct,pet\nlisted,{ct},{pet}\n")
+    shutil.copyfile(here / ct, here / "ct.nii.gz")
+    shutil.copyfile(here / pet, here / "suv.nii.gz")
+    reader.follow("run pipeline", *(f"WORK/{pattern}" for pattern in PIPELINE), options=SHORT_PIPELINE)
+    reader.follow("--dataset_dir STUDIES", *(f"OUT/{case}.nii.gz" for case in cases), *REPORT)
+    reader.follow("--datalist studies.csv", "OUT/listed.nii.gz", *REPORT)
+    reader.follow("--ct ct.nii.gz --pet suv.nii.gz", "OUT/suv.nii.gz", *REPORT)
+    assert reader.remaining == []
+
+
+@pytest.mark.slow
+@needs("mlflow")
+def test_every_command_and_python_in_the_integrations_does_what_it_says(tmp_path):
+    reader = Reader("docs/integrations.md", tmp_path)
+    bundles = reader.root / "bundles"
+    for bundle in (STAGE1, ENSEMBLE):
+        zoo.make_weights(bundles / bundle)
+    write_prepared(reader.root / "DATA")
+    (bundles / STAGE1 / "DATA").symlink_to(reader.root / "DATA")
+    write_published(bundles / ENSEMBLE)
+    same = (
+        "import torch\n"
+        "saved = torch.load('bundles/{}/models/model.pt', weights_only=True)\n"
+        "assert not network.training and network.state_dict().keys() == saved.keys()\n"
+        "assert all(torch.equal(tensor.cpu(), saved[name]) for name, tensor in network.state_dict().items())"
+    )
+    reader.type_python(same.format(STAGE1), same.format(ENSEMBLE), "import os; assert len(os.listdir('MASKS')) == 6")
+    reader.follow("run import_weights", *(f"../{bundle}/models/*" for bundle in (*NETWORKS, ENSEMBLE)))
+    shutil.copyfile(reader.root / "DATA/fingerprint.json", bundles / STAGE1 / "models/fingerprint.json")
+    reader.type_python("assert len(site.trainer.data_loader) and len(site.evaluator.data_loader); site.finalize()")
+    reader.follow("--tracking mlflow", "mlflow.db", "models/model.pt", options=SHORT)
+    assert reader.remaining == []
