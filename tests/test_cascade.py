@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import ENSEMBLE, parser_of
 from monai.engines import EnsembleEvaluator
 from monai.inferers import SimpleInferer, sliding_window_inference
 from monai.networks.nets import DynUNet, SegResNetDS, UNet
@@ -142,6 +143,46 @@ def test_mixed_precision_computes_in_bfloat16_on_a_cpu_and_gives_float32(cascade
     assert probability.dtype == torch.float32
     # bfloat16 keeps 8 bits of each number.
     assert 0 < (probability - expected).abs().max() < 0.05
+
+
+@pytest.mark.parametrize(("capability", "reduced"), [("avx512_bf16", True), ("amx_bf16", True), ("avx2", False)])
+def test_precision_left_to_the_hardware_is_reduced_on_a_cpu_that_computes_in_bfloat16(
+    cascade, image, monkeypatch, capability, reduced
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {capability: True}, raising=False)
+    with torch.no_grad():
+        cascade.stage1.amp = reduced
+        expected = cascade.stage1(image)
+        cascade.stage1.amp = None
+        torch.testing.assert_close(cascade.stage1(image), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("text", "amp"), [("false", False), ("true", True), (None, None)])
+def test_precision_can_be_said_on_the_command_line(text, amp):
+    assert SlidingWindow(nn.Identity(), [8, 8, 8], amp=text).amp is amp
+
+
+def test_stage_1_keeps_float32_on_a_cpu_unless_it_is_told():
+    parser = parser_of(ENSEMBLE, "inference", "demo")
+    parser.update({"device": torch.device("cpu")})
+    cascade = parser.get_parsed_content("network_def")
+    assert cascade.stage1.amp is False
+    assert [member.amp for member in cascade.members.values()] == [None] * 3
+    parser = parser_of(ENSEMBLE, "inference", "demo")
+    parser.update({"device": torch.device("cpu"), "amp": "true"})
+    cascade = parser.get_parsed_content("network_def")
+    assert [window.amp for window in (cascade.stage1, *cascade.members.values())] == [True] * 4
+
+
+def test_channels_last_on_a_cpu_gives_the_same_probabilities(cascade, image):
+    window = cascade.stage1
+    with torch.no_grad():
+        expected = window(image)
+        window.channels_last = True
+        torch.testing.assert_close(window(image), expected, rtol=0, atol=1e-5)
+    kernels = [weight for weight in window.network.parameters() if weight.ndim == 5]
+    assert kernels
+    assert all(weight.is_contiguous(memory_format=torch.channels_last_3d) for weight in kernels)
 
 
 class Narrow(nn.Module):

@@ -53,10 +53,12 @@ def prepared_studies() -> Path:
     return PREPARED
 
 
-def in_a_process(script: str, *arguments: str) -> Any:
+def in_a_process(script: str, *arguments: str, threads: int = 1) -> Any:
     """Run a script of this folder in a fresh process, in which no other competitor has left anything, and read its last line as JSON."""
     command = [sys.executable, "-W", "ignore", str(Path(__file__).parent / script), *arguments]
-    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, stdout=subprocess.PIPE, text=True, check=True
+    )
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -87,15 +89,21 @@ def machine() -> str:
     return f"{cores} cores of {model}, Python {platform.python_version()}"
 
 
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table in Markdown, and an empty line."""
+    for row in (header, ["---"] * len(header), *rows):
+        print("| " + " | ".join(row) + " |")
+    print(flush=True)
+
+
 def report(
     name: str, header: Sequence[str], rows: Sequence[Sequence[str]], figures: Mapping[str, Any], skipped: Sequence[str] = ()
 ) -> None:
     """Print a table in Markdown, and write the figures of all rounds to dist/benchmarks/<name>.json."""
-    for row in (header, ["---"] * len(header), *rows):
-        print("| " + " | ".join(row) + " |")
+    print_table(header, rows)
     for sentence in skipped:
         print(f"Skipped: {sentence}")
     file = RESULTS / f"{name}.json"
     record = {"machine": machine(), "date": time.strftime("%Y-%m-%d"), "skipped": list(skipped), "figures": figures}
     write_json(file, record)
-    print(f"\n{record['machine']}, {record['date']}. All rounds: {file.relative_to(ROOT)}")
+    print(f"{record['machine']}, {record['date']}. All rounds: {file.relative_to(ROOT)}")

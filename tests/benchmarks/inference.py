@@ -1,0 +1,150 @@
+"""Seconds and memory of the ensemble's inference for one full-size study: python tests/benchmarks/inference.py
+
+The four networks have the paper's size and weights by chance, which take as long as trained ones. "Command" is all of
+`monai.bundle run inferring`, from two .nii.gz files to one, with judging, read-outs, picture and report. "Forwards" are the bare
+networks on as many windows of the same size, in the same precision and number at once: of the body's box, and of the whole volume
+as it would be without the crop. "Reading" is decompressing the two files with nibabel, and nothing more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import common
+import nibabel as nib
+import numpy as np
+import torch
+from common import ENSEMBLE, RAW
+from conftest import parser_of
+from monai.data.utils import dense_patch_slices
+
+MODELS = common.RESULTS / "models"
+COMMAND, FORWARDS, READING = "command", "forwards", "reading"
+# Forwards of each network before the clock starts, and those that are timed.
+FORWARDS_BEFORE, FORWARDS_TIMED = 1, 2
+
+
+def study() -> list[Path]:
+    """CT and PET of the first full-size phantom."""
+    case = sorted(file.name.removesuffix(".nii.gz") for file in (RAW / "labelsTr").glob("*.nii.gz"))[0]
+    return [RAW / f"imagesTr/{case}_{channel:04d}.nii.gz" for channel in (0, 1)]
+
+
+def write_models() -> None:
+    """Write weights by chance, and a fingerprint with the phantoms' spacing, which leaves their grid as it is."""
+    MODELS.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    torch.save(parser_of("autopet_ensemble", "inference").get_parsed_content("network_def").state_dict(), MODELS / "model.pt")
+    shutil.copy(common.PREPARED / "fingerprint.json", MODELS)
+
+
+def windows(shape: Sequence[int], size: Sequence[int], overlap: float) -> int:
+    """Number of windows with which MONAI's `SlidingWindowInferer` covers a volume."""
+    shape = [max(length, window) for length, window in zip(shape, size, strict=True)]
+    interval = [window if window == length else int(window * (1 - overlap)) for length, window in zip(shape, size, strict=True)]
+    return len(dense_patch_slices(shape, size, interval))
+
+
+def command(amp: str) -> dict[str, float]:
+    """Seconds and peak memory (GiB) of the whole command."""
+    ct, pet = study()
+    with tempfile.TemporaryDirectory(dir=common.RESULTS) as output:
+        arguments = [sys.executable, "-m", "monai.bundle", "run", "inferring", "--config_file", "configs/inference.json"]
+        options = {"ct": ct, "pet": pet, "ckpt_dir": MODELS, "output_dir": output} | ({"amp": amp} if amp else {})
+        arguments += [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        start = time.perf_counter()
+        subprocess.run(arguments, cwd=ENSEMBLE, check=True, stdout=sys.stderr)
+        seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {"seconds": seconds, "peak_gib": peak / 2**30}
+
+
+def forwards(amp: str) -> dict[str, dict[str, float]]:
+    """Of each network the seconds of one window, and the number of windows of the body's box and of the whole volume."""
+    os.chdir(ENSEMBLE)
+    parser = parser_of("autopet_ensemble", "inference")
+    parser.update({"ckpt_dir": str(MODELS)} | ({"amp": amp} if amp else {}))
+    network = parser.get_parsed_content("network").eval()
+    item = parser.get_parsed_content("preprocessing")({"image": list(map(str, study()))})
+    box, whole = item["image"].shape[1:], nib.load(study()[1]).shape
+    device, results = parser.get_parsed_content("device"), {}
+    for name, channels, module in [("DynUNet", 2, network.stage1), *((name, 3, m) for name, m in network.members.items())]:
+        size, overlap, batch = (parser.get_parsed_content(key) for key in (f"patch_sizes::{name}", "overlap", "sw_batch_size"))
+        # A volume of as many windows as go through the network at once, beside each other.
+        volume = torch.randn(1, channels, size[0] * batch, *size[1:], device=device)
+        module.inferer.overlap = 0
+        seconds = []
+        with torch.no_grad():
+            for _ in range(FORWARDS_BEFORE + FORWARDS_TIMED):
+                start = time.perf_counter()
+                module(volume).cpu()
+                seconds.append((time.perf_counter() - start) / batch)
+        results[name] = {
+            "seconds_a_window": min(seconds[FORWARDS_BEFORE:]),
+            "box": windows(box, size, overlap),
+            "whole": windows(whole, size, overlap),
+        }
+        print(name, results[name], file=sys.stderr, flush=True)
+    return results
+
+
+def reading(amp: str) -> float:
+    """Seconds of decompressing both files."""
+    start = time.perf_counter()
+    for file in study():
+        np.asanyarray(nib.load(file).dataobj)
+    return time.perf_counter() - start
+
+
+MEASURES = {COMMAND: command, FORWARDS: forwards, READING: reading}
+
+
+def main() -> None:
+    """Measure each in a process of its own, and print the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--amp", default="", help="true or false instead of the config's own choice of precision")
+    parser.add_argument("--measure", choices=MEASURES, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.measure:
+        print(json.dumps(MEASURES[arguments.measure](arguments.amp)))
+        return
+    common.prepared_studies()
+    write_models()
+    options = ["--amp", arguments.amp] if arguments.amp else []
+    measures = {
+        name: partial(common.in_a_process, "inference.py", "--measure", name, *options, threads=os.cpu_count())
+        for name in MEASURES
+    }
+    figures = {name: rounds[0] for name, rounds in common.side_by_side(measures, rounds=1).items()}
+    networks = figures[FORWARDS]
+    needed, uncropped = (
+        math.fsum(network["seconds_a_window"] * network[volume] for network in networks.values()) for volume in ("box", "whole")
+    )
+    took, floor = figures[COMMAND]["seconds"], max(needed, figures[READING])
+    rows = [[name, f"{n['seconds_a_window']:.2f}", str(n["box"]), str(n["whole"])] for name, n in networks.items()]
+    common.print_table(["network", "seconds a window", "windows of the body's box", "of the whole volume"], rows)
+    rows = [
+        ["command", f"{took:.0f} s, peak {figures[COMMAND]['peak_gib']:.1f} GiB"],
+        ["forwards of the body's box", f"{needed:.0f} s"],
+        ["forwards of the whole volume", f"{uncropped:.0f} s"],
+        ["reading", f"{figures[READING]:.1f} s"],
+        ["command / larger of forwards and reading (at most 1.25)", f"{took / floor:.2f}"],
+        ["forwards of the whole volume / command (at least 3)", f"{uncropped / took:.1f}"],
+    ]
+    common.report(f"inference{arguments.amp and '-amp-' + arguments.amp}", ["inference", "one study"], rows, figures)
+
+
+if __name__ == "__main__":
+    main()
