@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
 import nibabel as nib
 import numpy as np
@@ -21,6 +22,7 @@ from scripts.transforms import (
     PadToStudyd,
     SeparableResample,
     SeparableSpacingd,
+    writing_behind,
 )
 
 PET_SHAPE, PET_AFFINE = (20, 18, 16), las((4, 4, 5), (30, -20, 100))
@@ -257,18 +259,47 @@ def test_prediction_of_the_whole_cascade_is_left_as_it_is(members):
 # ---------------------------------------------------------------- writing
 
 
+def writer_of_a_mask() -> AtomicNibabelWriter:
+    writer = AtomicNibabelWriter()
+    writer.set_data_array(np.ones((4, 4, 4), np.uint8), channel_dim=None)
+    writer.set_metadata({"affine": np.eye(4)}, resample=False)
+    return writer
+
+
 def test_mask_that_could_not_be_written_whole_is_not_there(tmp_path, monkeypatch):
     def full_disk(image, file):
         file.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(nib, "save", full_disk)
-    writer = AtomicNibabelWriter()
-    writer.set_data_array(np.zeros((4, 4, 4), np.uint8), channel_dim=None)
-    writer.set_metadata({"affine": np.eye(4)}, resample=False)
     with pytest.raises(InputError, match=r"mask\.nii\.gz cannot be written \(No space left on device\)"):
-        writer.write(tmp_path / "mask.nii.gz")
+        writer_of_a_mask().write(tmp_path / "mask.nii.gz")
     assert not list(tmp_path.iterdir())
+
+
+def test_masks_are_written_while_the_next_study_is_computed_and_one_that_fails_costs_no_other(tmp_path, monkeypatch):
+    save, computed = nib.save, threading.Event()
+
+    def save_later(image, file):
+        assert computed.wait(60), "the study after it was not computed meanwhile"
+        if file.name == "full.nii.gz":
+            raise OSError(28, "No space left on device")
+        save(image, file)
+
+    monkeypatch.setattr(nib, "save", save_later)
+    files = [tmp_path / folder / name for name in ("full.nii.gz", "good.nii.gz") for folder in ("a", "b")]
+    with writing_behind() as failures:
+        for file in files[:2]:
+            writer_of_a_mask().write(file)
+        assert not any(file.is_file() for file in files)
+        computed.set()
+        for file in files[2:]:
+            writer_of_a_mask().write(file)
+    assert list(failures) == ["full.nii.gz"]
+    assert "full.nii.gz cannot be written (No space left on device)" in str(failures["full.nii.gz"])
+    assert [file.is_file() for file in files] == [False, False, True, True]
+    writer_of_a_mask().write(tmp_path / "after.nii.gz")
+    assert (tmp_path / "after.nii.gz").is_file()
 
 
 @pytest.mark.parametrize("case", ["../outside", "a/b", "..", "", "x" * 300])

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from scripts.studies import (
     read_study,
     without_suffix,
 )
+from scripts.transforms import writing_behind
 
 
 @dataclass(frozen=True)
@@ -266,16 +268,21 @@ def _run(evaluator: Evaluator, strict: bool) -> list[Finding]:
     dataset = evaluator.data_loader.dataset
     findings: list[Finding] = []
     items = list(dataset.data)
-    while items:
-        dataset.data, evaluator.state.epoch_length = items, len(items)
-        failures.clear()
-        done.clear()
-        evaluator.run()
-        if not failures:
-            break
-        item, items = items[len(done)], items[len(done) + 1 :]
-        findings.append(Finding(item["case"], None, _reason_of(failures[0], item["case"]), error=True))
-        raise_if_strict(strict, findings)
+    # A mask that cannot be written must stop a strict run before the next study.
+    with nullcontext({}) if strict else writing_behind() as unwritten:
+        while items:
+            dataset.data, evaluator.state.epoch_length = items, len(items)
+            failures.clear()
+            done.clear()
+            evaluator.run()
+            if not failures:
+                break
+            item, items = items[len(done)], items[len(done) + 1 :]
+            findings.append(Finding(item["case"], None, _reason_of(failures[0], item["case"]), error=True))
+            raise_if_strict(strict, findings)
+            print(f"error: {findings[-1]}", flush=True)
+    for name, error in unwritten.items():
+        findings.append(Finding(without_suffix(name), None, _reason_of(error, without_suffix(name)), error=True))
         print(f"error: {findings[-1]}", flush=True)
     # The engine keeps all volumes of the last study.
     evaluator.state.batch = evaluator.state.output = None
