@@ -22,7 +22,7 @@ from monai.data import MetaTensor
 from tiny import las, write_nifti, write_study
 
 import scripts.transforms
-from scripts import prepare
+from scripts.prepare import prepare
 
 BUNDLE_OF = dict(zip(("DynUNet", "SegResNet", "SwinUNETR", "UNet"), (STAGE1, *STAGE2), strict=True))
 MODELS = [*BUNDLE_OF, "Ensemble"]
@@ -612,17 +612,19 @@ def test_evaluation_without_a_prepared_data_set_is_one_sentence(workflow, tmp_pa
         workflow("inference", "evaluate", dataset_dir=str(tmp_path)).run()
 
 
-def test_stage_1_of_the_cascade_sees_what_the_prepared_data_set_holds(workflow, raw):
-    case = CASES[1]
-    files = [str(raw / f"imagesTr/{case}_{number}.nii.gz") for number in ("0000", "0001")]
+def test_stage_1_of_the_cascade_sees_what_the_prepared_data_set_holds(workflow, raw, tmp_path):
+    prepare(raw, tmp_path / "prepared", spacing=FINGERPRINT["spacing"])
     chain = workflow("inference").preprocessing
-    item = chain({"image": files})
-    prepared = prepare.geometry([], FINGERPRINT["spacing"])(chain.transforms[0]({"image": files}))
-    for channel, key in enumerate(("ct", "pet")):
-        numbers = FINGERPRINT[key]
-        values = prepared[f"image_{key}"][0].clip(numbers["percentile_00_5"], numbers["percentile_99_5"])
-        expected = (values - numbers["mean"]) / numbers["std"]
-        np.testing.assert_allclose(item["image"][channel], expected, atol=1e-5)
+    for case in CASES:
+        item = chain({"image": [str(raw / f"imagesTr/{case}_{number}.nii.gz") for number in ("0000", "0001")]})
+        prepared = nib.load(tmp_path / f"prepared/images/{case}.nii")
+        np.testing.assert_allclose(item["image"].affine, prepared.affine, atol=1e-4)
+        for channel, key in enumerate(("ct", "pet")):
+            numbers = FINGERPRINT[key]
+            values = np.asarray(prepared.dataobj)[..., channel]
+            values = values.clip(numbers["percentile_00_5"], numbers["percentile_99_5"])
+            expected = (values - numbers["mean"]) / numbers["std"]
+            np.testing.assert_allclose(item["image"][channel], expected, atol=1e-4)
 
 
 # ---------------------------------------------------------------- as commands

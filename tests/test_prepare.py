@@ -438,6 +438,36 @@ def test_second_run_changes_nothing(raw, tmp_path, monkeypatch):
     assert times(tmp_path / "out") == before
 
 
+def test_every_study_is_read_once_and_cropped_studies_do_not_stay(raw, tmp_path, monkeypatch):
+    write_study(raw, "fdg_healthy_1", seed=20, lesions=0)
+    read = []
+    original = scripts.prepare.read_study
+    monkeypatch.setattr(scripts.prepare, "read_study", lambda study: read.append(study.case) or original(study))
+    prepare(raw, tmp_path / "out", spacing=[4, 4, 4.5])
+    assert sorted(read) == sorted([*items(tmp_path / "out"), "fdg_healthy_1"])
+    read.clear()
+    # The check is still that of the present files, but what it had cropped is gone.
+    prepare(raw, tmp_path / "out", spacing=[4, 4, 5])
+    assert sorted(read) == sorted(items(tmp_path / "out"))
+    prepare(raw, tmp_path / "fresh", spacing=[4, 4, 5])
+    assert content(tmp_path / "out") == content(tmp_path / "fresh")
+    assert not list(tmp_path.rglob("cropped"))
+
+
+def test_lesion_values_outside_of_the_body_belong_to_the_fingerprint(raw, tmp_path):
+    for label in (raw / "labelsTr").glob("*.nii.gz"):
+        image = nib.load(label)
+        voxels = np.asarray(image.dataobj).copy()
+        voxels[0, 0, 0] = 1
+        write_nifti(label, voxels, image.affine)
+    prepare(raw, tmp_path / "out")
+    originals = [item["original"]["label"] for item in datalist(tmp_path / "out")["training"]]
+    count = sum(int(nib.load(raw / name).get_fdata().sum()) for name in originals)
+    trained = [item["case"] for item in datalist(tmp_path / "out")["training"]]
+    values = [np.load(tmp_path / f"out/.prepare/lesion_values/{case}.npy") for case in trained]
+    assert sum(channels.shape[1] for channels in values) == count
+
+
 def test_other_seed_gives_another_split_without_a_new_check(raw, tmp_path, monkeypatch):
     prepare(raw, tmp_path / "out", spacing=[4, 4, 5])
     before = times(tmp_path / "out")

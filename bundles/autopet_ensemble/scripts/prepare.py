@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -20,17 +21,20 @@ import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, CropForegroundd, Orientationd, SplitDimd
+from monai.transforms import Orientationd
 from tqdm import tqdm
 
 from scripts.errors import InputError, SomeFailedError, command
-from scripts.files import atomic, read_json, remove_unfinished, write_json
+from scripts.files import atomic, make_folder, read_json, remove_unfinished, write_json
 from scripts.fingerprint import las_spacing, make_fingerprint, target_spacing
-from scripts.studies import BODY_SUV, Finding, Study, find_repeated_images, find_studies, raise_if_strict, read_mask, read_study
-from scripts.transforms import LoadImagePETCTd, SeparableSpacingd
+from scripts.studies import BODY_SUV, Finding, Study, Volume, find_repeated_images, find_studies, raise_if_strict, read_study
+from scripts.transforms import BODY_START, LoadImagePETCTd, SeparableSpacingd
 
 # Raised when the judgement of studies or the making of volumes changes, so that what was made before is made again.
-VERSION = 1
+VERSION = 2
+
+# Spacings that differ by less, as a share, are one: a volume of 1000 voxels then ends within a hundredth of a voxel.
+SAME_SPACING = 1e-5
 
 # Where it is kept what was made from which files, inside of the prepared data set.
 RECORDS = ".prepare"
@@ -129,40 +133,6 @@ def prepare(
             "them with --exclude",
             errors,
         )
-
-
-# ---------------------------------------------------------------- geometry
-
-
-def geometry(keys: Sequence[str], spacing: Sequence[float], body_suv: float = BODY_SUV, body_margin: int = 2) -> Compose:
-    """Crop a study to the body, turn it to LAS and resample it: the chain of every inference config.
-
-    The transforms take an item with "image", CT and PET as a `MetaTensor` (2, X, Y, Z), and with further keys on the same grid,
-    (1, X, Y, Z); they give "image_ct" and "image_pet", (1, X', Y', Z') each, and the further keys.
-
-    Args:
-        keys: the further keys, masks, interpolated by the nearest voxel; the images are interpolated linearly.
-        spacing: [x, y, z] in mm, along the axes of LAS.
-        body_suv: SUV above which a voxel of the PET belongs to the body.
-        body_margin: voxels of the original grid that are kept around it.
-    """
-    images = ["image_ct", "image_pet"]
-    every = [*images, *keys]
-    return Compose(
-        [
-            SplitDimd(keys="image", output_postfixes=["ct", "pet"], keepdim=True),
-            # First of all: the body is about a sixth of a study, and all that follows costs as much as it has voxels.
-            CropForegroundd(
-                keys=every,
-                source_key="image_pet",
-                select_fn=lambda pet: pet > body_suv,
-                margin=body_margin,
-                allow_smaller=True,
-            ),
-            Orientationd(keys=every, axcodes="LAS", labels=None),
-            SeparableSpacingd(keys=every, pixdim=list(spacing), mode=["bilinear"] * 2 + ["nearest"] * len(keys)),
-        ]
-    )
 
 
 # ---------------------------------------------------------------- split
@@ -271,6 +241,41 @@ def read_exclusions(exclude: str | os.PathLike | Sequence[str] | None) -> list[s
 
 
 @dataclass(frozen=True)
+class _Cropped:
+    """A study cropped to its body on its own grid, which the check leaves for the making, so that every study is read once.
+
+    Attributes:
+        folder: image.nii, label.nii and lesion_values.npy as in the prepared data set, and settings.json, which is written last.
+    """
+
+    folder: Path
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.folder / name for name in ("image.nii", "label.nii", "lesion_values.npy")]
+
+    @property
+    def settings(self) -> Path:
+        return self.folder / "settings.json"
+
+    def write(self, settings: Mapping[str, Any], image: MetaTensor, label: MetaTensor, values: np.ndarray) -> None:
+        """Keep an image (2, X, Y, Z), its label (1, X, Y, Z), both in LAS, and the values (2, n) inside of its lesions."""
+        image_file, label_file, values_file = self.files
+        self.settings.unlink(missing_ok=True)
+        _save_volumes(image, label, image_file, label_file)
+        with atomic(values_file) as part:
+            np.save(part, values)
+        write_json(self.settings, settings)
+
+    def move(self, outputs: Sequence[Path]) -> None:
+        """Make the files the results, as they are."""
+        self.settings.unlink()
+        for file, output in zip(self.files, outputs, strict=True):
+            make_folder(output.parent)
+            os.replace(file, output)
+
+
+@dataclass(frozen=True)
 class _Preparation:
     """Where a data set is and becomes, and what its volumes depend on beside their files and the spacing."""
 
@@ -287,11 +292,23 @@ class _Preparation:
         """Path, size and time of modification of a study's files: when these are the same, so are the results."""
         return {role: [self.relative(file), *_stamp(file)] for role, file in study.files.items()}
 
+    def settings(self, study: Study) -> dict[str, Any]:
+        """All that a study's volumes depend on, but for the spacing."""
+        return {
+            "version": VERSION,
+            "sources": self.sources(study),
+            "body_suv": self.body_suv,
+            "body_margin": self.body_margin,
+        }
+
     def record(self, kind: str, case: str) -> Path:
         return self.dataset_dir / RECORDS / kind / f"{case}.json"
 
     def lesion_values(self, case: str) -> Path:
         return self.dataset_dir / RECORDS / "lesion_values" / f"{case}.npy"
+
+    def cropped(self, case: str) -> _Cropped:
+        return _Cropped(self.dataset_dir / RECORDS / "cropped" / case)
 
     def outputs(self, case: str) -> list[Path]:
         return [
@@ -304,21 +321,11 @@ class _Preparation:
         """Stage 1's mask of a case, which is worth nothing once the case's volumes are others."""
         return self.dataset_dir / "stage1" / f"{case}.nii.gz"
 
-    def settings(self, study: Study, spacing: Sequence[float]) -> dict[str, Any]:
-        """All that a study's volumes depend on."""
-        return {
-            "version": VERSION,
-            "sources": self.sources(study),
-            "spacing": list(spacing),
-            "body_suv": self.body_suv,
-            "body_margin": self.body_margin,
-        }
-
     def is_finished(self, study: Study, spacing: Sequence[float]) -> bool:
         """Whether a study's volumes are there and were made from the present files with the present settings."""
         record = _read_record(self.record("finished", study.case))
         stamps = [_stamp(file) for file in self.outputs(study.case)]
-        return record == {"settings": self.settings(study, spacing), "outputs": stamps}
+        return record == {"settings": self.settings(study), "spacing": list(spacing), "outputs": stamps}
 
     def remove(self, case: str) -> None:
         """Take a case's volumes away, and then the record that says that they are ours."""
@@ -389,23 +396,26 @@ def _select(
 
 
 def _check(preparation: _Preparation, study: Study) -> dict[str, Any]:
-    """Judge a study, and keep the judgement beside the data set.
+    """Judge a study, and keep the judgement beside the data set, and the study itself, cropped, if it can be used and has a lesion.
 
     Returns:
         {"version", "case", "sources"; "findings": [file or None, message, error] each; "healthy": whether the label is empty;
         "spacing": of the PET, mm, along the axes of LAS; "digest": of the PET}; the last three None when it cannot be used.
     """
-    sources = preparation.sources(study)
+    settings = preparation.settings(study)
     findings, volumes = read_study(study)
     usable = not any(finding.error for finding in findings)
+    healthy = not bool(volumes["label"].array.any()) if usable else None
+    if healthy is False:
+        preparation.cropped(study.case).write(settings, *_crop(preparation, volumes))
     judgement = {
         "version": VERSION,
         "case": study.case,
-        "sources": sources,
+        "sources": settings["sources"],
         "findings": [
             [finding.file and preparation.relative(finding.file), finding.message, finding.error] for finding in findings
         ],
-        "healthy": not bool(volumes["label"].array.any()) if usable else None,
+        "healthy": healthy,
         "spacing": las_spacing(volumes["pet"].affine) if usable else None,
         "digest": volumes["pet"].digest if usable else None,
     }
@@ -451,6 +461,8 @@ def _make(
         preparation.record("checked", case).unlink(missing_ok=True)
     if changed:
         return changed
+    # Of studies that were left out after the check.
+    shutil.rmtree(dataset_dir / RECORDS / "cropped", ignore_errors=True)
 
     values = [np.load(preparation.lesion_values(judgement["case"])) for judgement in training]
     choice = spacing_choice if isinstance(spacing_choice, str) else "given"
@@ -490,32 +502,64 @@ def _write_volumes(preparation: _Preparation, spacing: Sequence[float], study: S
     Returns:
         The case if its files are no longer what they were when they were checked.
     """
-    settings = preparation.settings(study, spacing)
-    image_file, label_file, values_file = preparation.outputs(study.case)
+    settings = preparation.settings(study)
+    outputs = preparation.outputs(study.case)
+    image_file, label_file, values_file = outputs
     record = preparation.record("finished", study.case)
     # From here on the volumes are ours to take away, and not finished.
     write_json(record, None)
     preparation.coarse_mask(study.case).unlink(missing_ok=True)
 
-    item: dict[Hashable, Any] = {"case": study.case, "image": [str(study.ct), str(study.pet)]}
-    try:
-        image = LoadImagePETCTd(keys="image")(item)["image"]
-        label = read_mask(study.label).array.astype(np.uint8)
-        values = image.as_tensor()[:, torch.from_numpy(label.astype(bool))].numpy()
-    except (InputError, IndexError):
-        return study.case
-    # The check has found label and PET on one grid; with one affine, rounding cannot give them different sizes.
-    item = {"image": image, "label": MetaTensor(torch.from_numpy(label)[None], affine=image.affine)}
-    item = geometry(["label"], spacing, preparation.body_suv, preparation.body_margin)(item)
-    channels = np.stack([item["image_ct"][0].numpy(), item["image_pet"][0].numpy()], axis=-1)
-    affine = item["image_pet"].affine.numpy()
-    _save(channels.astype(np.float32, copy=False), affine, image_file)
-    _save(item["label"][0].numpy().astype(np.uint8), affine, label_file)
-    with atomic(values_file) as part:
-        np.save(part, values)
-    stamps = [_stamp(file) for file in (image_file, label_file, values_file)]
-    write_json(record, {"settings": settings, "outputs": stamps})
+    cropped = preparation.cropped(study.case)
+    if _read_record(cropped.settings) != settings:
+        # Checked by an earlier run, or healthy.
+        findings, volumes = read_study(study)
+        if any(finding.error for finding in findings):
+            return study.case
+        cropped.write(settings, *_crop(preparation, volumes))
+    image, label = (nib.load(file, mmap=False) for file in cropped.files[:2])
+    if np.allclose(las_spacing(image.affine), spacing, rtol=SAME_SPACING, atol=0):
+        cropped.move(outputs)
+    else:
+        channels = torch.from_numpy(np.moveaxis(np.asarray(image.dataobj), -1, 0))
+        item = {
+            "image": MetaTensor(channels, affine=torch.from_numpy(image.affine)),
+            "label": MetaTensor(torch.from_numpy(np.asarray(label.dataobj))[None], affine=torch.from_numpy(label.affine)),
+        }
+        item = SeparableSpacingd(keys=["image", "label"], pixdim=list(spacing), mode=["bilinear", "nearest"])(item)
+        _save_volumes(item["image"], item["label"], image_file, label_file)
+        make_folder(values_file.parent)
+        os.replace(cropped.files[2], values_file)
+    shutil.rmtree(cropped.folder)
+    stamps = [_stamp(file) for file in outputs]
+    write_json(record, {"settings": settings, "spacing": list(spacing), "outputs": stamps})
     return None
+
+
+def _crop(preparation: _Preparation, volumes: Mapping[str, Volume]) -> tuple[MetaTensor, MetaTensor, np.ndarray]:
+    """Crop a study to its body and turn it to LAS, as inference does.
+
+    Returns:
+        Image (2, X, Y, Z), CT in HU and PET in SUV; label (1, X, Y, Z); and the values (2, n) of all lesions, also of what of them
+        lies outside of the body.
+    """
+    ct, pet, whole = (volumes[role] for role in ("ct", "pet", "label"))
+    image = LoadImagePETCTd("image", preparation.body_suv, preparation.body_margin).join(ct, pet)
+    box = tuple(slice(first, first + length) for first, length in zip(image.meta[BODY_START], image.shape[1:], strict=True))
+    label = np.ascontiguousarray(whole.array[box], dtype=np.uint8)
+    values = image.as_tensor()[:, torch.from_numpy(label).bool()]
+    if values.shape[1] < np.count_nonzero(whole.array):
+        values = LoadImagePETCTd("image").join(ct, pet).as_tensor()[:, torch.from_numpy(whole.array.astype(bool))]
+    item = {"image": image, "label": MetaTensor(torch.from_numpy(label)[None], affine=image.affine)}
+    item = Orientationd(keys=["image", "label"], axcodes="LAS", labels=None)(item)
+    return item["image"], item["label"], values.numpy()
+
+
+def _save_volumes(image: MetaTensor, label: MetaTensor, image_file: Path, label_file: Path) -> None:
+    """Write an image (C, X, Y, Z) with its channels last, and the label (1, X, Y, Z) on its grid."""
+    affine = image.affine.numpy()
+    _save(np.moveaxis(image.numpy(), 0, -1), affine, image_file)
+    _save(label.numpy()[0].astype(np.uint8, copy=False), affine, label_file)
 
 
 def _save(array: np.ndarray, affine: np.ndarray, file: Path) -> None:

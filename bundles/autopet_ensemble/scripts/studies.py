@@ -14,13 +14,13 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
+from isal import igzip, isal_zlib
 from nibabel.filebasedimages import ImageFileError
 from nibabel.imageglobals import LoggingOutputSuppressor
-from nibabel.openers import ImageOpener
 from nibabel.spatialimages import HeaderDataError
 
 from scripts.errors import InputError
@@ -50,7 +50,7 @@ LEAST_COVERAGE = (0.55, 0.55, 0.9)
 # The compression of .gz makes nothing smaller than by this (zlib's technical details).
 DEFLATE_RATIO = 1032
 
-READ_ERRORS = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, KeyError, zlib.error)
+READ_ERRORS = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, KeyError, zlib.error, isal_zlib.error)
 
 
 @dataclass(frozen=True)
@@ -487,13 +487,13 @@ def read_volume(file: Path, channels: int = 1) -> tuple[Volume, list[str]]:
     except PermissionError as error:
         raise InputError("must not be read by this user: change its permissions") from error
     try:
-        with ImageOpener(file) as stream, LoggingOutputSuppressor():
+        with _open(file) as stream, LoggingOutputSuppressor():
             # nibabel calls a compressed file that ends within the part by which it tells types apart an unknown type.
             stream.read(4096)
             image = nib.load(file)
             stream.seek(0)
             raw = type(image.header).from_fileobj(stream, check=False)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (EOFError, zlib.error, isal_zlib.error, gzip.BadGzipFile) as error:
         raise InputError("is damaged or cut off: copy it again from where it comes") from error
     except READ_ERRORS as error:
         raise InputError("is not a NIfTI image: convert it to NIfTI, or copy it again") from error
@@ -517,8 +517,8 @@ def read_volume(file: Path, channels: int = 1) -> tuple[Volume, list[str]]:
     if math.prod(shape) * image.get_data_dtype().itemsize > DEFLATE_RATIO * file.stat().st_size:
         raise InputError("is damaged or cut off: copy it again from where it comes")
     try:
-        with ImageOpener(file) as stream:
-            array = np.asanyarray(type(image).from_stream(stream.fobj).dataobj).reshape(shape)
+        with _open(file) as stream:
+            array = np.asanyarray(type(image).from_stream(stream).dataobj).reshape(shape)
             # The checksum of a compressed file lies behind its voxels.
             stream.read()
     except READ_ERRORS as error:
@@ -528,6 +528,11 @@ def read_volume(file: Path, channels: int = 1) -> tuple[Volume, list[str]]:
         count = np.count_nonzero(~np.isfinite(array))
         raise InputError(f"holds {count} voxels without a number (NaN or infinite): export it again")
     return Volume(file, array, image.affine), warnings
+
+
+def _open(file: Path) -> BinaryIO:
+    """Open a file, and decompress it if it is: with ISA-L, in half of the time that zlib takes."""
+    return igzip.open(file, "rb") if file.name.endswith(".gz") else open(file, "rb")
 
 
 def read_mask(file: Path) -> Volume:

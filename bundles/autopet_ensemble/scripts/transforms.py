@@ -93,6 +93,10 @@ class LoadImagePETCTd(MapTransform):
                     f"{_study(case)}{len(source)} files are given as its image: give two, first the CT and then the PET"
                 )
             ct, pet = (_read(file, case) for file in source)
+        return self.join(ct, pet, case)
+
+    def join(self, ct: Volume, pet: Volume, case: str | None = None) -> MetaTensor:
+        """Put a study's CT and PET, as they were read, onto one grid. Returns (2, X, Y, Z)."""
         box = self._box(pet.array)
         affine = pet.affine.copy()
         affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
@@ -374,6 +378,8 @@ def _interpolate(volume: torch.Tensor, axis: int, positions: torch.Tensor, mode:
         index = index.clamp(0, length - 1).long().to(volume.device)
         return volume[(slice(None),) * axis + (index,)], weight.to(volume).reshape(shape)
 
+    if len(positions) == length and torch.equal(positions, torch.arange(length, dtype=positions.dtype)):
+        return volume
     result, weight = neighbour(lower, 1 - fraction)
     if (weight != 1).any():
         result *= weight
