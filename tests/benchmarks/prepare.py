@@ -1,9 +1,8 @@
 """Seconds in which one core prepares a full-size study: python tests/benchmarks/prepare.py
 
-"prepare" is the whole command, which reads a study twice: it judges all of them before it makes the first. "prepare, making" is a second
-run for another data set's spacing, which finds the studies judged. nnU-Net v2's default preprocessor judges nothing; it writes the
-format that its own training reads. The study has the wanted spacing already, or is resampled to voxels twice as large along each
-axis. "reading" is decompressing CT and PET with nibabel, and nothing more.
+"prepare" is the whole command, which judges every study too. nnU-Net v2's default preprocessor judges nothing; it writes the format
+that its own training reads. The study has the wanted spacing already, or is resampled to voxels twice as large along each axis
+(coarser), or, with --finer, to voxels of 1.5 x 1.5 x 2 mm. "reading" is decompressing CT and PET with nibabel, and nothing more.
 """
 
 from __future__ import annotations
@@ -29,9 +28,8 @@ from common import RAW
 from scripts.prepare import prepare
 
 ROUNDS = 2
-SPACING = (2.036, 2.036, 3.0)
-COARSE = tuple(2 * size for size in SPACING)
-READING, WHOLE, MAKING, NNUNET = "reading", "prepare", "prepare, making", "nnU-Net v2"
+SPACINGS = {"same spacing": (2.036, 2.036, 3.0), "coarser": (4.072, 4.072, 6.0), "finer": (1.5, 1.5, 2.0)}
+READING, OURS, NNUNET = "reading", "prepare", "nnU-Net v2"
 
 
 def cases() -> list[str]:
@@ -39,18 +37,15 @@ def cases() -> list[str]:
     return sorted(file.name.removesuffix(".nii.gz") for file in (RAW / "labelsTr").glob("*.nii.gz"))
 
 
-def measure(name: str, resampled: bool) -> float:
+def measure(name: str, grid: str) -> float:
     """Seconds a study, on one core."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
-    spacing, other = (COARSE, SPACING) if resampled else (SPACING, COARSE)
+    if name == NNUNET:
+        # Its modules are imported before the clock starts.
+        import nnunetv2.preprocessing.preprocessors.default_preprocessor  # noqa: F401
     with tempfile.TemporaryDirectory(dir=common.RESULTS) as folder, contextlib.redirect_stdout(sys.stderr):
-        if name == MAKING:
-            prepare(RAW, folder, spacing=other)
-        if name == NNUNET:
-            # Its modules are imported before the clock starts.
-            import nnunetv2.preprocessing.preprocessors.default_preprocessor  # noqa: F401
         start = time.perf_counter()
         if name == READING:
             for channel in (0, 1):
@@ -58,9 +53,9 @@ def measure(name: str, resampled: bool) -> float:
             return time.perf_counter() - start
         if name == NNUNET:
             # nnU-Net's arrays are z, y, x.
-            nnunet.preprocess(cases()[0], Path(folder) / "study", spacing[::-1])
+            nnunet.preprocess(cases()[0], Path(folder) / "study", SPACINGS[grid][::-1])
             return time.perf_counter() - start
-        prepare(RAW, folder, spacing=spacing)
+        prepare(RAW, folder, spacing=SPACINGS[grid])
         return (time.perf_counter() - start) / len(cases())
 
 
@@ -68,22 +63,23 @@ def main() -> None:
     """Let the competitors prepare in turn, each in a process of its own, and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--finer", action="store_true", help="resample to 1.5 x 1.5 x 2 mm too; nnU-Net then takes minutes")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
-    parser.add_argument("--resampled", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--grid", choices=SPACINGS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        print(json.dumps(measure(arguments.measure, arguments.resampled)))
+        print(json.dumps(measure(arguments.measure, arguments.grid)))
         return
     common.prepared_studies()
-    competitors, skipped = [WHOLE, MAKING], []
+    competitors, skipped = [OURS], []
     if nnunet.is_installed():
         competitors.append(NNUNET)
     else:
         skipped.append(nnunet.MISSING)
     measures = {READING: partial(common.in_a_process, "prepare.py", "--measure", READING)}
-    for grid, option in (("same spacing", ()), ("resampled", ("--resampled",))):
+    for grid in list(SPACINGS)[: 3 if arguments.finer else 2]:
         for name in competitors:
-            measures[f"{name}, {grid}"] = partial(common.in_a_process, "prepare.py", "--measure", name, *option)
+            measures[f"{name}, {grid}"] = partial(common.in_a_process, "prepare.py", "--measure", name, "--grid", grid)
     figures = common.side_by_side(measures, arguments.rounds)
     rows = []
     for name, seconds in figures.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import hashlib
 import json
 import math
 import os
@@ -24,6 +23,7 @@ from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.spatialimages import HeaderDataError
 
 from scripts.errors import InputError
+from scripts.metrics import bounding_box
 
 SUFFIXES = (".nii.gz", ".nii")
 TRACERS = ("fdg", "psma")
@@ -129,8 +129,9 @@ class Volume:
 
     @property
     def digest(self) -> str:
-        """A name for the voxels' content: that of two volumes differs unless they are equal."""
-        return hashlib.blake2b(np.ascontiguousarray(self.array.T), digest_size=16).hexdigest()
+        """A name for the voxels' content: two checksums, which in two volumes that differ agree by chance once in 2 ** 60 times."""
+        voxels = np.ascontiguousarray(self.array.T)
+        return f"{isal_zlib.crc32(voxels):08x}{isal_zlib.adler32(voxels):08x}"
 
 
 # ---------------------------------------------------------------- finding
@@ -574,7 +575,10 @@ def corner_distance(shape: Sequence[int], affine: np.ndarray, other: np.ndarray)
 
 
 def _check_binary(volume: Volume) -> None:
-    if not ((volume.array == 0) | (volume.array == 1)).all():
+    array = volume.array
+    # Of whole numbers the limits tell, in a fraction of the time.
+    binary = array.min() >= 0 and array.max() <= 1 if array.dtype.kind in "iu" else ((array == 0) | (array == 1)).all()
+    if not binary:
         values = np.unique(volume.array)
         numbers = ", ".join(f"{value:g}" for value in values[:4]) + (", ..." if len(values) > 4 else "")
         raise InputError(f"holds the values {numbers}: a mask is 0, and 1 inside of lesions")
@@ -626,7 +630,7 @@ def _judge_values(volumes: Mapping[str, Volume]) -> _Problems:
     """Judge whether CT and PET can be HU and SUV."""
     ct, pet = volumes.get("ct"), volumes.get("pet")
     if ct is not None and pet is not None:
-        if ct.file.resolve() == pet.file.resolve() or (ct.array.shape == pet.array.shape and np.array_equal(ct.array, pet.array)):
+        if ct.file.resolve() == pet.file.resolve() or _are_equal(ct.array, pet.array):
             return [(pet.file, "is the same image as the CT: put the PET in its place", True)]
         if pet.array.min() <= -500 and ct.array.min() > -200:
             return [(ct.file, f"and {pet.file.name} look as if CT and PET were exchanged: exchange the two files", True)]
@@ -636,6 +640,11 @@ def _judge_values(volumes: Mapping[str, Volume]) -> _Problems:
     if pet is not None:
         problems += [(pet.file, message, error) for message, error in _judge_pet(pet.array)]
     return problems
+
+
+def _are_equal(array: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two volumes hold the same values; nearly all that do not are told apart by some of their slices."""
+    return array.shape == other.shape and all(np.array_equal(array[::step], other[::step]) for step in (16, 1))
 
 
 def _judge_ct(array: np.ndarray) -> list[tuple[str, bool]]:
@@ -711,8 +720,11 @@ def _judge_label(volumes: Mapping[str, Volume]) -> _Problems:
         return [(label.file, str(error), True)]
     if pet is None:
         return []
-    values = pet.array[label.array == 1]
-    if values.size and np.count_nonzero(values > BODY_SUV) < values.size / 2:
+    box = bounding_box(label.array != 0)
+    if box is None:
+        return []
+    values = pet.array[box][label.array[box] == 1]
+    if np.count_nonzero(values > BODY_SUV) < values.size / 2:
         message = f"marks lesions mostly where the PET is below SUV {BODY_SUV}: check that it belongs to this study"
         return [(label.file, message, False)]
     return []
