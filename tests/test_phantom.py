@@ -282,17 +282,17 @@ def test_a_second_run_writes_no_image_again(raw_dir, monkeypatch):
 def test_a_killed_run_is_completed_to_the_same_bytes(raw_dir, tmp_path, monkeypatch):
     parameters = PARAMETERS | {"num_patients": 3, "shrink": 8}
     write_phantoms(tmp_path / "whole", **parameters)
-    save, saved = phantom._save, []
+    save, saved = phantom.write_volume, []
 
-    def killed(image, affine, path):
+    def killed(path, image, affine):
         if len(saved) == 4:
             (path.parent / ".part-0").mkdir()
             (path.parent / ".part-0/a.nii.gz").write_bytes(b"half an image")
             raise KeyboardInterrupt
         saved.append(path)
-        save(image, affine, path)
+        save(path, image, affine)
 
-    monkeypatch.setattr(phantom, "_save", killed)
+    monkeypatch.setattr(phantom, "write_volume", killed)
     with pytest.raises(KeyboardInterrupt):
         write_phantoms(tmp_path / "killed", **parameters, num_workers=1)
     monkeypatch.undo()

@@ -531,7 +531,7 @@ def test_interrupted_run_leaves_no_data_list_and_goes_on_to_the_same_bytes(raw, 
     prepare(raw, tmp_path / "undisturbed")
     out = tmp_path / "out"
     prepare(raw, out, spacing=[7, 7, 7])
-    original = scripts.prepare._save
+    original = scripts.prepare.write_volume
     for stop in (0, 3, 7):
         calls = itertools.count()
 
@@ -540,13 +540,13 @@ def test_interrupted_run_leaves_no_data_list_and_goes_on_to_the_same_bytes(raw, 
                 raise KeyboardInterrupt
             original(*arguments)
 
-        monkeypatch.setattr(scripts.prepare, "_save", save)
+        monkeypatch.setattr(scripts.prepare, "write_volume", save)
         with pytest.raises(KeyboardInterrupt):
             prepare(raw, out)
         assert not (out / "datalist.json").exists()
         (out / f"images/.part-{stop}").mkdir()
         (out / f"images/.part-{stop}/a.nii").write_bytes(b"what a killed run leaves")
-    monkeypatch.setattr(scripts.prepare, "_save", original)
+    monkeypatch.setattr(scripts.prepare, "write_volume", original)
     prepare(raw, out)
     assert content(out) == content(tmp_path / "undisturbed")
 
@@ -599,7 +599,7 @@ def test_full_disk_is_one_sentence_and_leaves_nothing_half_written(raw, tmp_path
         Path(file).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(scripts.prepare.nib, "save", save)
+    monkeypatch.setattr(nib, "save", save)
     with pytest.raises(SystemExit, match=r"\.nii cannot be written \(No space left on device\): see that there is room"):
         prepare(raw, tmp_path / "out")
     assert content(tmp_path / "out") == {}

@@ -12,6 +12,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
+
 from scripts.errors import InputError, cannot_write
 
 
@@ -89,6 +92,22 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, content: Any) -> None:
     """Write JSON with an indent of two, atomically."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_volume(path: str | os.PathLike, array: np.ndarray, affine: np.ndarray) -> None:
+    """Write a NIfTI file, atomically, that states its place in space twice, as every reader may look for it.
+
+    Args:
+        path: ends with .nii, or with .nii.gz to be compressed.
+        array: (X, Y, Z) or (X, Y, Z, C).
+        affine: (4, 4), from voxel indices to world coordinates in mm.
+    """
+    image = nib.Nifti1Image(array, affine)
+    image.set_sform(affine, "scanner")
+    image.set_qform(affine, "scanner")
+    image.header.set_xyzt_units("mm")
+    with atomic(path) as part:
+        nib.save(image, part)
 
 
 def read_json(path: str | os.PathLike) -> Any:

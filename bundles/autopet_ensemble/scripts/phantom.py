@@ -21,12 +21,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
 from scripts.errors import InputError, command
-from scripts.files import atomic, read_json, remove_unfinished, write_json, write_text
+from scripts.files import read_json, remove_unfinished, write_json, write_text, write_volume
 
 AIR_HU, PADDING_HU = -1000, -1024
 
@@ -780,22 +779,13 @@ def _lesion_table(studies: Iterable[PhantomStudy]) -> str:
     return table.getvalue()
 
 
-def _save(image: np.ndarray, affine: np.ndarray, path: Path) -> None:
-    nifti = nib.Nifti1Image(image, affine)
-    nifti.set_sform(affine, "scanner")
-    nifti.set_qform(affine, "scanner")
-    nifti.header.set_xyzt_units("mm")
-    with atomic(path) as part:
-        nib.save(nifti, part)
-
-
 def _write_study(study: PhantomStudy, raw_dir: Path) -> None:
     """Write a study's three files, unless all are there."""
     files = [raw_dir / "imagesTr" / f"{study.case}_0000.nii.gz", raw_dir / "imagesTr" / f"{study.case}_0001.nii.gz"]
     files.append(raw_dir / "labelsTr" / f"{study.case}.nii.gz")
     if not all(file.exists() for file in files):
         for image, file in zip(render(study), files, strict=True):
-            _save(image, study.patient.grid.affine, file)
+            write_volume(file, image, study.patient.grid.affine)
 
 
 @command

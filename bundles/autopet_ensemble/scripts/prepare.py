@@ -25,7 +25,7 @@ from monai.transforms import Orientationd
 from tqdm import tqdm
 
 from scripts.errors import InputError, SomeFailedError, command
-from scripts.files import atomic, make_folder, read_json, remove_unfinished, write_json
+from scripts.files import atomic, make_folder, read_json, remove_unfinished, write_json, write_volume
 from scripts.fingerprint import las_spacing, make_fingerprint, target_spacing
 from scripts.studies import BODY_SUV, Finding, Study, Volume, find_repeated_images, find_studies, raise_if_strict, read_study
 from scripts.transforms import BODY_START, LoadImagePETCTd, SeparableSpacingd
@@ -558,18 +558,8 @@ def _crop(preparation: _Preparation, volumes: Mapping[str, Volume]) -> tuple[Met
 def _save_volumes(image: MetaTensor, label: MetaTensor, image_file: Path, label_file: Path) -> None:
     """Write an image (C, X, Y, Z) with its channels last, and the label (1, X, Y, Z) on its grid."""
     affine = image.affine.numpy()
-    _save(np.moveaxis(image.numpy(), 0, -1), affine, image_file)
-    _save(label.numpy()[0].astype(np.uint8, copy=False), affine, label_file)
-
-
-def _save(array: np.ndarray, affine: np.ndarray, file: Path) -> None:
-    """Write an uncompressed NIfTI file that states its place in space twice, as every reader may look for it."""
-    image = nib.Nifti1Image(array, affine)
-    image.set_sform(affine, "scanner")
-    image.set_qform(affine, "scanner")
-    image.header.set_xyzt_units("mm")
-    with atomic(file) as part:
-        nib.save(image, part)
+    write_volume(image_file, np.moveaxis(image.numpy(), 0, -1), affine)
+    write_volume(label_file, label.numpy()[0].astype(np.uint8, copy=False), affine)
 
 
 # ---------------------------------------------------------------- tools
