@@ -13,6 +13,7 @@ BIN := $(CURDIR)/.venv/bin
 INSTALLED := .venv/installed
 BENCH_BIN := $(CURDIR)/.venv-bench/bin
 BENCH_INSTALLED := .venv-bench/installed
+BENCHMARKS := budget metrics prepare feeding training scaling inference
 ENSEMBLE := bundles/autopet_ensemble
 WORK_DIR := $(CURDIR)/demo/$(if $(DATASET_DIR),$(notdir $(abspath $(DATASET_DIR))),phantoms)
 RAW_DIR := $(if $(DATASET_DIR),$(abspath $(DATASET_DIR)),$(WORK_DIR)/raw)
@@ -44,8 +45,7 @@ $(BENCH_INSTALLED): requirements.txt requirements-dev.txt requirements-bench.txt
 	touch $@
 
 bench: $(BENCH_INSTALLED)
-	$(BENCH_BIN)/python -W ignore tests/benchmarks/prepare.py
-	$(BENCH_BIN)/python -W ignore tests/benchmarks/feeding.py
+	for name in $(BENCHMARKS); do $(BENCH_BIN)/python -W ignore tests/benchmarks/$$name.py || exit 1; done
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -27,7 +27,12 @@ DOCUMENTS = sorted(
     str(file.relative_to(ROOT)) for file in (ROOT / "README.md", *ROOT.glob("docs/*.md"), *BUNDLES.glob("*/docs/README.md"))
 )
 # The documents whose commands are executed by a test of this module, but for those in ELSEWHERE.
-EXECUTED = {"README.md", "docs/integrations.md", *(f"bundles/{bundle}/docs/README.md" for bundle in (*NETWORKS, ENSEMBLE))}
+EXECUTED = {
+    "README.md",
+    "docs/integrations.md",
+    "docs/performance.md",
+    *(f"bundles/{bundle}/docs/README.md" for bundle in (*NETWORKS, ENSEMBLE)),
+}
 # How a command begins that no test of this module executes, and who does, or why nobody can.
 ELSEWHERE = {
     r"make ": "a target is typed by continuous integration or by a person; make test would start these tests again",
@@ -339,4 +344,13 @@ def test_every_command_and_python_in_the_integrations_does_what_it_says(tmp_path
     shutil.copyfile(reader.root / "DATA/fingerprint.json", bundles / STAGE1 / "models/fingerprint.json")
     reader.type_python("assert len(site.trainer.data_loader) and len(site.evaluator.data_loader); site.finalize()")
     reader.follow("--tracking mlflow", "mlflow.db", "models/model.pt", options=SHORT)
+    assert reader.remaining == []
+
+
+@pytest.mark.slow
+def test_every_command_on_performance_does_what_it_says(tmp_path):
+    reader = Reader("docs/performance.md", tmp_path)
+    write_prepared(reader.folder / "DATA")
+    for config in ("feeding.json']", "feeding_gpu.json']"):
+        reader.follow(config, "models/model.pt", "models/last.pt", "output/events.*", options=SHORT)
     assert reader.remaining == []
