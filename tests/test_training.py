@@ -142,7 +142,7 @@ def test_a_loss_that_is_not_finite_stops_with_study_and_epoch(tmp_path):
 
 
 # SegResNet and UNet have batch norm, which torch synchronises between processes on CUDA only.
-@pytest.mark.parametrize("bundle", ["autopet_stage1_dynunet", "autopet_stage2_swinunetr"])
+@pytest.mark.parametrize("bundle", ["autopet_stage1_dynunet", pytest.param("autopet_stage2_swinunetr", marks=pytest.mark.slow)])
 def test_two_processes_take_the_same_steps_as_one_with_the_same_global_batch(bundle, tmp_path):
     data = write_prepared(tmp_path / "data", num_studies=6)
     # The same patches in the same order: the validation's transforms and a crop in the centre.
