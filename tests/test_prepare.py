@@ -454,6 +454,23 @@ def test_every_study_is_read_once_and_cropped_studies_do_not_stay(raw, tmp_path,
     assert not list(tmp_path.rglob("cropped"))
 
 
+@pytest.mark.parametrize("lost", ["image.nii", "label.nii", "lesion_values.npy", "settings.json"])
+def test_cropped_study_that_a_killed_run_has_left_in_part_is_read_again(raw, tmp_path, monkeypatch, lost):
+    prepare(raw, tmp_path / "undisturbed")
+    original = scripts.prepare._make
+
+    def make(preparation, *arguments):
+        files = list(preparation.dataset_dir.rglob(f"cropped/*/{lost}"))
+        assert len(files) == 6
+        for file in files[::2]:
+            file.unlink()
+        return original(preparation, *arguments)
+
+    monkeypatch.setattr(scripts.prepare, "_make", make)
+    prepare(raw, tmp_path / "out")
+    assert content(tmp_path / "out") == content(tmp_path / "undisturbed")
+
+
 def test_lesion_values_outside_of_the_body_belong_to_the_fingerprint(raw, tmp_path):
     for label in (raw / "labelsTr").glob("*.nii.gz"):
         image = nib.load(label)

@@ -258,6 +258,10 @@ class _Cropped:
     def settings(self) -> Path:
         return self.folder / "settings.json"
 
+    def is_complete(self, settings: Mapping[str, Any]) -> bool:
+        """Whether all files are there, which a run that was killed while it moved or removed them may have left in part."""
+        return _read_record(self.settings) == settings and all(file.is_file() for file in self.files)
+
     def write(self, settings: Mapping[str, Any], image: MetaTensor, label: MetaTensor, values: np.ndarray) -> None:
         """Keep an image (2, X, Y, Z), its label (1, X, Y, Z), both in LAS, and the values (2, n) inside of its lesions."""
         image_file, label_file, values_file = self.files
@@ -511,7 +515,7 @@ def _write_volumes(preparation: _Preparation, spacing: Sequence[float], study: S
     preparation.coarse_mask(study.case).unlink(missing_ok=True)
 
     cropped = preparation.cropped(study.case)
-    if _read_record(cropped.settings) != settings:
+    if not cropped.is_complete(settings):
         # Checked by an earlier run, or healthy.
         findings, volumes = read_study(study)
         if any(finding.error for finding in findings):
