@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -75,6 +76,11 @@ def side_by_side(competitors: Mapping[str, Callable[[], Figure]], rounds: int) -
 def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> float:
     """Median over the rounds of the quotient of two figures of one round."""
     return statistics.median(above / below for above, below in zip(numerator, denominator, strict=True))
+
+
+def peak_gib(processes: int) -> float:
+    """Peak resident memory (GiB) of `resource.RUSAGE_SELF`, or of the largest of `resource.RUSAGE_CHILDREN` that have ended."""
+    return resource.getrusage(processes).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**30
 
 
 def machine() -> str:

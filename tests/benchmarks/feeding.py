@@ -13,7 +13,6 @@ import json
 import os
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -97,9 +96,12 @@ def measure(name: str) -> dict[str, float]:
     if name in (NNUNET, NNUNET_KEPT):
         loader._finish()
     del loader
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     patches = timed * BATCH_SIZE
-    return {"patches_per_second": patches / seconds, "cpu_seconds_per_patch": busy / patches, "peak_gib": peak / 2**30}
+    return {
+        "patches_per_second": patches / seconds,
+        "cpu_seconds_per_patch": busy / patches,
+        "peak_gib": common.peak_gib(resource.RUSAGE_CHILDREN),
+    }
 
 
 def cpu_seconds() -> float:

@@ -18,17 +18,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import budget
 import common
 import nibabel as nib
 import numpy as np
 import torch
 from common import ENSEMBLE, RAW
 from conftest import parser_of
-from monai.data.utils import dense_patch_slices
 
 MODELS = common.RESULTS / "models"
 COMMAND, FORWARDS, READING = "command", "forwards", "reading"
@@ -50,13 +49,6 @@ def write_models() -> None:
     shutil.copy(common.PREPARED / "fingerprint.json", MODELS)
 
 
-def windows(shape: Sequence[int], size: Sequence[int], overlap: float) -> int:
-    """Number of windows with which MONAI's `SlidingWindowInferer` covers a volume."""
-    shape = [max(length, window) for length, window in zip(shape, size, strict=True)]
-    interval = [window if window == length else int(window * (1 - overlap)) for length, window in zip(shape, size, strict=True)]
-    return len(dense_patch_slices(shape, size, interval))
-
-
 def command(amp: str) -> dict[str, float]:
     """Seconds and peak memory (GiB) of the whole command."""
     ct, pet = study()
@@ -67,8 +59,7 @@ def command(amp: str) -> dict[str, float]:
         start = time.perf_counter()
         subprocess.run(arguments, cwd=ENSEMBLE, check=True, stdout=sys.stderr)
         seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {"seconds": seconds, "peak_gib": peak / 2**30}
+    return {"seconds": seconds, "peak_gib": common.peak_gib(resource.RUSAGE_CHILDREN)}
 
 
 def forwards(amp: str) -> dict[str, dict[str, float]]:
@@ -93,8 +84,8 @@ def forwards(amp: str) -> dict[str, dict[str, float]]:
                 seconds.append((time.perf_counter() - start) / batch)
         results[name] = {
             "seconds_a_window": min(seconds[FORWARDS_BEFORE:]),
-            "box": windows(box, size, overlap),
-            "whole": windows(whole, size, overlap),
+            "box": budget.windows(box, size, overlap),
+            "whole": budget.windows(whole, size, overlap),
         }
         print(name, results[name], file=sys.stderr, flush=True)
     return results

@@ -87,8 +87,7 @@ def measure(name: str, folder: Path, num_workers: int) -> dict[str, float]:
     """Seconds, and the peak resident memory (GiB) of the process that does the work."""
     function, process = MEASURES[name]
     seconds = function(folder, num_workers)
-    peak = resource.getrusage(process).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {"seconds": seconds, "peak_gib": peak / 2**30}
+    return {"seconds": seconds, "peak_gib": common.peak_gib(process)}
 
 
 def draw(figures: dict[str, list[dict[str, float]]]) -> None:

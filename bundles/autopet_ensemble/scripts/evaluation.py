@@ -268,6 +268,12 @@ def _run(evaluator: Evaluator, strict: bool) -> list[Finding]:
     dataset = evaluator.data_loader.dataset
     findings: list[Finding] = []
     items = list(dataset.data)
+
+    def fail(case: str, error: Exception) -> None:
+        findings.append(Finding(case, None, _reason_of(error, case), error=True))
+        raise_if_strict(strict, findings)
+        print(f"error: {findings[-1]}", flush=True)
+
     # A mask that cannot be written must stop a strict run before the next study.
     with nullcontext({}) if strict else writing_behind() as unwritten:
         while items:
@@ -278,12 +284,9 @@ def _run(evaluator: Evaluator, strict: bool) -> list[Finding]:
             if not failures:
                 break
             item, items = items[len(done)], items[len(done) + 1 :]
-            findings.append(Finding(item["case"], None, _reason_of(failures[0], item["case"]), error=True))
-            raise_if_strict(strict, findings)
-            print(f"error: {findings[-1]}", flush=True)
+            fail(item["case"], failures[0])
     for name, error in unwritten.items():
-        findings.append(Finding(without_suffix(name), None, _reason_of(error, without_suffix(name)), error=True))
-        print(f"error: {findings[-1]}", flush=True)
+        fail(without_suffix(name), error)
     # The engine keeps all volumes of the last study.
     evaluator.state.batch = evaluator.state.output = None
     return findings
