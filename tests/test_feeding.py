@@ -18,9 +18,10 @@ from monai.data.utils import set_rnd
 from monai.transforms import Compose, OneOf, RandAffined, RandCropByPosNegLabeld
 from monai.transforms.utils import generate_pos_neg_label_crop_centers, map_binary_to_indices
 from test_training import assert_same_weights, train
+from torch.nn.functional import grid_sample
 
 from scripts.errors import InputError
-from scripts.feeding import ReadAffinePatchd, ReadPatchd, read_box
+from scripts.feeding import ReadAffinePatchd, ReadPatchd, destination, read_box, sampling_grid
 
 FEEDING = str(BUNDLES / ENSEMBLE / "configs/feeding.json")
 FEEDING_GPU = str(BUNDLES / ENSEMBLE / "configs/feeding_gpu.json")
@@ -162,6 +163,28 @@ def test_a_mask_of_another_grid_is_one_sentence(tmp_path):
         InputError, match=r"a\.nii\.gz is of another preparation: its size is \(5, 6, 7\), and the label's \(5, 6, 8\)"
     ):
         read_box(tmp_path / "a.nii.gz", (0, 0, 0), (2, 2, 2), 0, (5, 6, 8))
+
+
+@pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+def test_outside_of_a_boxs_destination_nothing_is_interpolated_from_it(mode):
+    rng = np.random.default_rng(0)
+    size, source, empty = (11, 9, 10), (12, 14, 10), 0
+    for _ in range(60):
+        first = rng.integers(0, np.array(source) - 2)
+        box = tuple(slice(int(low), int(low + rng.integers(1, 3))) for low in first)
+        volume = torch.zeros(1, 1, *source)
+        volume[(..., *box)] = 1
+        matrix = np.eye(4)
+        matrix[:3, :3] = np.linalg.qr(rng.normal(size=(3, 3)))[0] * rng.uniform(0.7, 1.4)
+        matrix[:3, 3] = rng.uniform(-3, 12, 3)
+        patch = grid_sample(volume, sampling_grid(matrix, size, source), mode=mode, align_corners=False)[0, 0]
+        reached = destination(box, matrix, size)
+        if reached is None:
+            empty += 1
+        else:
+            patch[reached] = 0
+        assert not patch.any()
+    assert 0 < empty < 60
 
 
 def test_an_affine_that_pads_with_anything_but_zeros_is_refused():

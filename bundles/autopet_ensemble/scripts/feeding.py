@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
@@ -15,8 +16,10 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, MapTransform, RandAffined, Randomizable
 from monai.transforms.utils import correct_crop_centers
 from monai.utils import MAX_SEED, ensure_tuple_rep
+from torch.nn.functional import grid_sample
 
 from scripts.errors import InputError
+from scripts.metrics import bounding_box
 
 
 class ReadPatchd(Randomizable, MapTransform):
@@ -144,14 +147,17 @@ class ReadAffinePatchd(Randomizable):
         item = self.transforms(self.reader.read(data, window, start.tolist(), (stop - start).tolist()))
         matrix[:3, 3] -= start
         grid = sampling_grid(matrix, size, (stop - start).tolist())
+        whole = tuple(slice(0, length) for length in (stop - start).tolist())
         for key, mode in self.affine.key_iterator(item, self.affine.mode):
             image = item[key]
-            if mode == "nearest" and not image.any():
-                # Most boxes hold no lesion.
-                patch = torch.zeros(len(image), *size, device=image.device)
-            else:
-                whole = image.as_tensor()[None]
-                patch = torch.nn.functional.grid_sample(whole, grid.to(whole.device), mode=mode, align_corners=False)[0]
+            source = image.as_tensor()
+            patch = torch.zeros(len(source), *size, device=source.device)
+            # A mask's lesions are a small part of it.
+            occupied = bounding_box((source != 0).any(dim=0).cpu().numpy()) if mode == "nearest" else whole
+            box = None if occupied is None else destination(occupied, matrix, size)
+            if box is not None:
+                part = grid[(slice(None), *box)].to(source.device)
+                patch[(slice(None), *box)] = grid_sample(source[None], part, mode=mode, align_corners=False)[0]
             item[key] = MetaTensor(
                 patch, affine=image.affine @ torch.from_numpy(matrix), meta={"filename_or_obj": image.meta["filename_or_obj"]}
             )
@@ -188,6 +194,25 @@ def sampling_grid(matrix: np.ndarray, size: Sequence[int], source: Sequence[int]
         plane = (x[:, None] + y + offset).float()
         torch.add(plane[:, :, None], z.float(), out=grid[0, ..., 2 - axis])
     return grid
+
+
+def destination(box: Sequence[slice], matrix: np.ndarray, size: Sequence[int]) -> tuple[slice, ...] | None:
+    """Where a box of a volume comes to lie when the volume is transformed affinely.
+
+    Args:
+        box: a slice of voxels along each of x, y, z of the source.
+        matrix: (4, 4), from voxels of the result to voxels of the source.
+        size: voxels of the result along x, y, z.
+
+    Returns:
+        A box of the result, outside of which nothing is interpolated from a voxel of the source's box; None where there is no such box.
+    """
+    inverse = np.linalg.inv(matrix)
+    # Interpolation reaches less than a voxel beyond the outermost.
+    corners = np.array([*itertools.product(*((part.start - 1, part.stop) for part in box))]) @ inverse[:3, :3].T + inverse[:3, 3]
+    first = np.clip(np.floor(corners.min(axis=0)), 0, size).astype(int)
+    stop = np.clip(np.ceil(corners.max(axis=0)) + 1, 0, size).astype(int)
+    return tuple(map(slice, first.tolist(), stop.tolist())) if (first < stop).all() else None
 
 
 def keep_freed_memory() -> bool:
