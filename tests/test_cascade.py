@@ -10,7 +10,7 @@ from monai.inferers import SimpleInferer, sliding_window_inference
 from monai.networks.nets import DynUNet, SegResNetDS, UNet
 from torch import nn
 
-from scripts.cascade import Cascade, PrepareCoarseMask, SlidingWindow
+from scripts.cascade import Cascade, PrepareCoarseMask, SlidingWindow, channels_last
 from scripts.errors import InputError
 from scripts.transforms import MeanOfMembersd
 
@@ -174,15 +174,44 @@ def test_stage_1_keeps_float32_on_a_cpu_unless_it_is_told():
     assert [window.amp for window in (cascade.stage1, *cascade.members.values())] == [True] * 4
 
 
-def test_channels_last_on_a_cpu_gives_the_same_probabilities(cascade, image):
-    window = cascade.stage1
+@pytest.mark.parametrize("name", ["stage1", *MEMBERS])
+def test_channels_last_on_a_cpu_give_the_same_probabilities(cascade, image, name):
+    window = cascade.stage1 if name == "stage1" else cascade.members[name]
+    window.amp = False
+    image = image if name == "stage1" else torch.cat([image, image[:, :1] > 0], dim=1)
     with torch.no_grad():
-        expected = window(image)
-        window.channels_last = True
+        expected = torch.sigmoid(window.inferer(image, window.network))
         torch.testing.assert_close(window(image), expected, rtol=0, atol=1e-5)
     kernels = [weight for weight in window.network.parameters() if weight.ndim == 5]
     assert kernels
     assert all(weight.is_contiguous(memory_format=torch.channels_last_3d) for weight in kernels)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_instance_normalisation_with_channels_last_is_pytorchs(affine):
+    norm = nn.InstanceNorm3d(3, affine=affine)
+    if affine:
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    # More voxels than are worked on at once, and numbers far from zero.
+    image = (
+        torch.randn(2, 3, 41, 33, 29) * torch.tensor([1, 10, 0.1])[:, None, None, None]
+        + torch.tensor([1, -50, 3])[:, None, None, None]
+    )
+    expected = norm.double()(image.double()).float()
+    norm = norm.float()
+    network = channels_last(norm)
+    with torch.no_grad():
+        for given in (network(image), norm(image)):
+            torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-5)
+            assert given.is_contiguous(memory_format=torch.channels_last_3d)
+        short = network(image.bfloat16())
+    assert short.dtype == torch.bfloat16
+    torch.testing.assert_close(short.float(), norm.double()(image.bfloat16().double()).float(), rtol=2e-2, atol=2e-2)
+    # With gradients, and while a graph is traced, it is PyTorch's own.
+    norm = norm.float()
+    norm(image.requires_grad_()).square().sum().backward()
+    assert image.grad is not None
 
 
 class Narrow(nn.Module):
@@ -191,10 +220,11 @@ class Narrow(nn.Module):
     def __init__(self, most_windows: int, holds_volume: bool = True) -> None:
         super().__init__()
         self.most_windows, self.holds_volume = most_windows, holds_volume
-        self.window: SlidingWindow
+        # In a list, since a module that holds itself cannot be walked through.
+        self.user: list[SlidingWindow] = []
 
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        gathered_elsewhere = self.window.inferer.device is not None
+        gathered_elsewhere = self.user[0].inferer.device is not None
         if len(windows) > self.most_windows or not (self.holds_volume or gathered_elsewhere):
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return windows[:, :1] * 2 - windows[:, 1:2]
@@ -213,7 +243,8 @@ def test_too_little_memory_is_met_with_fewer_windows_and_then_with_the_hosts(
     most_windows, holds_volume, sw_batch_size, remarks, image, capsys
 ):
     network = Narrow(most_windows, holds_volume)
-    window = network.window = SlidingWindow(network, (16, 16, 16), overlap=0.25, sw_batch_size=8)
+    window = SlidingWindow(network, (16, 16, 16), overlap=0.25, sw_batch_size=8)
+    network.user.append(window)
     # A linear network without overlap effects: every window gives the same logit to a voxel.
     expected = torch.sigmoid(image[:, :1] * 2 - image[:, 1:2])
     for _ in range(2):
@@ -226,6 +257,7 @@ def test_too_little_memory_is_met_with_fewer_windows_and_then_with_the_hosts(
 
 def test_too_little_memory_for_a_single_window_is_one_sentence(image):
     network = Narrow(0)
-    window = network.window = SlidingWindow(network, (16, 16, 16), sw_batch_size=2)
+    window = SlidingWindow(network, (16, 16, 16), sw_batch_size=2)
+    network.user.append(window)
     with pytest.raises(InputError, match=r"does not suffice for a single window: .* --device cpu$"):
         window(image)

@@ -195,7 +195,7 @@ def test_an_affine_that_pads_with_anything_but_zeros_is_refused():
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_freed_memory_is_kept_on_linux():
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from scripts.feeding import keep_freed_memory; sys.exit(not keep_freed_memory())"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from scripts.memory import keep_freed_memory; sys.exit(not keep_freed_memory())"
     assert subprocess.run([sys.executable, "-c", code, str(BUNDLES / ENSEMBLE)], check=False).returncode == 0
 
 

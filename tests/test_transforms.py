@@ -189,6 +189,7 @@ def test_file_that_is_cut_off_is_one_sentence(tmp_path):
 # ---------------------------------------------------------------- the body's box
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("case", ["one-grid", "finer-ct", "one-file"])
 def test_body_is_cropped_as_monai_crops_it_and_its_mask_put_back(tmp_path, case):
     files = list(write_study(tmp_path, "fdg_a_1")[:2])

@@ -74,7 +74,7 @@ def raw_chain() -> dict[str, Any]:
 def batches(name: str) -> Iterator:
     """Batches of a competitor, without end."""
     if name == NNUNET_KEPT:
-        from scripts.feeding import keep_freed_memory
+        from scripts.memory import keep_freed_memory
 
         keep_freed_memory()
     if name in (NNUNET, NNUNET_KEPT):

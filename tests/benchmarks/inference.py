@@ -3,7 +3,8 @@
 The four networks have the paper's size and weights by chance, which take as long as trained ones. "Command" is all of
 `monai.bundle run inferring`, from two .nii.gz files to one, with judging, read-outs, picture and report. "Forwards" are the bare
 networks on as many windows of the same size, in the same precision and number at once: of the body's box, and of the whole volume
-as it would be without the crop. "Reading" is decompressing the two files with nibabel, and nothing more.
+as it would be without the crop. "Reading" is decompressing the two files with nibabel, and nothing more. "UNet alone" is the
+command with the largest patch's cheapest member, UNet, and a stage 1 that takes no time; nnU-Net v2's predictor runs the same network.
 """
 
 from __future__ import annotations
@@ -24,13 +25,19 @@ from pathlib import Path
 import budget
 import common
 import nibabel as nib
+import nnunet
 import numpy as np
 import torch
 from common import ENSEMBLE, RAW
 from conftest import parser_of
 
+from scripts.files import read_json, write_json
+
 MODELS = common.RESULTS / "models"
+# Of the ensemble, only UNet after a stage 1 of one convolution of a voxel.
+ALONE, ALONE_CONFIG = common.RESULTS / "unet_alone", common.RESULTS / "unet_alone/config.json"
 COMMAND, FORWARDS, READING = "command", "forwards", "reading"
+COMMAND_ALONE, NNUNET = "command, UNet alone", "nnU-Net v2, the same UNet"
 # Forwards of each network before the clock starts, and those that are timed.
 FORWARDS_BEFORE, FORWARDS_TIMED = 1, 2
 
@@ -43,23 +50,47 @@ def study() -> list[Path]:
 
 def write_models() -> None:
     """Write weights by chance, and a fingerprint with the phantoms' spacing, which leaves their grid as it is."""
-    MODELS.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(0)
-    torch.save(parser_of("autopet_ensemble", "inference").get_parsed_content("network_def").state_dict(), MODELS / "model.pt")
-    shutil.copy(common.PREPARED / "fingerprint.json", MODELS)
+    alone = {
+        "network_def::stage1::network": {"_target_": "torch.nn.Conv3d", "in_channels": 2, "out_channels": 1, "kernel_size": 1},
+        "network_def::members": {"UNet": read_json(ENSEMBLE / "configs/inference.json")["network_def"]["members"]["UNet"]},
+    }
+    for folder, overrides in ((MODELS, {}), (ALONE, alone)):
+        folder.mkdir(parents=True, exist_ok=True)
+        parser = parser_of("autopet_ensemble", "inference")
+        parser.update(overrides)
+        torch.manual_seed(0)
+        torch.save(parser.get_parsed_content("network_def").state_dict(), folder / "model.pt")
+        shutil.copy(common.PREPARED / "fingerprint.json", folder)
+    write_json(ALONE_CONFIG, alone)
 
 
-def command(amp: str) -> dict[str, float]:
-    """Seconds and peak memory (GiB) of the whole command."""
+def command(amp: str, alone: bool = False) -> dict[str, float]:
+    """Seconds and peak memory (GiB) of the whole command, with all networks or with UNet alone."""
     ct, pet = study()
+    configs = ["configs/inference.json", *([str(ALONE_CONFIG)] if alone else [])]
     with tempfile.TemporaryDirectory(dir=common.RESULTS) as output:
-        arguments = [sys.executable, "-m", "monai.bundle", "run", "inferring", "--config_file", "configs/inference.json"]
-        options = {"ct": ct, "pet": pet, "ckpt_dir": MODELS, "output_dir": output} | ({"amp": amp} if amp else {})
+        arguments = [sys.executable, "-m", "monai.bundle", "run", "inferring", "--config_file", str(configs)]
+        options = {"ct": ct, "pet": pet, "ckpt_dir": ALONE if alone else MODELS, "output_dir": output}
+        options |= {"amp": amp} if amp else {}
         arguments += [text for name, value in options.items() for text in (f"--{name}", str(value))]
         start = time.perf_counter()
         subprocess.run(arguments, cwd=ENSEMBLE, check=True, stdout=sys.stderr)
         seconds = time.perf_counter() - start
     return {"seconds": seconds, "peak_gib": common.peak_gib(resource.RUSAGE_CHILDREN)}
+
+
+def nnunet_predictor(amp: str) -> dict[str, float]:
+    """Seconds and peak memory (GiB) of nnU-Net's predictor with UNet, from files to a file; it knows float32 alone on CPUs."""
+    parser = parser_of("autopet_ensemble", "inference")
+    network = parser.get_parsed_content("network_def").members["UNet"].network
+    images = [*study(), RAW / f"labelsTr/{study()[0].name.removesuffix('_0000.nii.gz')}.nii.gz"]
+    with tempfile.TemporaryDirectory(dir=common.RESULTS) as output:
+        start = time.perf_counter()
+        nnunet.predict(network, images, Path(output) / "mask")
+        seconds = time.perf_counter() - start
+        if not (Path(output) / "mask.nii.gz").is_file():
+            sys.exit("error: nnU-Net's predictor has written no mask")
+    return {"seconds": seconds, "peak_gib": common.peak_gib(resource.RUSAGE_SELF)}
 
 
 def forwards(amp: str) -> dict[str, dict[str, float]]:
@@ -99,7 +130,13 @@ def reading(amp: str) -> float:
     return time.perf_counter() - start
 
 
-MEASURES = {COMMAND: command, FORWARDS: forwards, READING: reading}
+MEASURES = {
+    COMMAND: command,
+    FORWARDS: forwards,
+    READING: reading,
+    COMMAND_ALONE: partial(command, alone=True),
+    NNUNET: nnunet_predictor,
+}
 
 
 def main() -> None:
@@ -114,9 +151,11 @@ def main() -> None:
     common.prepared_studies()
     write_models()
     options = ["--amp", arguments.amp] if arguments.amp else []
+    skipped = [] if nnunet.is_installed() else [nnunet.MISSING]
     measures = {
         name: partial(common.in_a_process, "inference.py", "--measure", name, *options, threads=os.cpu_count())
         for name in MEASURES
+        if name != NNUNET or not skipped
     }
     figures = {name: rounds[0] for name, rounds in common.side_by_side(measures, rounds=1).items()}
     networks = figures[FORWARDS]
@@ -134,7 +173,15 @@ def main() -> None:
         ["command / larger of forwards and reading (at most 1.25)", f"{took / floor:.2f}"],
         ["forwards of the whole volume / command (at least 3)", f"{uncropped / took:.1f}"],
     ]
-    common.report(f"inference{arguments.amp and '-amp-' + arguments.amp}", ["inference", "one study"], rows, figures)
+    rows += [
+        [name, f"{figures[name]['seconds']:.0f} s, peak {figures[name]['peak_gib']:.1f} GiB"]
+        for name in (COMMAND_ALONE, NNUNET)
+        if name in figures
+    ]
+    if NNUNET in figures:
+        rows.append(["nnU-Net v2 / command, UNet alone", f"{figures[NNUNET]['seconds'] / figures[COMMAND_ALONE]['seconds']:.1f}"])
+    name = f"inference{arguments.amp and '-amp-' + arguments.amp}"
+    common.report(name, ["inference", "one study"], rows, figures, skipped)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""nnU-Net v2 with its own classes and defaults, on the benchmarks' studies: its preprocessor and its training's loader."""
+"""nnU-Net v2 with its own classes and defaults, on the benchmarks' studies: its preprocessor, its training's loader, its predictor."""
 
 from __future__ import annotations
 
@@ -31,8 +31,11 @@ def is_installed() -> bool:
     return importlib.util.find_spec("nnunetv2") is not None
 
 
-def plans(spacing: tuple[float, float, float] = SPACING) -> dict[str, Any]:
-    """nnU-Net's plans, as its planner writes them, with the patch and batch size of the paper's DynUNet and a given spacing."""
+def plans(spacing: tuple[float, float, float] = SPACING, with_mask: bool = False) -> dict[str, Any]:
+    """nnU-Net's plans, as its planner writes them, with the patch and batch size of the paper's DynUNet and a given spacing.
+
+    The images are CT and PET, and after them a mask, as stage 2 takes it, where that is asked for.
+    """
     train = read_json(ROOT / "bundles/autopet_stage1_dynunet/configs/train.json")
     fingerprint = read_json(PREPARED / "fingerprint.json")
     resampling = {"order_z": 0, "force_separate_z": None}
@@ -43,8 +46,8 @@ def plans(spacing: tuple[float, float, float] = SPACING) -> dict[str, Any]:
         "patch_size": train["patch_size"][::-1],
         "median_image_size_in_voxels": [326, 400, 400],
         "spacing": list(spacing),
-        "normalization_schemes": ["CTNormalization", "ZScoreNormalization"],
-        "use_mask_for_norm": [False, False],
+        "normalization_schemes": ["CTNormalization", "ZScoreNormalization", *(["NoNormalization"] if with_mask else [])],
+        "use_mask_for_norm": [False] * (3 if with_mask else 2),
         "resampling_fn_data": "resample_data_or_seg_to_shape",
         "resampling_fn_data_kwargs": {"is_seg": False, "order": 3, **resampling},
         "resampling_fn_seg": "resample_data_or_seg_to_shape",
@@ -112,3 +115,32 @@ def training_loader(processes: int):
     # It would go on filling its queue, and take from the training's time.
     validation._finish()
     return training
+
+
+def predict(network: Any, images: list[Path], output: Path) -> None:
+    """Predict a study with nnU-Net's predictor, from its files to `output`, a path without suffix.
+
+    Windows overlap by half and are weighted by a Gaussian, as nnU-Net does by default, but not mirrored, which would take eight times
+    as long.
+
+    Args:
+        network: takes windows (1, 3, Z, Y, X) of CT, PET and a mask, gives logits (1, 1, Z, Y, X).
+        images: CT, PET and mask.
+    """
+    import torch
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    manager = PlansManager(plans(with_mask=True))
+    # One logit instead of one a class, which is nnU-Net's way for regions.
+    dataset = DATASET_JSON | {
+        "channel_names": {"0": "CT", "1": "PET", "2": "noNorm"},
+        "labels": {"background": 0, "lesion": [1, 2]},
+        "regions_class_order": [1],
+    }
+    with contextlib.redirect_stdout(sys.stderr):
+        predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"))
+        predictor.manual_initialization(
+            network, manager, manager.get_configuration(CONFIGURATION), [network.state_dict()], dataset, "nnUNetTrainer", None
+        )
+        predictor.predict_from_files_sequential([list(map(str, images))], [str(output)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import itertools
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -213,23 +212,6 @@ def destination(box: Sequence[slice], matrix: np.ndarray, size: Sequence[int]) -
     first = np.clip(np.floor(corners.min(axis=0)), 0, size).astype(int)
     stop = np.clip(np.ceil(corners.max(axis=0)) + 1, 0, size).astype(int)
     return tuple(map(slice, first.tolist(), stop.tolist())) if (first < stop).all() else None
-
-
-def keep_freed_memory() -> bool:
-    """Let this process, and those forked from it, keep the memory of freed arrays for the next ones of the same size.
-
-    The C library of Linux gives large blocks back to the system at once, and each transform's new array is then mapped page by
-    page, which takes several times longer than the transform. Kept are blocks of up to 32 MB: the peak does not grow.
-
-    Returns:
-        Whether it took effect; it does not on other systems.
-    """
-    trim_threshold, mmap_threshold = -1, -3
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return False
-    return bool(mallopt(mmap_threshold, 32 * 2**20)) and bool(mallopt(trim_threshold, 2**30))
 
 
 def read_box(

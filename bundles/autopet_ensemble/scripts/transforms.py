@@ -165,7 +165,7 @@ class PadToStudyd(MapTransform):
         study = torch.zeros((part.shape[0], *(int(length) for length in shape)), dtype=part.dtype, device=part.device)
         box = tuple(slice(int(low), int(low) + length) for low, length in zip(start, part.shape[1:], strict=True))
         study[(slice(None), *box)] = part.as_tensor()
-        return MetaTensor(study, affine=torch.as_tensor(affine), meta=meta | {"spatial_shape": shape})
+        return MetaTensor(study, meta=meta | {"spatial_shape": shape, "affine": torch.as_tensor(affine)})
 
 
 class SeparableResample(SpatialResample):
