@@ -25,16 +25,10 @@ from common import ENSEMBLE, PREPARED, RAW, ROOT
 
 from scripts.files import read_json
 
-PROCESSES, BATCH_SIZE, ROUNDS = 2, 2, 2
-OURS, CHAIN, NNUNET, NNUNET_KEPT, MONAI = (
-    "feeding.json",
-    "train.json",
-    "nnU-Net v2",
-    "nnU-Net v2, freed memory kept",
-    "plain MONAI",
-)
+PROCESSES, BATCH_SIZE, ROUNDS = 2, 2, 3
+OURS, CHAIN, NNUNET, MONAI = "feeding.json", "train.json", "nnU-Net v2", "plain MONAI"
 # Batches drawn before the clock starts, since loaders make some ahead, and batches that are timed.
-BATCHES = {OURS: (10, 60), CHAIN: (4, 8), NNUNET: (12, 30), NNUNET_KEPT: (12, 30), MONAI: (2, 3)}
+BATCHES = {OURS: (10, 60), CHAIN: (4, 8), NNUNET: (12, 40), MONAI: (2, 3)}
 TARGETS = {NNUNET: 3, MONAI: 10}
 
 
@@ -73,11 +67,7 @@ def raw_chain() -> dict[str, Any]:
 
 def batches(name: str) -> Iterator:
     """Batches of a competitor, without end."""
-    if name == NNUNET_KEPT:
-        from scripts.memory import keep_freed_memory
-
-        keep_freed_memory()
-    if name in (NNUNET, NNUNET_KEPT):
+    if name == NNUNET:
         return nnunet.training_loader(PROCESSES)
     configs = ["configs/train.json"] + ([str(ENSEMBLE / "configs/feeding.json")] if name == OURS else [])
     return monai_batches(*configs, **(raw_chain() if name == MONAI else {}))
@@ -93,7 +83,7 @@ def measure(name: str) -> dict[str, float]:
     for _ in range(timed):
         next(loader)
     seconds, busy = time.perf_counter() - start, cpu_seconds() - busy
-    if name in (NNUNET, NNUNET_KEPT):
+    if name == NNUNET:
         loader._finish()
     del loader
     patches = timed * BATCH_SIZE
@@ -123,7 +113,7 @@ def main() -> None:
     competitors, skipped = [OURS, CHAIN, MONAI], []
     if nnunet.is_installed():
         nnunet.preprocessed()
-        competitors += [NNUNET, NNUNET_KEPT]
+        competitors.append(NNUNET)
     else:
         skipped.append(nnunet.MISSING)
     measures: dict[str, Callable[[], dict[str, float]]] = {
