@@ -199,6 +199,29 @@ def test_freed_memory_is_kept_on_linux():
     assert subprocess.run([sys.executable, "-c", code, str(BUNDLES / ENSEMBLE)], check=False).returncode == 0
 
 
+@pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_kept_memory_is_returned_when_asked_for():
+    code = """
+import resource, sys
+sys.path.insert(0, sys.argv[1])
+from scripts.memory import keep_freed_memory, return_freed_memory
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+size = 2**28
+keep_freed_memory()
+before = resident()
+array = bytearray(b"1") * size
+# So that the freed memory is not the last of the heap.
+after_it = bytearray(b"1") * 2**20
+del array
+kept = resident() - before
+return_freed_memory()
+sys.exit(not (kept > 0.9 * size > 0.1 * size > resident() - before))
+"""
+    assert subprocess.run([sys.executable, "-c", code, str(BUNDLES / ENSEMBLE)], check=False).returncode == 0
+
+
 def test_the_choice_of_an_affine_is_the_plain_chains(prepared):
     for feeding in (True, False):
         parser = parse(STAGE1, prepared, feeding=feeding)

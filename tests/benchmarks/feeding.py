@@ -29,19 +29,27 @@ PROCESSES, BATCH_SIZE, ROUNDS = 2, 2, 3
 OURS, CHAIN, NNUNET, MONAI = "feeding.json", "train.json", "nnU-Net v2", "plain MONAI"
 # Batches drawn before the clock starts, since loaders make some ahead, and batches that are timed.
 BATCHES = {OURS: (10, 60), CHAIN: (4, 8), NNUNET: (12, 40), MONAI: (2, 3)}
+# Patches of which the steps are timed, and those before the clock starts.
+READ, STEPS_BEFORE, STEPS_TIMED = "reading, affine, scaling", 5, 200
 TARGETS = {NNUNET: 3, MONAI: 10}
 
 
-def monai_batches(*configs: str, **overrides: Any) -> Iterator:
-    """Batches of stage 1's training without end, as its configs build them."""
+def training(name: str) -> Any:
+    """Parser of stage 1's training as a competitor runs it."""
     from monai.bundle import ConfigParser
-    from monai.data import DataLoader
 
     os.chdir(ROOT / "bundles/autopet_stage1_dynunet")
     parser = ConfigParser()
-    parser.read_config(configs)
-    parser.update({"dataset_dir": str(PREPARED), **overrides})
-    dataset = parser.get_parsed_content("train::dataset")
+    parser.read_config(["configs/train.json"] + ([str(ENSEMBLE / "configs/feeding.json")] if name == OURS else []))
+    parser.update({"dataset_dir": str(PREPARED)} | (raw_chain() if name == MONAI else {}))
+    return parser
+
+
+def monai_batches(name: str) -> Iterator:
+    """Batches of stage 1's training without end, as its configs build them."""
+    from monai.data import DataLoader
+
+    dataset = training(name).get_parsed_content("train::dataset")
     # One epoch without end, so that no time goes into starting its processes.
     dataset.data = list(dataset.data) * 10_000
     return iter(DataLoader(dataset, batch_size=BATCH_SIZE, shuffle=True, num_workers=PROCESSES))
@@ -67,10 +75,7 @@ def raw_chain() -> dict[str, Any]:
 
 def batches(name: str) -> Iterator:
     """Batches of a competitor, without end."""
-    if name == NNUNET:
-        return nnunet.training_loader(PROCESSES)
-    configs = ["configs/train.json"] + ([str(ENSEMBLE / "configs/feeding.json")] if name == OURS else [])
-    return monai_batches(*configs, **(raw_chain() if name == MONAI else {}))
+    return nnunet.training_loader(PROCESSES) if name == NNUNET else monai_batches(name)
 
 
 def measure(name: str) -> dict[str, float]:
@@ -94,6 +99,43 @@ def measure(name: str) -> dict[str, float]:
     }
 
 
+def steps(name: str) -> dict[str, float]:
+    """Milliseconds a patch of each step of a chain, in one process alone, on average over those patches that draw it and those that do not."""
+    from monai.data.utils import set_rnd
+    from monai.transforms import apply_transform
+
+    parser = training(name)
+    dataset = parser.get_parsed_content("train::dataset")
+    set_rnd(dataset, 0)
+    groups = {
+        READ: parser.get_parsed_content("train::patch_transforms"),
+        "flips": parser.get_parsed_content("train::flip_transforms"),
+    }
+    for transform in parser.get_parsed_content("train::intensity_transforms"):
+        # Those of feeding.json derive from MONAI's, whose names they are told by.
+        label = next(c.__name__ for c in type(transform).__mro__ if c.__module__.startswith("monai."))
+        groups.setdefault(label, []).append(transform)
+    groups["normalising, joining"] = parser.get_parsed_content("train::normalise_transforms")
+    seconds = dict.fromkeys(groups, 0.0)
+    for number in range(STEPS_BEFORE + STEPS_TIMED):
+        data = dataset.data[number % len(dataset.data)]
+        for label, transforms in groups.items():
+            start = time.perf_counter()
+            for transform in transforms:
+                data = apply_transform(transform, data)
+            if number >= STEPS_BEFORE:
+                seconds[label] += time.perf_counter() - start
+    return {label: 1000 * total / STEPS_TIMED for label, total in seconds.items()}
+
+
+def report_steps() -> None:
+    """Measure the steps of both chains, and print them."""
+    figures = {name: common.in_a_process("feeding.py", "--steps", "--measure", name) for name in (OURS, CHAIN)}
+    rows = [[label, *(f"{figures[name][label]:.1f}" for name in (CHAIN, OURS))] for label in figures[OURS]]
+    rows.append(["all", *(f"{sum(figures[name].values()):.1f}" for name in (CHAIN, OURS))])
+    common.report("feeding-steps", ["step", f"{CHAIN}, ms a patch", f"{OURS}, ms a patch"], rows, figures)
+
+
 def cpu_seconds() -> float:
     """Processor time that this process and the feeding ones have used, which a busy machine hardly changes."""
     own = psutil.Process()
@@ -104,12 +146,18 @@ def main() -> None:
     """Let the competitors feed in turn, each in a process of its own, and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument(
+        "--steps", action="store_true", help="print instead what each step of a chain takes, of ours and of MONAI's"
+    )
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
-        print(json.dumps(measure(arguments.measure)))
+        print(json.dumps((steps if arguments.steps else measure)(arguments.measure)))
         return
     common.prepared_studies()
+    if arguments.steps:
+        report_steps()
+        return
     competitors, skipped = [OURS, CHAIN, MONAI], []
     if nnunet.is_installed():
         nnunet.preprocessed()

@@ -69,7 +69,8 @@ def plans(spacing: tuple[float, float, float] = SPACING, with_mask: bool = False
         "transpose_backward": [0, 1, 2],
         "original_median_spacing_after_transp": list(SPACING),
         "configurations": {CONFIGURATION: configuration},
-        "foreground_intensity_properties_per_channel": {str(i): fingerprint[key] for i, key in enumerate(("ct", "pet"))},
+        # nnU-Net looks up a mask's as well, and has no use for them.
+        "foreground_intensity_properties_per_channel": {str(i): fingerprint[key] for i, key in enumerate(("ct", "pet", "pet"))},
     }
 
 

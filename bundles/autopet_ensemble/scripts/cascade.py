@@ -12,6 +12,7 @@ from monai.networks.utils import eval_mode
 from torch import nn
 
 from scripts.errors import InputError, boolean
+from scripts.memory import return_freed_memory
 from scripts.transforms import mean
 
 REDUCED_PRECISION = {"cuda": torch.float16, "cpu": torch.bfloat16}
@@ -67,6 +68,8 @@ class SlidingWindow(nn.Module):
         reduced = has_reduced_precision(kind) if self.amp is None else self.amp and kind in REDUCED_PRECISION
         with torch.autocast(kind, dtype=REDUCED_PRECISION.get(kind), enabled=reduced):
             logits = self._logits(image, network)
+        if kind == "cpu":
+            return_freed_memory()
         return torch.sigmoid(logits.float()).to(image.device)
 
     def _logits(self, image: torch.Tensor, network: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
@@ -113,7 +116,7 @@ class ChannelsLastInstanceNorm3d(nn.InstanceNorm3d):
             if self.weight is not None:
                 scale *= self.weight
             shift = -mean * scale if self.bias is None else self.bias - mean * scale
-            for part, out in zip(parts, normalised.movedim(0, -1).flatten(end_dim=-2).split(ROWS), strict=True):
+            for part, out in zip(parts, normalised.movedim(0, -1).view(-1, image.shape[1]).split(ROWS), strict=True):
                 torch.addcmul(shift, part, scale, out=out)
         return result
 

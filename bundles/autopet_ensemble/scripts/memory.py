@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 
 
@@ -21,3 +22,12 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):
         return False
     return bool(mallopt(mmap_max, 0)) and bool(mallopt(trim_threshold, -1))
+
+
+def return_freed_memory() -> None:
+    """Return freed memory to the system, also what `keep_freed_memory` has kept; on Linux alone.
+
+    What one network has freed is in pieces of other sizes than the next one needs, which would take its own on top.
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
