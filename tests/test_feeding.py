@@ -200,24 +200,24 @@ def test_freed_memory_is_kept_on_linux():
 
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
-def test_kept_memory_is_returned_when_asked_for():
+def test_freed_memory_is_kept_until_the_end_of_a_block_alone():
     code = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])
-from scripts.memory import keep_freed_memory, return_freed_memory
+from scripts.memory import freed_memory_kept
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize()
 size = 2**28
-keep_freed_memory()
 before = resident()
-array = bytearray(b"1") * size
-# So that the freed memory is not the last of the heap.
-after_it = bytearray(b"1") * 2**20
-del array
-kept = resident() - before
-return_freed_memory()
-sys.exit(not (kept > 0.9 * size > 0.1 * size > resident() - before))
+def grown_by_a_freed_array():
+    array, after_it = bytearray(b"1") * size, bytearray(b"1") * 2**20
+    del array
+    return resident() - before
+with freed_memory_kept():
+    kept = grown_by_a_freed_array()
+returned, later = resident() - before, grown_by_a_freed_array()
+sys.exit(not (kept > 0.9 * size and max(returned, later) < 0.1 * size))
 """
     assert subprocess.run([sys.executable, "-c", code, str(BUNDLES / ENSEMBLE)], check=False).returncode == 0
 

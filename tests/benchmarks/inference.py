@@ -32,7 +32,6 @@ from common import ENSEMBLE, RAW
 from conftest import parser_of
 
 from scripts.files import read_json, write_json
-from scripts.memory import keep_freed_memory
 
 MODELS = common.RESULTS / "models"
 # Of the ensemble, only UNet after a stage 1 of one convolution of a voxel.
@@ -97,8 +96,6 @@ def nnunet_predictor(amp: str) -> dict[str, float]:
 def forwards(amp: str) -> dict[str, dict[str, float]]:
     """Of each network the seconds of one window, and the number of windows of the body's box and of the whole volume."""
     os.chdir(ENSEMBLE)
-    # As the command does, so that the networks are compared with themselves.
-    keep_freed_memory()
     parser = parser_of("autopet_ensemble", "inference")
     parser.update({"ckpt_dir": str(MODELS)} | ({"amp": amp} if amp else {}))
     network = parser.get_parsed_content("network").eval()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from monai.networks.utils import eval_mode
 from torch import nn
 
 from scripts.errors import InputError, boolean
-from scripts.memory import return_freed_memory
+from scripts.memory import freed_memory_kept
 from scripts.transforms import mean
 
 REDUCED_PRECISION = {"cuda": torch.float16, "cpu": torch.bfloat16}
@@ -66,10 +67,9 @@ class SlidingWindow(nn.Module):
         kind = image.device.type
         network = channels_last(self.network) if kind == "cpu" else self.network
         reduced = has_reduced_precision(kind) if self.amp is None else self.amp and kind in REDUCED_PRECISION
-        with torch.autocast(kind, dtype=REDUCED_PRECISION.get(kind), enabled=reduced):
+        kept = freed_memory_kept() if kind == "cpu" else contextlib.nullcontext()
+        with kept, torch.autocast(kind, dtype=REDUCED_PRECISION.get(kind), enabled=reduced):
             logits = self._logits(image, network)
-        if kind == "cpu":
-            return_freed_memory()
         return torch.sigmoid(logits.float()).to(image.device)
 
     def _logits(self, image: torch.Tensor, network: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:

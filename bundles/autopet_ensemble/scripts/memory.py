@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+from collections.abc import Iterator
+from typing import Any
+
+# Numbers of the settings in the C library's malloc.h.
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
+# What the C library comes to by itself in a program with large arrays: those above 32 MB are mapped, and 64 MB may lie unused.
+DEFAULTS = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 * 2**20, TRIM_THRESHOLD: 64 * 2**20}
 
 
 def keep_freed_memory() -> bool:
@@ -15,19 +22,29 @@ def keep_freed_memory() -> bool:
     Returns:
         Whether it took effect; it does not on other systems.
     """
-    # Numbers of M_TRIM_THRESHOLD and M_MMAP_MAX in the C library's malloc.h; -1 is for never.
-    trim_threshold, mmap_max = -1, -4
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return False
-    return bool(mallopt(mmap_max, 0)) and bool(mallopt(trim_threshold, -1))
+    # -1 is for never.
+    return bool(_call("mallopt", MMAP_MAX, 0) and _call("mallopt", TRIM_THRESHOLD, -1))
 
 
-def return_freed_memory() -> None:
-    """Return freed memory to the system, also what `keep_freed_memory` has kept; on Linux alone.
+@contextlib.contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Keep the memory of freed arrays for the next ones until the end of a block, and then return it to the system.
 
-    What one network has freed is in pieces of other sizes than the next one needs, which would take its own on top.
+    So what a network has freed, in pieces of its own sizes, does not come on top of what the next one needs, or a whole volume.
     """
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    kept = keep_freed_memory()
+    try:
+        yield
+    finally:
+        if kept:
+            for setting, value in DEFAULTS.items():
+                _call("mallopt", setting, value)
+            _call("malloc_trim", 0)
+
+
+def _call(function: str, *arguments: int) -> Any:
+    """Call a function of the C library; None where it has no such function."""
+    try:
+        return getattr(ctypes.CDLL(None), function)(*arguments)
+    except (AttributeError, OSError, TypeError):
+        return None
