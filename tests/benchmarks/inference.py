@@ -104,14 +104,12 @@ def forwards(amp: str) -> dict[str, dict[str, float]]:
     device, results = parser.get_parsed_content("device"), {}
     for name, channels, module in [("DynUNet", 2, network.stage1), *((name, 3, m) for name, m in network.members.items())]:
         size, overlap, batch = (parser.get_parsed_content(key) for key in (f"patch_sizes::{name}", "overlap", "sw_batch_size"))
-        # A volume of as many windows as go through the network at once, beside each other.
-        volume = torch.randn(1, channels, size[0] * batch, *size[1:], device=device)
-        module.inferer.overlap = 0
+        windows = torch.randn(batch, channels, *size, device=device)
         seconds = []
-        with torch.no_grad():
+        with torch.no_grad(), module.computing(device.type) as bare:
             for _ in range(FORWARDS_BEFORE + FORWARDS_TIMED):
                 start = time.perf_counter()
-                module(volume).cpu()
+                bare(windows).cpu()
                 seconds.append((time.perf_counter() - start) / batch)
         results[name] = {
             "seconds_a_window": min(seconds[FORWARDS_BEFORE:]),

@@ -33,7 +33,7 @@ from scripts.phantom import plan_studies, render
 from scripts.prepare import prepare
 
 # How many times larger than the scanner's the voxels are along each axis, and the number of slices, None for those of the phantom.
-SIZES = ((1.733, None), (1, None), (1, 661))
+SIZES = ((1.733, None), (1, None), (1, 489), (1, 661))
 PREPARE, INFER = "prepare", "inference"
 PICTURE = common.RESULTS / "scaling.png"
 COLOURS = {PREPARE: "tab:blue", INFER: "tab:orange"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -64,13 +64,20 @@ class SlidingWindow(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Give the lesion probability (B, 1, X, Y, Z) of normalised channels (B, C, X, Y, Z)."""
-        kind = image.device.type
-        network = channels_last(self.network) if kind == "cpu" else self.network
-        reduced = has_reduced_precision(kind) if self.amp is None else self.amp and kind in REDUCED_PRECISION
-        kept = freed_memory_kept() if kind == "cpu" else contextlib.nullcontext()
-        with kept, torch.autocast(kind, dtype=REDUCED_PRECISION.get(kind), enabled=reduced):
+        with self.computing(image.device.type) as network:
             logits = self._logits(image, network)
         return torch.sigmoid(logits.float()).to(image.device)
+
+    @contextlib.contextmanager
+    def computing(self, kind: str) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
+        """Give the network as it computes on a "cuda" or "cpu" device; in this block it does so in the precision that was asked for."""
+        on_cpu = kind == "cpu"
+        reduced = has_reduced_precision(kind) if self.amp is None else self.amp and kind in REDUCED_PRECISION
+        with (
+            freed_memory_kept() if on_cpu else contextlib.nullcontext(),
+            torch.autocast(kind, dtype=REDUCED_PRECISION.get(kind), enabled=reduced),
+        ):
+            yield channels_last(self.network) if on_cpu else self.network
 
     def _logits(self, image: torch.Tensor, network: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """Give the logits (B, 1, X, Y, Z) of channels (B, C, X, Y, Z), with what memory there is."""
