@@ -64,22 +64,21 @@ def write_models() -> None:
     write_json(ALONE_CONFIG, alone)
 
 
-def command(amp: str, alone: bool = False) -> dict[str, float]:
+def command(overrides: dict[str, str], alone: bool = False) -> dict[str, float]:
     """Seconds and peak memory (GiB) of the whole command, with all networks or with UNet alone."""
     ct, pet = study()
     configs = ["configs/inference.json", *([str(ALONE_CONFIG)] if alone else [])]
     with tempfile.TemporaryDirectory(dir=common.RESULTS) as output:
         arguments = [sys.executable, "-m", "monai.bundle", "run", "inferring", "--config_file", str(configs)]
         options = {"ct": ct, "pet": pet, "ckpt_dir": ALONE if alone else MODELS, "output_dir": output}
-        options |= {"amp": amp} if amp else {}
-        arguments += [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        arguments += [text for name, value in (options | overrides).items() for text in (f"--{name}", str(value))]
         start = time.perf_counter()
         subprocess.run(arguments, cwd=ENSEMBLE, check=True, stdout=sys.stderr)
         seconds = time.perf_counter() - start
     return {"seconds": seconds, "peak_gib": common.peak_gib(resource.RUSAGE_CHILDREN)}
 
 
-def nnunet_predictor(amp: str) -> dict[str, float]:
+def nnunet_predictor(overrides: dict[str, str]) -> dict[str, float]:
     """Seconds and peak memory (GiB) of nnU-Net's predictor with UNet, from files to a file; it knows float32 alone on CPUs."""
     parser = parser_of("autopet_ensemble", "inference")
     network = parser.get_parsed_content("network_def").members["UNet"].network
@@ -93,11 +92,11 @@ def nnunet_predictor(amp: str) -> dict[str, float]:
     return {"seconds": seconds, "peak_gib": common.peak_gib(resource.RUSAGE_SELF)}
 
 
-def forwards(amp: str) -> dict[str, dict[str, float]]:
+def forwards(overrides: dict[str, str]) -> dict[str, dict[str, float]]:
     """Of each network the seconds of one window, and the number of windows of the body's box and of the whole volume."""
     os.chdir(ENSEMBLE)
     parser = parser_of("autopet_ensemble", "inference")
-    parser.update({"ckpt_dir": str(MODELS)} | ({"amp": amp} if amp else {}))
+    parser.update({"ckpt_dir": str(MODELS), **{name: json.loads(value) for name, value in overrides.items()}})
     network = parser.get_parsed_content("network").eval()
     item = parser.get_parsed_content("preprocessing")({"image": list(map(str, study()))})
     box, whole = item["image"].shape[1:], nib.load(study()[1]).shape
@@ -120,7 +119,7 @@ def forwards(amp: str) -> dict[str, dict[str, float]]:
     return results
 
 
-def reading(amp: str) -> float:
+def reading(overrides: dict[str, str]) -> float:
     """Seconds of decompressing both files."""
     start = time.perf_counter()
     for file in study():
@@ -140,15 +139,17 @@ MEASURES = {
 def main() -> None:
     """Measure each in a process of its own, and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--amp", default="", help="true or false instead of the config's own choice of precision")
+    parser.add_argument("--amp", choices=("true", "false"), help="instead of the config's own choice of precision")
+    parser.add_argument("--body_margin", help="voxels around the body instead of the config's, as of a larger body")
     parser.add_argument("--measure", choices=MEASURES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    overrides = {name: value for name in ("amp", "body_margin") if (value := getattr(arguments, name))}
     if arguments.measure:
-        print(json.dumps(MEASURES[arguments.measure](arguments.amp)))
+        print(json.dumps(MEASURES[arguments.measure](overrides)))
         return
     common.prepared_studies()
     write_models()
-    options = ["--amp", arguments.amp] if arguments.amp else []
+    options = [text for name, value in overrides.items() for text in (f"--{name}", value)]
     skipped = [] if nnunet.is_installed() else [nnunet.MISSING]
     measures = {
         name: partial(common.in_a_process, "inference.py", "--measure", name, *options, threads=os.cpu_count())
@@ -178,7 +179,7 @@ def main() -> None:
     ]
     if NNUNET in figures:
         rows.append(["nnU-Net v2 / command, UNet alone", f"{figures[NNUNET]['seconds'] / figures[COMMAND_ALONE]['seconds']:.1f}"])
-    name = f"inference{arguments.amp and '-amp-' + arguments.amp}"
+    name = "-".join(["inference", *(part for override in overrides.items() for part in override)])
     common.report(name, ["inference", "one study"], rows, figures, skipped)
 
 
