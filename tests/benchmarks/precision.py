@@ -56,7 +56,7 @@ def main() -> None:
     for name in [other for other in OPTIONS if other != FLOAT32]:
         pairs = [(mask, masks[name][file]) for file, mask in masks[FLOAT32].items() if mask.any() or masks[name][file].any()]
         shared, both = ([2 * int((a & b).sum()) for a, b in pairs], [int(a.sum() + b.sum()) for a, b in pairs])
-        dice = [common_voxels / voxels for common_voxels, voxels in zip(shared, both, strict=True)]
+        dice = [above / below for above, below in zip(shared, both, strict=True)]
         figures[name] = dice
         numbers = (statistics.median(dice), statistics.mean(dice), min(dice), sum(shared) / sum(both))
         rows.append([name, str(len(dice)), *(f"{number:.4f}" for number in numbers)])
