@@ -54,6 +54,14 @@ def prepared_studies() -> Path:
     return PREPARED
 
 
+def infer(configs: Sequence[str | Path], options: Mapping[str, Any]) -> None:
+    """Run the ensemble's inference as a user does, with configs and overrides; what it prints goes to stderr."""
+    command = [sys.executable, "-m", "monai.bundle", "run", "inferring", "--config_file", str(list(map(str, configs)))]
+    command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    subprocess.run(command, cwd=ENSEMBLE, check=True, stdout=sys.stderr, env=environment)
+
+
 def in_a_process(script: str, *arguments: str, threads: int = 1) -> Any:
     """Run a script of this folder in a fresh process, in which no other competitor has left anything, and read its last line as JSON."""
     command = [sys.executable, "-W", "ignore", str(Path(__file__).parent / script), *arguments]

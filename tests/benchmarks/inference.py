@@ -15,7 +15,6 @@ import math
 import os
 import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -67,13 +66,11 @@ def write_models() -> None:
 def command(overrides: dict[str, str], alone: bool = False) -> dict[str, float]:
     """Seconds and peak memory (GiB) of the whole command, with all networks or with UNet alone."""
     ct, pet = study()
-    configs = ["configs/inference.json", *([str(ALONE_CONFIG)] if alone else [])]
+    configs = ["configs/inference.json", *([ALONE_CONFIG] if alone else [])]
     with tempfile.TemporaryDirectory(dir=common.RESULTS) as output:
-        arguments = [sys.executable, "-m", "monai.bundle", "run", "inferring", "--config_file", str(configs)]
         options = {"ct": ct, "pet": pet, "ckpt_dir": ALONE if alone else MODELS, "output_dir": output}
-        arguments += [text for name, value in (options | overrides).items() for text in (f"--{name}", str(value))]
         start = time.perf_counter()
-        subprocess.run(arguments, cwd=ENSEMBLE, check=True, stdout=sys.stderr)
+        common.infer(configs, options | overrides)
         seconds = time.perf_counter() - start
     return {"seconds": seconds, "peak_gib": common.peak_gib(resource.RUSAGE_CHILDREN)}
 

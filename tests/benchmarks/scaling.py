@@ -13,7 +13,6 @@ import json
 import os
 import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -71,12 +70,9 @@ def infer(folder: Path, num_workers: int) -> float:
     torch.save(network.state_dict(), folder / "model.pt")
     shutil.copy(ENSEMBLE / "models/fingerprint.json", folder)
     ct, pet = sorted(folder.glob("imagesTr/fdg_a_*"))
-    command = [sys.executable, "-m", "monai.bundle", "run", "inferring"]
-    command += ["--config_file", "['configs/inference.json', 'configs/demo.json']", "--overlap", "0"]
-    options = {"ct": ct, "pet": pet, "ckpt_dir": folder, "output_dir": folder / "masks", "num_workers": num_workers}
-    command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    options = {"overlap": 0, "ct": ct, "pet": pet, "ckpt_dir": folder, "output_dir": folder / "masks", "num_workers": num_workers}
     start = time.perf_counter()
-    subprocess.run(command, cwd=ENSEMBLE, check=True, stdout=sys.stderr, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+    common.infer(["configs/inference.json", "configs/demo.json"], options)
     return time.perf_counter() - start
 
 
