@@ -174,13 +174,14 @@ def test_two_processes_take_the_same_steps_as_one_with_the_same_global_batch(bun
 def test_no_thread_of_the_process_group_outlives_a_training(prepared, tmp_path):
     """One that does may ask for Python's lock while Python ends, which aborts the process (PyTorch pull request 179291)."""
     multi_gpu = json.loads((BUNDLES / STAGE1 / "configs/multi_gpu_train.json").read_text())
-    threads = f"$print('threads', *(open(f'/proc/self/task/{{task}}/comm').read() for task in os.listdir('/proc/self/task')))"
+    threads = "$print('threads', *(open(f'/proc/self/task/{task}/comm').read() for task in os.listdir('/proc/self/task')))"
     (tmp_path / "threads.json").write_text(json.dumps({"finalize": [threads, *multi_gpu["finalize"], threads]}))
     configs = ["train", "demo", "multi_gpu_train", str(tmp_path / "threads.json")]
     log = train(STAGE1, prepared, tmp_path / "models", *configs, processes=2, max_epochs=1)
     counts = sorted(listed.count("gloo") for listed in log.split("threads ")[1:])
     assert counts[:2] == [0, 0]
-    assert len(counts[2:]) == 2 and min(counts[2:]) > 0
+    assert len(counts[2:]) == 2
+    assert min(counts[2:]) > 0
 
 
 def test_two_processes_evaluate_as_one(prepared, tmp_path):
