@@ -2,7 +2,7 @@
 
 Windows are forwards of two at once, as the inference takes them. Steps are forward, loss, backward and optimiser in mixed precision, of
 the paper's batch, on data in memory. Studies are full-size phantoms that `run inferring` segments one after the other, from files to files,
-without the read-outs, which take as long as anywhere. Weights are by chance, with a threshold above which almost no voxel lies.
+with and without the check and the read-outs, which the CPU does. Weights are by chance, with a threshold above which almost no voxel lies.
 Memory is what PyTorch has allocated at the peak, and in brackets what it has reserved.
 """
 
@@ -18,10 +18,11 @@ from collections.abc import Callable
 from functools import partial
 
 import common
+import inference
 import torch
-from common import ENSEMBLE, RAW, ROOT
+from common import ENSEMBLE, RAW
 from conftest import parser_of
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigWorkflow
 
 from scripts.phantom import write_phantoms
 from scripts.pipeline import STAGE1, STAGE2
@@ -31,14 +32,14 @@ BEFORE, TIMED = 2, 5
 WINDOWS, COMPILED, STEPS, STUDIES = "windows", "compiled", "steps", "studies"
 
 
-def seconds_of(function: Callable[[], object]) -> float:
+def seconds_of(function: Callable[..., object], *arguments: object) -> float:
     """Seconds of a call, on average, once the GPU has done all of them."""
     for _ in range(BEFORE):
-        function()
+        function(*arguments)
     torch.cuda.synchronize()
     start = time.perf_counter()
     for _ in range(TIMED):
-        function()
+        function(*arguments)
     torch.cuda.synchronize()
     return (time.perf_counter() - start) / TIMED
 
@@ -54,25 +55,22 @@ def peak() -> dict[str, float]:
 def windows(compiled: bool) -> dict[str, dict[str, float]]:
     """Of each network the seconds of a window in float32 and in the inference's precision, or compiled in that precision."""
     parser = parser_of("autopet_ensemble", "inference")
-    network = parser.get_parsed_content("network").eval()
     results = {}
-    for name, channels, module in [("DynUNet", 2, network.stage1), *((name, 3, m) for name, m in network.members.items())]:
-        batch = parser.get_parsed_content("sw_batch_size")
-        images = torch.randn(batch, channels, *parser.get_parsed_content(f"patch_sizes::{name}"), device="cuda")
+    for name, module, images in inference.networks_and_windows(parser):
+        figures = {}
         with torch.no_grad():
-            if compiled:
-                with module.computing("cuda") as bare:
-                    quick = torch.compile(bare)
-                    start = time.perf_counter()
-                    quick(images)
-                    torch.cuda.synchronize()
-                    compiling = time.perf_counter() - start
-                    results[name] = {"seconds": seconds_of(lambda: quick(images)) / batch, "compiling": compiling}  # noqa: B023
-            else:
-                single = seconds_of(lambda: module.network(images)) / batch  # noqa: B023
+            if not compiled:
+                figures["float32"] = seconds_of(module.network, images) / len(images)
                 peak()
-                with module.computing("cuda") as bare:
-                    results[name] = {"float32": single, "seconds": seconds_of(lambda: bare(images)) / batch} | peak()  # noqa: B023
+            with module.computing("cuda") as bare:
+                if compiled:
+                    bare = torch.compile(bare)
+                    start = time.perf_counter()
+                    bare(images)
+                    torch.cuda.synchronize()
+                    figures["compiling"] = time.perf_counter() - start
+                figures["seconds"] = seconds_of(bare, images) / len(images)
+        results[name] = figures | peak()
         print(name, results[name], file=sys.stderr, flush=True)
     return results
 
@@ -82,9 +80,7 @@ def steps() -> dict[str, dict[str, float]]:
     common.prepared_studies()
     results = {}
     for bundle in (STAGE1, *STAGE2):
-        os.chdir(ROOT / "bundles" / bundle)
-        parser = ConfigParser()
-        parser.read_config("configs/train.json")
+        parser = parser_of(bundle, "train")
         parser.update({"dataset_dir": str(common.PREPARED)})
         network, loss, optimizer = (parser.get_parsed_content(name) for name in ("network", "loss_function", "optimizer"))
         batch, channels = parser.get_parsed_content("batch_size"), parser.get_parsed_content("network_def::in_channels")
@@ -110,8 +106,6 @@ def steps() -> dict[str, dict[str, float]]:
 
 def studies(body_margin: int) -> dict[str, float]:
     """Seconds a study of a run over nine full-size phantoms, from the first file to the last."""
-    import inference
-
     common.prepared_studies()
     inference.write_models()
     raw = RAW.parent / "raw9"

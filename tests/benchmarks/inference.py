@@ -18,6 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +30,9 @@ import numpy as np
 import torch
 from common import ENSEMBLE, RAW
 from conftest import parser_of
+from monai.bundle import ConfigParser
 
+from scripts.cascade import SlidingWindow
 from scripts.files import read_json, write_json
 
 MODELS = common.RESULTS / "models"
@@ -89,24 +92,29 @@ def nnunet_predictor(overrides: dict[str, str]) -> dict[str, float]:
     return {"seconds": seconds, "peak_gib": common.peak_gib(resource.RUSAGE_SELF)}
 
 
+def networks_and_windows(parser: ConfigParser) -> Iterator[tuple[str, SlidingWindow, torch.Tensor]]:
+    """Give each network's name, the network, and as many windows (B, C, X, Y, Z) by chance as it takes at once, on its device."""
+    cascade = parser.get_parsed_content("network").eval()
+    batch, device = (parser.get_parsed_content(name) for name in ("sw_batch_size", "device"))
+    for name, channels, module in [("DynUNet", 2, cascade.stage1), *((name, 3, m) for name, m in cascade.members.items())]:
+        yield name, module, torch.randn(batch, channels, *parser.get_parsed_content(f"patch_sizes::{name}"), device=device)
+
+
 def forwards(overrides: dict[str, str]) -> dict[str, dict[str, float]]:
     """Of each network the seconds of one window, and the number of windows of the body's box and of the whole volume."""
     os.chdir(ENSEMBLE)
     parser = parser_of("autopet_ensemble", "inference")
     parser.update({"ckpt_dir": str(MODELS), **{name: json.loads(value) for name, value in overrides.items()}})
-    network = parser.get_parsed_content("network").eval()
     item = parser.get_parsed_content("preprocessing")({"image": list(map(str, study()))})
     box, whole = item["image"].shape[1:], nib.load(study()[1]).shape
     device, results = parser.get_parsed_content("device"), {}
-    for name, channels, module in [("DynUNet", 2, network.stage1), *((name, 3, m) for name, m in network.members.items())]:
-        size, overlap, batch = (parser.get_parsed_content(key) for key in (f"patch_sizes::{name}", "overlap", "sw_batch_size"))
-        windows = torch.randn(batch, channels, *size, device=device)
-        seconds = []
+    for name, module, windows in networks_and_windows(parser):
+        size, overlap, seconds = windows.shape[2:], parser.get_parsed_content("overlap"), []
         with torch.no_grad(), module.computing(device.type) as bare:
             for _ in range(FORWARDS_BEFORE + FORWARDS_TIMED):
                 start = time.perf_counter()
                 bare(windows).cpu()
-                seconds.append((time.perf_counter() - start) / batch)
+                seconds.append((time.perf_counter() - start) / len(windows))
         results[name] = {
             "seconds_a_window": min(seconds[FORWARDS_BEFORE:]),
             "box": budget.windows(box, size, overlap),
