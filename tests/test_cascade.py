@@ -162,12 +162,12 @@ def test_precision_can_be_said_on_the_command_line(text, amp):
     assert SlidingWindow(nn.Identity(), [8, 8, 8], amp=text).amp is amp
 
 
-def test_stage_1_keeps_float32_on_a_cpu_unless_it_is_told():
+def test_stage_1_and_segresnet_keep_float32_on_a_cpu_unless_they_are_told():
     parser = parser_of(ENSEMBLE, "inference", "demo")
     parser.update({"device": torch.device("cpu")})
     cascade = parser.get_parsed_content("network_def")
     assert cascade.stage1.amp is False
-    assert [member.amp for member in cascade.members.values()] == [None] * 3
+    assert {name: member.amp for name, member in cascade.members.items()} == {"SegResNet": False, "SwinUNETR": None, "UNet": None}
     parser = parser_of(ENSEMBLE, "inference", "demo")
     parser.update({"device": torch.device("cpu"), "amp": "true"})
     cascade = parser.get_parsed_content("network_def")

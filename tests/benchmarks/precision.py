@@ -23,7 +23,7 @@ FLOAT32 = "all in float32 (--amp false)"
 # What the command is told in each precision.
 OVERRIDES = {
     FLOAT32: {"amp": "false"},
-    "members in bfloat16 (default on CPUs)": {},
+    "SwinUNETR and UNet in bfloat16 (default on CPUs)": {},
     "all in bfloat16 (--amp true)": {"amp": "true"},
 }
 GOAL = 0.999
