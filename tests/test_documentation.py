@@ -351,6 +351,7 @@ def test_every_command_and_python_in_the_integrations_does_what_it_says(tmp_path
 def test_every_command_on_performance_does_what_it_says(tmp_path):
     reader = Reader("docs/performance.md", tmp_path)
     write_prepared(reader.folder / "DATA")
-    for config in ("feeding.json']", "feeding_gpu.json']"):
-        reader.follow(config, "models/model.pt", "models/last.pt", options=SHORT)
+    write_prepared(reader.root / "bundles/autopet_stage2_segresnet/DATA")
+    for words in ("feeding.json']", "feeding_gpu.json']", "channels_last_3d"):
+        reader.follow(words, "models/model.pt", "models/last.pt", options=SHORT)
     assert reader.remaining == []
