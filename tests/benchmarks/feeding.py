@@ -27,7 +27,8 @@ from scripts.files import read_json
 
 PROCESSES, BATCH_SIZE, ROUNDS = 2, 2, 3
 OURS, CHAIN, NNUNET, MONAI = "feeding.json", "train.json", "nnU-Net v2", "plain MONAI"
-# Batches drawn before the clock starts, since loaders make some ahead, and batches that are timed.
+# Batches drawn before the clock starts, since loaders make some ahead, and batches that are timed: as many of each process, which may
+# finish theirs at the same moment.
 BATCHES = {OURS: (10, 120), CHAIN: (4, 8), NNUNET: (12, 60), MONAI: (2, 2)}
 # Patches of which the steps are timed, and those before the clock starts.
 READ, STEPS_BEFORE, STEPS_TIMED = "reading, affine, scaling", 5, 200
