@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 # A raw data set for `make demo`; without one, phantoms are made.
-DATASET_DIR ?=
+STUDIES ?=
 NUM_PATIENTS ?= 30
 # Size of the networks that `make zoo` checks: full takes minutes and 4 GB of memory, demo seconds.
 ZOO_PROFILE ?= full
@@ -15,10 +15,11 @@ BENCH_BIN := $(CURDIR)/.venv-bench/bin
 BENCH_INSTALLED := .venv-bench/installed
 BENCHMARKS := budget metrics prepare feeding training scaling inference
 ENSEMBLE := bundles/autopet_ensemble
-WORK_DIR := $(CURDIR)/demo/$(if $(DATASET_DIR),$(notdir $(abspath $(DATASET_DIR))),phantoms)
-RAW_DIR := $(if $(DATASET_DIR),$(abspath $(DATASET_DIR)),$(WORK_DIR)/raw)
+TRAINING_SOURCE := bundles/autopet_stage1_dynunet
+WORK_DIR := $(CURDIR)/demo/$(if $(STUDIES),$(notdir $(abspath $(STUDIES))),phantoms)
+PHANTOMS := $(WORK_DIR)/raw
 
-.PHONY: demo test test-slow lint zoo pack bench clean
+.PHONY: demo test test-slow lint sync zoo pack bench clean
 
 $(INSTALLED): requirements.txt requirements-dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11 ...")'
@@ -28,8 +29,8 @@ $(INSTALLED): requirements.txt requirements-dev.txt
 	touch $@
 
 demo: $(INSTALLED)
-	$(if $(DATASET_DIR),,cd $(ENSEMBLE) && $(BIN)/python -m monai.bundle run phantom --config_file configs/phantom.json --raw_dir '$(RAW_DIR)' --num_patients $(NUM_PATIENTS))
-	cd $(ENSEMBLE) && $(BIN)/python -m monai.bundle run pipeline --config_file configs/pipeline.json --raw_dir '$(RAW_DIR)' --work_dir '$(WORK_DIR)' --profile demo
+	$(if $(STUDIES),,cd $(ENSEMBLE) && $(BIN)/python -m monai.bundle run phantom --config_file configs/phantom.json --output_dir '$(PHANTOMS)' --num_patients $(NUM_PATIENTS))
+	cd $(ENSEMBLE) && $(BIN)/python -m monai.bundle run pipeline --config_file configs/pipeline.json --studies '$(if $(STUDIES),$(abspath $(STUDIES)),$(PHANTOMS))' --work_dir '$(WORK_DIR)' --profile demo
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2
@@ -45,17 +46,21 @@ $(BENCH_INSTALLED): requirements.txt requirements-dev.txt requirements-bench.txt
 	touch $@
 
 bench: $(BENCH_INSTALLED)
-	for name in $(BENCHMARKS); do $(BENCH_BIN)/python -W ignore tests/benchmarks/$$name.py || exit 1; done
+	for name in $(BENCHMARKS); do $(BENCH_BIN)/python -W ignore benchmarks/$$name.py || exit 1; done
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# The package petct_training is edited in stage 1's bundle and lies in every other one too, so that each stands alone.
+sync:
+	for bundle in $(filter-out $(TRAINING_SOURCE),$(wildcard bundles/*)); do rm -rf $$bundle/petct_training && cp -R $(TRAINING_SOURCE)/petct_training $$bundle/ && rm -rf $$bundle/petct_training/__pycache__ || exit 1; done
+
 zoo: $(INSTALLED)
-	$(BIN)/python tests/zoo.py check --profile $(ZOO_PROFILE)
+	$(BIN)/python tools/zoo.py check --profile $(ZOO_PROFILE)
 
 pack: $(INSTALLED)
-	$(BIN)/python tests/zoo.py pack $(if $(WEIGHTS_URL),--weights-url '$(WEIGHTS_URL)')
+	$(BIN)/python tools/zoo.py pack $(if $(WEIGHTS_URL),--weights-url '$(WEIGHTS_URL)')
 
 clean:
 	rm -rf demo dist

@@ -37,7 +37,7 @@ FINGERPRINT = {
 def write_prepared(folder: Path, num_studies: int = 6, shape: tuple[int, int, int] = (40, 30, 56), seed: int = 0) -> Path:
     """Write a prepared data set of noise with bright spheres, voxels of 5 mm, the last two studies for validation."""
     rng = np.random.default_rng(seed)
-    for name in ("images", "labels", "stage1"):
+    for name in ("images", "labels", "coarse_masks"):
         (folder / name).mkdir(parents=True)
     affine = np.diag([-5.0, 5, 5, 1])
     grid = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
@@ -53,7 +53,7 @@ def write_prepared(folder: Path, num_studies: int = 6, shape: tuple[int, int, in
         coarse = label * (rng.random(shape) > 0.1)
         nib.save(nib.Nifti1Image(np.stack([ct, pet], -1).astype(np.float32), affine), folder / f"images/{case}.nii")
         nib.save(nib.Nifti1Image(label, affine), folder / f"labels/{case}.nii")
-        nib.save(nib.Nifti1Image(coarse.astype(np.uint8), affine), folder / f"stage1/{case}.nii.gz")
+        nib.save(nib.Nifti1Image(coarse.astype(np.uint8), affine), folder / f"coarse_masks/{case}.nii.gz")
         items.append(
             {
                 "case": case,
@@ -64,7 +64,7 @@ def write_prepared(folder: Path, num_studies: int = 6, shape: tuple[int, int, in
                 "original": {"ct": f"images/{case}.nii", "pet": f"images/{case}.nii", "label": f"labels/{case}.nii"},
             }
         )
-    datalist = {"raw_dir": ".", "training": items[:-2], "validation": items[-2:], "excluded": []}
+    datalist = {"studies_dir": ".", "training": items[:-2], "validation": items[-2:], "excluded": []}
     (folder / "datalist.json").write_text(json.dumps(datalist))
     fingerprint = {
         "spacing": [5, 5, 5],

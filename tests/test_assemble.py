@@ -10,7 +10,7 @@ from conftest import BUNDLES, STAGE1, STAGE2
 from monai.bundle import ConfigParser
 from test_cascade import make_cascade
 
-from scripts.assemble import assemble
+from petct_cascade.commands import assemble
 
 NAMES = ("stage1", "SegResNet", "UNet")
 FINGERPRINT = {

@@ -19,7 +19,7 @@ from monai.transforms import (
 )
 from test_feeding import parse
 
-from scripts.augmentation import (
+from petct_training.augmentation import (
     QuickRandAdjustContrastd,
     QuickRandGaussianNoised,
     QuickRandGaussianSmoothd,
@@ -142,4 +142,4 @@ def test_the_recipes_numbers_are_the_plain_chains(bundle, prepared):
     (flips,), each_axis = (parser.get_parsed_content("train::flip_transforms") for parser in (fast, plain))
     assert [(flip.flipper.spatial_axis, flip.prob) for flip in each_axis] == [(axis, flips.prob) for axis in range(3)]
     # Stage 1 has no coarse mask to flip.
-    assert set(flips.keys) - {"stage1"} == set(each_axis[0].keys) - {"stage1"}
+    assert set(flips.keys) - {"coarse_mask"} == set(each_axis[0].keys) - {"coarse_mask"}

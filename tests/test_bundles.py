@@ -98,7 +98,7 @@ def test_every_config_has_all_properties_of_its_workflow(
 @pytest.mark.parametrize("config", CONFIG_FILES)
 def test_all_four_bundles_have_the_same_ids_in_the_same_order(config):
     ids = {bundle: [key for key in read(bundle, config) if not key.startswith("network_def::")] for bundle in NETWORKS}
-    stage2_only = {"dropout_prob", "dropout_holes", "dropout_size", "stage1_dir", "validate::items"}
+    stage2_only = {"dropout_prob", "dropout_holes", "dropout_size", "coarse_mask_dir", "validate::items"}
     stage1_only = {"deep_supervision_heads"} if config == "demo" else set()
     for bundle in STAGE2:
         expected = [key for key in ids[STAGE1] if key not in stage1_only and (bundle == STAGE1 or key in ids[bundle])]
@@ -217,7 +217,7 @@ def test_a_copied_bundle_trains_evaluates_and_infers_alone(bundle, prepared, tmp
         (
             STAGE2[0],
             ["train"],
-            "stage1",
+            "coarse_mask",
             r"has no coarse mask \(.*\.nii\.gz is missing\): make it with `python -m monai.bundle run inferring",
         ),
         (STAGE1, ["inference"], "model.pt", r"model\.pt is missing: train it with `python -m monai.bundle run training"),
@@ -225,7 +225,7 @@ def test_a_copied_bundle_trains_evaluates_and_infers_alone(bundle, prepared, tmp
         (
             STAGE2[0],
             ["inference"],
-            "stage1",
+            "coarse_mask",
             r"has no coarse mask \(.*\.nii\.gz is missing\): make it with `python -m monai.bundle run inferring",
         ),
     ],

@@ -10,9 +10,10 @@ from monai.inferers import SimpleInferer, sliding_window_inference
 from monai.networks.nets import DynUNet, SegResNetDS, UNet
 from torch import nn
 
-from scripts.cascade import Cascade, PrepareCoarseMask, SlidingWindow, channels_last
-from scripts.errors import InputError
-from scripts.transforms import MeanOfMembersd
+from petct_cascade.cascade import Cascade, PrepareCoarseMask, SlidingWindow
+from petct_cascade.transforms import MeanOfMembersd
+from petct_training.cpu import channels_last
+from petct_training.errors import InputError
 
 MEMBERS = ("SegResNet", "UNet")
 
@@ -231,7 +232,7 @@ class Narrow(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("most_windows", "holds_volume", "sw_batch_size", "remarks"),
+    ("most_windows", "holds_volume", "sw_batch_size", "warnings"),
     [
         (8, True, 8, []),
         (3, True, 2, ["4 at once", "2 at once"]),
@@ -240,7 +241,7 @@ class Narrow(nn.Module):
     ],
 )
 def test_too_little_memory_is_met_with_fewer_windows_and_then_with_the_hosts(
-    most_windows, holds_volume, sw_batch_size, remarks, image, capsys
+    most_windows, holds_volume, sw_batch_size, warnings, image, capsys
 ):
     network = Narrow(most_windows, holds_volume)
     window = SlidingWindow(network, (16, 16, 16), overlap=0.25, sw_batch_size=8)
@@ -251,8 +252,8 @@ def test_too_little_memory_is_met_with_fewer_windows_and_then_with_the_hosts(
         torch.testing.assert_close(window(image), expected)
     assert window.inferer.sw_batch_size == sw_batch_size
     said = capsys.readouterr().out.splitlines()
-    assert [line.rpartition("windows, ")[2] for line in said] == remarks
-    assert all(line.startswith("remark: the GPU's memory does not suffice for Narrow: going on with") for line in said)
+    assert [line.rpartition("windows, ")[2] for line in said] == warnings
+    assert all(line.startswith("warning: the GPU's memory does not suffice for Narrow: going on with") for line in said)
 
 
 def test_too_little_memory_for_a_single_window_is_one_sentence(image):

@@ -133,7 +133,7 @@ def test_training_refuses_data_that_it_cannot_learn_from(bundle, damage, words, 
 def test_coarse_mask_of_another_preparation_is_refused(bundle, configs, damage, data, models, monkeypatch):
     torch.save(state_dict(bundle, "demo"), models / "model.pt")
     case = first(data, "validation")["case"]
-    damage(data / f"stage1/{case}.nii.gz")
+    damage(data / f"coarse_masks/{case}.nii.gz")
     said = refusal(bundle, configs, data, models, monkeypatch)
     assert f"{case}.nii.gz is of another preparation: it lies on another grid than" in said
 

@@ -264,7 +264,7 @@ def test_every_command_in_the_readme_of_a_network_does_what_it_says(bundle, tmp_
     reader.follow("srun torchrun", *weights, options=SHORT)
     reader.follow("run evaluating", "output/val_mean_dice_raw.csv")
     reader.follow("multi_gpu_evaluate", "output/val_mean_dice_raw.csv")
-    reader.follow("run inferring", "DATA/stage1/*.nii.gz" if bundle == STAGE1 else "output/*.nii.gz")
+    reader.follow("run inferring", "DATA/coarse_masks/*.nii.gz" if bundle == STAGE1 else "output/*.nii.gz")
     if bundle != STAGE1:
         reader.follow("published.json", *weights, options=SHORT)
     reader.follow("ckpt_export", "models/model.ts")
@@ -295,7 +295,7 @@ def test_every_command_in_the_readme_of_the_ensemble_does_what_it_says(tmp_path)
         shutil.copyfile(here / f"OUT/{case}.nii.gz", masks / f"{case}.nii.gz")
     ct, pet = (f"RAW/imagesTr/{cases[0]}_000{channel}.nii.gz" for channel in (0, 1))
     (here / "LIST.csv").write_text(f"case,ct,pet\nlisted,{ct},{pet}\n")
-    reader.follow("--datalist LIST.csv", "OUT/listed.nii.gz", *REPORT)
+    reader.follow("--studies LIST.csv", "OUT/listed.nii.gz", *REPORT)
     shutil.copyfile(here / ct, here / "CT.nii.gz")
     shutil.copyfile(here / pet, here / "PET.nii.gz")
     reader.follow("--ct CT.nii.gz --pet PET.nii.gz", "OUT/PET.nii.gz", *REPORT)
@@ -318,7 +318,7 @@ def test_every_command_in_the_first_readme_does_what_it_says(tmp_path):
     shutil.copyfile(here / pet, here / "suv.nii.gz")
     reader.follow("run pipeline", *(f"WORK/{pattern}" for pattern in PIPELINE), options=SHORT_PIPELINE)
     reader.follow("--dataset_dir STUDIES", *(f"OUT/{case}.nii.gz" for case in cases), *REPORT)
-    reader.follow("--datalist studies.csv", "OUT/listed.nii.gz", *REPORT)
+    reader.follow("--studies studies.csv", "OUT/listed.nii.gz", *REPORT)
     reader.follow("--ct ct.nii.gz --pet suv.nii.gz", "OUT/suv.nii.gz", *REPORT)
     assert reader.remaining == []
 

@@ -21,8 +21,8 @@ from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 from tiny import las, write_nifti, write_study
 
-import scripts.transforms
-from scripts.prepare import prepare
+import petct_cascade.transforms
+from petct_cascade.commands import prepare
 
 BUNDLE_OF = dict(zip(("DynUNet", "SegResNet", "SwinUNETR", "UNet"), (STAGE1, *STAGE2), strict=True))
 MODELS = [*BUNDLE_OF, "Ensemble"]
@@ -58,7 +58,7 @@ def dataset(raw, tmp_path_factory) -> Path:
         }
         for case in CASES
     ]
-    datalist = {"raw_dir": os.path.relpath(raw, folder), "training": [], "validation": items, "excluded": []}
+    datalist = {"studies_dir": os.path.relpath(raw, folder), "training": [], "validation": items, "excluded": []}
     (folder / "datalist.json").write_text(json.dumps(datalist))
     return folder
 
@@ -93,7 +93,7 @@ def plain_preprocessing(parser) -> monai.transforms.Compose:
         allow_smaller=True,
     )
     _, split, *others = parser.get_parsed_content("preprocessing").transforms
-    return monai.transforms.Compose([scripts.transforms.LoadImagePETCTd(keys="image"), split, crop, *others])
+    return monai.transforms.Compose([petct_cascade.loading.LoadImagePETCTd(keys="image"), split, crop, *others])
 
 
 @pytest.fixture(scope="module")
@@ -151,20 +151,22 @@ def test_preprocessing_and_numbers_are_those_of_the_network_bundles(model):
     for name in ("ct_clip", "pet_clip", "ct_normalised", "pet_normalised", "fingerprint_file", "model_file"):
         assert ensemble[name] == bundle[name]
     own = ensemble["preprocessing::transforms"]
-    others = json.loads(json.dumps(bundle["preprocessing::transforms"]).replace(', "stage1"]', "]").replace(', "nearest"]', "]"))
+    others = json.loads(
+        json.dumps(bundle["preprocessing::transforms"]).replace(', "coarse_mask"]', "]").replace(', "nearest"]', "]")
+    )
     others = [item for item in others if item["_target_"] not in ("LoadImaged", "EnsureChannelFirstd")]
     for item in (item for item in others if item.get("mode") == ["bilinear", "bilinear"]):
         item["mode"] = "bilinear"
     # What these do is what MONAI's own do: tests/test_transforms.py compares them.
     load = {
-        "_target_": "scripts.transforms.LoadImagePETCTd",
+        "_target_": "petct_cascade.loading.LoadImagePETCTd",
         "keys": "image",
         "body_suv": "@body_suv",
         "body_margin": "@body_margin",
     }
     assert own[0] == load
     others = [item for item in others if item["_target_"] != "CropForegroundd"]
-    spacing = next(item for item in own if item["_target_"] == "scripts.transforms.SeparableSpacingd")
+    spacing = next(item for item in own if item["_target_"] == "petct_cascade.resampling.SeparableSpacingd")
     spacing.update({"_target_": "Spacingd", "mode": "bilinear", "padding_mode": "border", "dtype": "$torch.float32"})
     assert own[1:] == others
 
@@ -178,7 +180,7 @@ def test_every_config_has_all_properties_of_its_workflow(configs, profile, raw, 
         meta_file="configs/metadata.json",
         logging_file="configs/logging.conf",
         workflow_type="infer",
-        dataset_dir=str(dataset if "evaluate" in configs else raw),
+        **({"dataset_dir": str(dataset)} if "evaluate" in configs else {"studies": str(raw)}),
         output_dir=str(tmp_path),
     )
     workflow.initialize()
@@ -235,7 +237,7 @@ def test_network_takes_and_gives_what_metadata_says(models, tmp_path, monkeypatc
 
 
 def test_evaluator_gives_every_voxel_of_the_one_network_on_the_pets_grid(workflow, raw, masks, tmp_path):
-    workflow("inference", dataset_dir=str(raw)).run()
+    workflow("inference", studies=str(raw)).run()
     assert_same(read_masks(tmp_path / "masks"), masks)
     for case in CASES:
         mask, pet = nib.load(tmp_path / f"masks/{case}.nii.gz"), nib.load(raw / f"imagesTr/{case}_0001.nii.gz")
@@ -248,7 +250,7 @@ def test_list_and_single_pair_give_the_masks_of_the_folder(workflow, raw, masks,
     table = raw / "list.csv"
     row = f"imagesTr/{CASES[0]}_0000.nii.gz", f"imagesTr/{CASES[0]}_0001.nii.gz"
     table.write_text("case,ct,pet\n" + ",".join(["other name", *row]) + "\n")
-    workflow("inference", datalist=str(table), output_dir=str(tmp_path / "list")).run()
+    workflow("inference", studies=str(table), output_dir=str(tmp_path / "list")).run()
     assert_same(read_masks(tmp_path / "list"), {"other name": masks[CASES[0]]})
     pair = {role: str(raw / f"imagesTr/{CASES[1]}_{number}.nii.gz") for role, number in (("ct", "0000"), ("pet", "0001"))}
     workflow("inference", **pair, output_dir=str(tmp_path / "pair")).run()
@@ -273,15 +275,15 @@ def test_parts_that_monai_label_takes_give_the_same_mask(workflow, raw, masks, t
 def test_second_run_does_only_what_is_missing(workflow, raw, tmp_path, capsys):
     folder = tmp_path / "raw"
     shutil.copytree(raw, folder)
-    workflow("inference", dataset_dir=str(folder)).run()
+    workflow("inference", studies=str(folder)).run()
     first, second = (tmp_path / f"masks/{case}.nii.gz" for case in CASES)
     stamps = first.stat().st_mtime_ns, second.stat().st_mtime_ns
-    workflow("inference", dataset_dir=str(folder)).run()
+    workflow("inference", studies=str(folder)).run()
     assert "nothing to do" in capsys.readouterr().out
     assert (first.stat().st_mtime_ns, second.stat().st_mtime_ns) == stamps
     later = second.stat().st_mtime + 10
     os.utime(folder / f"imagesTr/{CASES[1]}_0000.nii.gz", (later, later))
-    workflow("inference", dataset_dir=str(folder)).run()
+    workflow("inference", studies=str(folder)).run()
     assert first.stat().st_mtime_ns == stamps[0]
     assert second.stat().st_mtime_ns > stamps[1]
 
@@ -293,7 +295,7 @@ def test_older_weights_or_images_that_are_put_in_place_are_noticed(workflow, raw
     masks = [tmp_path / f"masks/{case}.nii.gz" for case in CASES]
 
     def run() -> list[int]:
-        workflow("inference", dataset_dir=str(folder), ckpt_dir=str(weights)).run()
+        workflow("inference", studies=str(folder), ckpt_dir=str(weights)).run()
         return [mask.stat().st_mtime_ns for mask in masks]
 
     before = run()
@@ -313,7 +315,7 @@ def test_study_that_cannot_be_used_is_named_and_the_others_are_done(workflow, ra
     pet.write_bytes(pet.read_bytes()[:3000])
     (folder / "imagesTr/fdg_lonely_1_0000.nii.gz").touch()
     with pytest.raises(SystemExit) as end:
-        workflow("inference", dataset_dir=str(folder)).run()
+        workflow("inference", studies=str(folder)).run()
     assert str(end.value).startswith("error: 2 studies cannot be used, all others were done:")
     assert f"study {CASES[0]}: {pet.name} is damaged or cut off" in str(end.value)
     assert "study fdg_lonely_1: there is no PET of this study" in str(end.value)
@@ -328,12 +330,12 @@ def test_file_that_breaks_while_it_is_read_is_named_and_the_others_are_done(work
     pet.write_bytes(pet.read_bytes()[:3000])
     sentence = rf"study {re.escape(CASES[0])}: .*_0001\.nii\.gz is damaged or cut off: .*$"
     with pytest.raises(SystemExit, match=rf"^error: 1 study cannot be used, all others were done:\n  {sentence}") as end:
-        workflow("inference", dataset_dir=str(folder), check=False, num_workers=num_workers).run()
+        workflow("inference", studies=str(folder), check=False, num_workers=num_workers).run()
     assert end.value.code == 3
     assert_same(read_masks(tmp_path / "masks"), {CASES[1]: masks[CASES[1]]})
     assert "Traceback" not in "".join(capfd.readouterr())
     with pytest.raises(SystemExit, match=rf"^error: {sentence}") as end:
-        workflow("inference", dataset_dir=str(folder), check=False, num_workers=num_workers, strict=True).run()
+        workflow("inference", studies=str(folder), check=False, num_workers=num_workers, strict=True).run()
     assert end.value.code == str(end.value), "a message is the exit code 1"
 
 
@@ -341,7 +343,7 @@ def test_file_that_breaks_while_it_is_read_is_named_and_the_others_are_done(work
     ("overrides", "sentence"),
     [
         ({"ckpt_dir": "none"}, r"none/model\.pt is missing: make it with `python -m monai\.bundle run assemble --config_file "),
-        ({"dataset_dir": "none"}, "none does not exist: name the folder of the data set"),
+        ({"studies": "none"}, "none does not exist: name the folder of the data set"),
         ({"ct": "ct.nii.gz"}, "--pet is missing: give one file for the CT and one for the PET"),
         ({"pet": "pet.nii.gz"}, "--ct is missing: give one file for the CT and one for the PET"),
     ],
@@ -357,7 +359,10 @@ def test_output_folder_that_cannot_be_written_is_one_sentence_before_anything_is
     workflow, configs, raw, dataset, tmp_path, monkeypatch
 ):
     (tmp_path / "file").touch()
-    options = {"dataset_dir": str(dataset if "evaluate" in configs else raw), "output_dir": str(tmp_path / "file/masks")}
+    options = {
+        **({"dataset_dir": str(dataset)} if "evaluate" in configs else {"studies": str(raw)}),
+        "output_dir": str(tmp_path / "file/masks"),
+    }
     with pytest.raises(SystemExit, match=r"^error: .*file/masks cannot be written \(Not a directory\): see that there is room"):
         workflow(*configs, **options).run()
 
@@ -366,17 +371,17 @@ def test_output_folder_that_cannot_be_written_is_one_sentence_before_anything_is
 def test_error_that_nobody_has_foreseen_costs_one_study_and_is_one_sentence(
     workflow, raw, masks, tmp_path, num_workers, capfd, monkeypatch
 ):
-    original = scripts.transforms.LoadImagePETCTd.load
+    original = petct_cascade.loading.LoadImagePETCTd.load
 
     def load(self, source, case=None):
         if case == CASES[0]:
             raise ZeroDivisionError("nobody knows why")
         return original(self, source, case)
 
-    monkeypatch.setattr(scripts.transforms.LoadImagePETCTd, "load", load)
+    monkeypatch.setattr(petct_cascade.loading.LoadImagePETCTd, "load", load)
     sentence = rf"study {re.escape(CASES[0])}: it could not be segmented \(nobody knows why\): run it alone"
     with pytest.raises(SystemExit, match=sentence) as end:
-        workflow("inference", dataset_dir=str(raw), num_workers=num_workers).run()
+        workflow("inference", studies=str(raw), num_workers=num_workers).run()
     assert end.value.code == 3
     assert_same(read_masks(tmp_path / "masks"), {CASES[1]: masks[CASES[1]]})
     assert "Traceback" not in "".join(capfd.readouterr())
@@ -390,7 +395,10 @@ def test_weights_of_other_networks_or_damaged_ones_are_one_sentence(workflow, co
     shutil.copy(models / "fingerprint.json", file.parent)
     name = next(iter(weights))
     torch.save({other: tensor for other, tensor in weights.items() if other != name}, file)
-    options = {"dataset_dir": str(dataset if "evaluate" in configs else raw), "ckpt_dir": str(file.parent)}
+    options = {
+        **({"dataset_dir": str(dataset)} if "evaluate" in configs else {"studies": str(raw)}),
+        "ckpt_dir": str(file.parent),
+    }
     with pytest.raises(
         SystemExit, match=rf"model\.pt does not fit Cascade: it lacks {re.escape(name)}; train again, or name the configs"
     ):
@@ -401,7 +409,7 @@ def test_weights_of_other_networks_or_damaged_ones_are_one_sentence(workflow, co
 
 
 def test_inference_leaves_readouts_pictures_and_a_report_of_the_prediction_alone(workflow, raw, masks, tmp_path):
-    workflow("inference", dataset_dir=str(raw)).run()
+    workflow("inference", studies=str(raw)).run()
     folder = tmp_path / "masks"
     readouts = json.loads((folder / "readouts.json").read_text())
     assert sorted(readouts) == sorted(CASES)
@@ -427,24 +435,24 @@ def test_report_of_a_later_inference_shows_all_its_studies_and_redraws_only_what
     pair = {role: str(folder / f"imagesTr/{CASES[0]}_{number}.nii.gz") for role, number in (("ct", "0000"), ("pet", "0001"))}
     workflow("inference", **pair).run()
     (first,) = [file.stat().st_mtime_ns for file in (results / "pictures").iterdir()]
-    workflow("inference", dataset_dir=str(folder)).run()
+    workflow("inference", studies=str(folder)).run()
     assert (results / "report.html").read_text().count("<img ") == 2
     stamps = pictures()
     assert stamps[0] == first
-    workflow("inference", dataset_dir=str(folder)).run()
+    workflow("inference", studies=str(folder)).run()
     assert pictures() == stamps
     later = (results / f"{CASES[1]}.nii.gz").stat().st_mtime + 10
     os.utime(results / f"{CASES[1]}.nii.gz", (later, later))
-    workflow("inference", dataset_dir=str(folder)).run()
+    workflow("inference", studies=str(folder)).run()
     assert pictures()[0] == stamps[0]
     assert pictures()[1] > stamps[1]
-    workflow("inference", dataset_dir=str(folder), suv_range=[0, 5]).run()
+    workflow("inference", studies=str(folder), suv_range=[0, 5]).run()
     assert pictures()[0] > stamps[0]
 
 
 def test_readouts_are_never_those_of_an_earlier_mask_also_after_an_ended_run(workflow, raw, masks, tmp_path):
     results = tmp_path / "masks"
-    workflow("inference", dataset_dir=str(raw)).run()
+    workflow("inference", studies=str(raw)).run()
     readouts = (results / "readouts.json").read_bytes()
     # As left by a run that has made a mask anew and drawn it, and was ended then.
     table = json.loads(readouts)
@@ -453,7 +461,7 @@ def test_readouts_are_never_those_of_an_earlier_mask_also_after_an_ended_run(wor
     for file in (f"{CASES[0]}.nii.gz", f"pictures/{CASES[0]}.png"):
         content = (results / file).read_bytes()
         (results / file).write_bytes(content)
-    workflow("inference", dataset_dir=str(raw)).run()
+    workflow("inference", studies=str(raw)).run()
     assert (results / "readouts.json").read_bytes() == readouts
 
 
@@ -463,7 +471,7 @@ def test_study_that_fails_is_named_in_the_report(workflow, raw, tmp_path):
     pet = folder / f"imagesTr/{CASES[0]}_0001.nii.gz"
     pet.write_bytes(pet.read_bytes()[:3000])
     with pytest.raises(SystemExit):
-        workflow("inference", dataset_dir=str(folder)).run()
+        workflow("inference", studies=str(folder)).run()
     page = (tmp_path / "masks/report.html").read_text()
     assert f"{CASES[0]}: {pet.name} is damaged or cut off" in page
     assert page.count("<img ") == 1
@@ -476,7 +484,7 @@ def test_label_is_not_looked_at_in_inference(workflow, raw, masks, tmp_path):
     shutil.copytree(raw, folder)
     for case in CASES:
         (folder / f"labelsTr/{case}.nii.gz").write_bytes(b"no mask")
-    workflow("inference", dataset_dir=str(folder)).run()
+    workflow("inference", studies=str(folder)).run()
     assert_same(read_masks(tmp_path / "masks"), masks)
 
 
@@ -507,7 +515,7 @@ def spreads(raw, models) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("options", [{}, {"uncertainty": "false"}], ids=["default", "false on the command line"])
 def test_no_uncertainty_is_written_unless_it_is_asked_for(workflow, raw, tmp_path, options):
-    workflow("inference", dataset_dir=str(raw), **options).run()
+    workflow("inference", studies=str(raw), **options).run()
     assert not (tmp_path / "masks/uncertainty").exists()
     assert "uncertainty" not in (tmp_path / "masks/readouts.json").read_text()
 
@@ -529,12 +537,12 @@ def assert_uncertainty(results: Path, masks: dict[str, np.ndarray], spreads: dic
 
 def test_uncertainty_is_the_standard_deviation_of_the_members_on_the_pets_grid(workflow, raw, masks, spreads, tmp_path):
     results = tmp_path / "masks"
-    workflow("inference", dataset_dir=str(raw)).run()
-    workflow("inference", dataset_dir=str(raw), uncertainty=True).run()
+    workflow("inference", studies=str(raw)).run()
+    workflow("inference", studies=str(raw), uncertainty=True).run()
     assert_same(read_masks(results), masks)
     assert_uncertainty(results, masks, spreads, raw)
     stamps = [file.stat().st_mtime_ns for file in sorted(results.rglob("*.nii.gz"))]
-    workflow("inference", dataset_dir=str(raw), uncertainty=True).run()
+    workflow("inference", studies=str(raw), uncertainty=True).run()
     assert [file.stat().st_mtime_ns for file in sorted(results.rglob("*.nii.gz"))] == stamps
 
 
@@ -578,7 +586,7 @@ def test_evaluation_scores_all_models_in_one_pass_on_the_original_grid(workflow,
 def test_evaluation_refuses_a_data_list_that_leaves_its_raw_data_set_unless_allowed(workflow, dataset, raw, tmp_path):
     folder = tmp_path / "prepared"
     folder.mkdir()
-    content = json.loads((dataset / "datalist.json").read_text()) | {"raw_dir": os.path.relpath(raw / "imagesTr", folder)}
+    content = json.loads((dataset / "datalist.json").read_text()) | {"studies_dir": os.path.relpath(raw / "imagesTr", folder)}
     for item in content["validation"]:
         item["original"] = {role: os.path.relpath(raw / file, raw / "imagesTr") for role, file in item["original"].items()}
     (folder / "datalist.json").write_text(json.dumps(content))
@@ -591,7 +599,7 @@ def test_evaluation_refuses_a_data_list_that_leaves_its_raw_data_set_unless_allo
 def test_evaluation_does_not_write_outside_of_its_folder(workflow, dataset, raw, tmp_path):
     folder = tmp_path / "prepared"
     folder.mkdir()
-    content = json.loads((dataset / "datalist.json").read_text()) | {"raw_dir": os.path.relpath(raw, folder)}
+    content = json.loads((dataset / "datalist.json").read_text()) | {"studies_dir": os.path.relpath(raw, folder)}
     content["validation"][0]["case"] = "../../outside"
     (folder / "datalist.json").write_text(json.dumps(content))
     other = tmp_path / "out/results/outside.nii.gz"

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from scripts.errors import InputError, SomeFailedError, command
+from petct_training.commands import command
+from petct_training.errors import InputError, SomeFailedError
 
 
 @command

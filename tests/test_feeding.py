@@ -20,8 +20,8 @@ from monai.transforms.utils import generate_pos_neg_label_crop_centers, map_bina
 from test_training import assert_same_weights, train
 from torch.nn.functional import grid_sample
 
-from scripts.errors import InputError
-from scripts.feeding import ReadAffinePatchd, ReadPatchd, destination, read_box, sampling_grid
+from petct_training.errors import InputError
+from petct_training.patches import ReadAffinePatchd, ReadPatchd, destination, read_box, sampling_grid
 
 FEEDING = str(BUNDLES / ENSEMBLE / "configs/feeding.json")
 FEEDING_GPU = str(BUNDLES / ENSEMBLE / "configs/feeding_gpu.json")
@@ -195,7 +195,7 @@ def test_an_affine_that_pads_with_anything_but_zeros_is_refused():
 
 @pytest.mark.skipif(sys.platform != "linux" or platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_freed_memory_is_kept_on_linux():
-    code = "import sys; sys.path.insert(0, sys.argv[1]); from scripts.memory import keep_freed_memory; sys.exit(not keep_freed_memory())"
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from petct_training.cpu import keep_freed_memory; sys.exit(not keep_freed_memory())"
     assert subprocess.run([sys.executable, "-c", code, str(BUNDLES / ENSEMBLE)], check=False).returncode == 0
 
 
@@ -204,7 +204,7 @@ def test_freed_memory_is_kept_until_the_end_of_a_block_alone():
     code = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])
-from scripts.memory import freed_memory_kept
+from petct_training.cpu import freed_memory_kept
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize()

@@ -144,7 +144,7 @@ def test_inference_of_the_ensemble_that_is_killed_at_any_moment_goes_on_to_the_s
         write_study(tmp_path / "raw", f"fdg_p{number}_day  {number}.1", seed=number, shape=(24, 20, 26))
 
     def arguments_of(folder: Path) -> list[str]:
-        options = {"dataset_dir": tmp_path / "raw", "ckpt_dir": models, "output_dir": folder, "patch_sizes": WINDOWS}
+        options = {"studies": tmp_path / "raw", "ckpt_dir": models, "output_dir": folder, "patch_sizes": WINDOWS}
         return command("inferring", "inference", "demo", **options)
 
     check(arguments_of, ENSEMBLE, tmp_path)

@@ -13,8 +13,9 @@ from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from tiny import hundred_lesions
 
-from scripts.errors import InputError
-from scripts.metrics import COUNT_NAMES, METRIC_NAMES, LesionMetrics, bounding_box, case_metrics
+from petct_cascade.metrics import COUNT_NAMES, METRIC_NAMES, LesionMetrics, case_metrics
+from petct_training.errors import InputError
+from petct_training.grids import bounding_box
 
 FACE_AND_EDGE = [step for step in itertools.product((-1, 0, 1), repeat=3) if 0 < sum(map(abs, step)) <= 2]
 
@@ -177,7 +178,7 @@ def test_monai_metric_works_in_an_engine_from_a_config():
     config = {
         "handler": {
             "_target_": "IgniteMetricHandler",
-            "metric_fn": {"_target_": "scripts.metrics.LesionMetrics", "names": ["dice", "fpv_ml"], "prefix": "unet_"},
+            "metric_fn": {"_target_": "petct_cascade.metrics.LesionMetrics", "names": ["dice", "fpv_ml"], "prefix": "unet_"},
             "output_transform": "$monai.handlers.from_engine(['pred', 'label'])",
         },
         "imports": ["$import monai"],

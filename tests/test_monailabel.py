@@ -20,7 +20,7 @@ import zoo
 from conftest import BUNDLES, ROOT, STAGE1
 from tiny import write_nifti
 
-from scripts.transforms import LoadImagePETCTd
+from petct_cascade.loading import LoadImagePETCTd
 
 ENSEMBLE = "autopet_ensemble"
 REAL = ROOT / "../shared/data/soft_tissue_sarcoma/imagesTr"

@@ -17,8 +17,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from scripts import phantom
-from scripts.phantom import plan_studies, write_phantoms
+from petct_cascade import phantom
+from petct_cascade.commands import write_phantoms
+from petct_cascade.phantom import plan_studies
 
 PARAMETERS = {"num_patients": 12, "seed": 0, "shrink": 4}
 # Matrix and voxel size (mm) of the challenge's scanners.

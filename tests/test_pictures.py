@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scripts.errors import InputError
-from scripts.pictures import overlay_picture
+from petct_cascade.pictures import overlay_picture
+from petct_training.errors import InputError
 
 AFFINE = np.diag([4.0, 4.0, 6.0, 1.0])
 

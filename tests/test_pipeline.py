@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts import pipeline
+from petct_cascade import pipeline
 
 BUNDLES = Path(__file__).parents[1] / "bundles"
 

@@ -23,11 +23,13 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, CropForegroundd, LoadImaged, Orientationd, Spacingd, SplitDimd
 from tiny import write_nifti, write_study
 
-import scripts.prepare
-from scripts.errors import InputError
-from scripts.fingerprint import las_spacing, make_fingerprint, target_spacing
-from scripts.prepare import prepare, read_exclusions, split_by_patient
-from scripts.studies import Study
+import petct_cascade.prepare
+from petct_cascade.commands import prepare
+from petct_cascade.fingerprint import make_fingerprint, target_spacing
+from petct_cascade.prepare import read_exclusions, split_by_patient
+from petct_cascade.studies import Study
+from petct_training.errors import InputError
+from petct_training.grids import las_spacing
 
 ENSEMBLE = Path(__file__).parents[1] / "bundles/autopet_ensemble"
 SARCOMA = Path(__file__).parents[2] / "shared/data/soft_tissue_sarcoma"
@@ -293,7 +295,7 @@ def test_ct_on_another_grid_lands_on_the_grid_of_the_pet(tmp_path):
 def test_items_name_everything_relative_to_the_data_sets(raw, tmp_path):
     prepare(raw, tmp_path / "deep/er/out")
     out = tmp_path / "deep/er/out"
-    assert datalist(out)["raw_dir"] == "../../../raw"
+    assert datalist(out)["studies_dir"] == "../../../raw"
     for case, item in items(out).items():
         assert item["image"] == f"images/{case}.nii"
         assert item["label"] == f"labels/{case}.nii"
@@ -303,7 +305,7 @@ def test_items_name_everything_relative_to_the_data_sets(raw, tmp_path):
             assert (out / name).is_file()
         for file in item["original"].values():
             assert not Path(file).is_absolute()
-            assert (out / datalist(out)["raw_dir"] / file).is_file()
+            assert (out / datalist(out)["studies_dir"] / file).is_file()
 
 
 def test_list_of_studies_is_prepared_with_its_patients_and_centres(raw, tmp_path):
@@ -318,7 +320,7 @@ def test_list_of_studies_is_prepared_with_its_patients_and_centres(raw, tmp_path
     assert {(case, item["patient"], item["tracer"], item["centre"]) for case, item in found.items()} == {
         (row["case"], row["patient"], "psma", "LMU") for row in rows
     }
-    assert datalist(tmp_path / "out")["raw_dir"] == "../raw"
+    assert datalist(tmp_path / "out")["studies_dir"] == "../raw"
     assert found["study 0"]["original"]["ct"] == rows[0]["ct"]
 
 
@@ -382,7 +384,7 @@ def test_nothing_left_is_one_sentence_with_all_reasons(tmp_path):
 
 
 def test_exclusions_are_read_from_lists_text_and_json(tmp_path):
-    (tmp_path / "a.txt").write_text("a b  c\n# remark\n\nd.e\n")
+    (tmp_path / "a.txt").write_text("a b  c\n# comment\n\nd.e\n")
     (tmp_path / "a.json").write_text('["a b  c", "d.e"]')
     for source in (tmp_path / "a.txt", str(tmp_path / "a.json"), ["a b  c", "d.e"]):
         assert read_exclusions(source) == ["a b  c", "d.e"]
@@ -433,7 +435,7 @@ def test_second_run_changes_nothing(raw, tmp_path, monkeypatch):
     prepare(raw, tmp_path / "out")
     before = times(tmp_path / "out")
     for work in ("_check", "_write_volumes"):
-        monkeypatch.setattr(scripts.prepare, work, lambda *arguments: pytest.fail("done again"))
+        monkeypatch.setattr(petct_cascade.prepare, work, lambda *arguments: pytest.fail("done again"))
     prepare(raw, tmp_path / "out")
     assert times(tmp_path / "out") == before
 
@@ -441,8 +443,8 @@ def test_second_run_changes_nothing(raw, tmp_path, monkeypatch):
 def test_every_study_is_read_once_and_cropped_studies_do_not_stay(raw, tmp_path, monkeypatch):
     write_study(raw, "fdg_healthy_1", seed=20, lesions=0)
     read = []
-    original = scripts.prepare.read_study
-    monkeypatch.setattr(scripts.prepare, "read_study", lambda study: read.append(study.case) or original(study))
+    original = petct_cascade.prepare.read_study
+    monkeypatch.setattr(petct_cascade.prepare, "read_study", lambda study: read.append(study.case) or original(study))
     prepare(raw, tmp_path / "out", spacing=[4, 4, 4.5])
     assert sorted(read) == sorted([*items(tmp_path / "out"), "fdg_healthy_1"])
     read.clear()
@@ -457,7 +459,7 @@ def test_every_study_is_read_once_and_cropped_studies_do_not_stay(raw, tmp_path,
 @pytest.mark.parametrize("lost", ["image.nii", "label.nii", "lesion_values.npy", "settings.json"])
 def test_cropped_study_that_a_killed_run_has_left_in_part_is_read_again(raw, tmp_path, monkeypatch, lost):
     prepare(raw, tmp_path / "undisturbed")
-    original = scripts.prepare._make
+    original = petct_cascade.prepare._make
 
     def make(preparation, *arguments):
         files = list(preparation.dataset_dir.rglob(f"cropped/*/{lost}"))
@@ -466,7 +468,7 @@ def test_cropped_study_that_a_killed_run_has_left_in_part_is_read_again(raw, tmp
             file.unlink()
         return original(preparation, *arguments)
 
-    monkeypatch.setattr(scripts.prepare, "_make", make)
+    monkeypatch.setattr(petct_cascade.prepare, "_make", make)
     prepare(raw, tmp_path / "out")
     assert content(tmp_path / "out") == content(tmp_path / "undisturbed")
 
@@ -490,7 +492,7 @@ def test_other_seed_gives_another_split_without_a_new_check(raw, tmp_path, monke
     before = times(tmp_path / "out")
     first = datalist(tmp_path / "out")
     for work in ("_check", "_write_volumes"):
-        monkeypatch.setattr(scripts.prepare, work, lambda *arguments: pytest.fail("done again"))
+        monkeypatch.setattr(petct_cascade.prepare, work, lambda *arguments: pytest.fail("done again"))
     splits = []
     for seed in range(1, 6):
         prepare(raw, tmp_path / "out", spacing=[4, 4, 5], seed=seed)
@@ -503,20 +505,20 @@ def test_other_seed_gives_another_split_without_a_new_check(raw, tmp_path, monke
 def test_changed_source_is_made_again_and_its_coarse_mask_taken_away(raw, tmp_path):
     out = tmp_path / "out"
     prepare(raw, out, spacing=[4, 4, 5])
-    (out / "stage1").mkdir()
+    (out / "coarse_masks").mkdir()
     for case in items(out):
-        (out / f"stage1/{case}.nii.gz").write_text("mask")
+        (out / f"coarse_masks/{case}.nii.gz").write_text("mask")
     before = times(out)
     changed = "fdg_p2_day  3.1"
     write_study(raw, changed, seed=77)
     prepare(raw, out, spacing=[4, 4, 5])
     after = times(out)
-    assert before.keys() - after.keys() == {f"stage1/{changed}.nii.gz"}
+    assert before.keys() - after.keys() == {f"coarse_masks/{changed}.nii.gz"}
     remade = {name for name in after if after[name] != before[name]}
     assert remade == {f"images/{changed}.nii", f"labels/{changed}.nii", "datalist.json", "fingerprint.json"}
     prepare(raw, tmp_path / "fresh", spacing=[4, 4, 5])
     fresh = content(tmp_path / "fresh")
-    assert {name: data for name, data in content(out).items() if not name.startswith("stage1")} == fresh
+    assert {name: data for name, data in content(out).items() if not name.startswith("coarse_masks")} == fresh
 
 
 def test_other_spacing_makes_every_volume_again(raw, tmp_path):
@@ -548,7 +550,7 @@ def test_interrupted_run_leaves_no_data_list_and_goes_on_to_the_same_bytes(raw, 
     prepare(raw, tmp_path / "undisturbed")
     out = tmp_path / "out"
     prepare(raw, out, spacing=[7, 7, 7])
-    original = scripts.prepare.write_volume
+    original = petct_cascade.prepare.write_volume
     for stop in (0, 3, 7):
         calls = itertools.count()
 
@@ -557,13 +559,13 @@ def test_interrupted_run_leaves_no_data_list_and_goes_on_to_the_same_bytes(raw, 
                 raise KeyboardInterrupt
             original(*arguments)
 
-        monkeypatch.setattr(scripts.prepare, "write_volume", save)
+        monkeypatch.setattr(petct_cascade.prepare, "write_volume", save)
         with pytest.raises(KeyboardInterrupt):
             prepare(raw, out)
         assert not (out / "datalist.json").exists()
         (out / f"images/.part-{stop}").mkdir()
         (out / f"images/.part-{stop}/a.nii").write_bytes(b"what a killed run leaves")
-    monkeypatch.setattr(scripts.prepare, "write_volume", original)
+    monkeypatch.setattr(petct_cascade.prepare, "write_volume", original)
     prepare(raw, out)
     assert content(out) == content(tmp_path / "undisturbed")
 
@@ -573,13 +575,13 @@ def test_file_that_breaks_after_the_check_costs_no_other_study(raw, tmp_path, mo
     case = "fdg_p2_day  3.1"
     folder, end = {"ct": ("imagesTr", "_0000"), "pet": ("imagesTr", "_0001"), "label": ("labelsTr", "")}[role]
     file = raw / folder / f"{case}{end}.nii.gz"
-    original = scripts.prepare._make
+    original = petct_cascade.prepare._make
 
     def make(*arguments):
         file.write_bytes(file.read_bytes()[:100])
         return original(*arguments)
 
-    monkeypatch.setattr(scripts.prepare, "_make", make)
+    monkeypatch.setattr(petct_cascade.prepare, "_make", make)
     for out in ("out", "fresh"):
         with pytest.raises(
             SystemExit, match=rf"1 study has errors.*\n  study {case}: {case}{end}.nii.gz is damaged"
@@ -595,7 +597,7 @@ def test_run_that_is_killed_at_any_moment_goes_on_to_the_same_bytes(tmp_path):
     raw = write_raw(tmp_path / "raw", 40)
     prepare(raw, tmp_path / "undisturbed")
     out = tmp_path / "out"
-    arguments = ["--raw_dir", str(raw), "--dataset_dir", str(out), "--num_workers", "2"]
+    arguments = ["--studies", str(raw), "--dataset_dir", str(out), "--num_workers", "2"]
     chance = np.random.default_rng(0)
     for _ in range(10):
         process = subprocess.Popen(bundle_command(*arguments), cwd=ENSEMBLE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -631,11 +633,11 @@ def run_bundle(*arguments: str) -> subprocess.CompletedProcess:
 
 def test_command_prepares_and_ends_with_a_sentence_on_bad_input(raw, tmp_path):
     done = run_bundle(
-        "--raw_dir", str(raw), "--dataset_dir", str(tmp_path / "out"), "--exclude", "['fdg_p3_day  4.1']", "--num_workers", "1"
+        "--studies", str(raw), "--dataset_dir", str(tmp_path / "out"), "--exclude", "['fdg_p3_day  4.1']", "--num_workers", "1"
     )
     assert done.returncode == 0, done.stderr
     assert len(items(tmp_path / "out")) == 5
-    failed = run_bundle("--raw_dir", str(tmp_path / "nothing"), "--dataset_dir", str(tmp_path / "out"))
+    failed = run_bundle("--studies", str(tmp_path / "nothing"), "--dataset_dir", str(tmp_path / "out"))
     assert failed.returncode == 1
     assert "nothing does not exist" in failed.stderr.splitlines()[-1]
     assert "Traceback" not in failed.stderr
@@ -647,7 +649,7 @@ def test_real_studies_with_a_finer_ct_are_prepared_without_a_remark(tmp_path, ca
     assert len(items(tmp_path / "out")) == 12
     assert len(datalist(tmp_path / "out")["validation"]) == 2
     assert reasons(tmp_path / "out") == {}
-    assert "remark" not in capsys.readouterr().out
+    assert "warning" not in capsys.readouterr().out
     for item in items(tmp_path / "out").values():
         image, label = (nib.load(tmp_path / "out" / item[key]).get_fdata() for key in ("image", "label"))
         # Soft tissue with uptake.

@@ -18,7 +18,7 @@ from monai.networks.nets import DynUNet, SegResNetDS, SwinUNETR, UNet
 from test_assemble import NAMES, networks_of
 from test_cascade import make_cascade
 
-from scripts.published import import_weights
+from petct_cascade.commands import import_weights
 
 ENSEMBLE = BUNDLES / "autopet_ensemble"
 FLAG_OF = dict(zip((STAGE1, *STAGE2), ("dynunet", "segresnet", "swinunetr", "unet"), strict=True))

@@ -11,16 +11,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-import scripts.readouts
-from scripts.errors import InputError
-from scripts.phantom import write_phantoms
-from scripts.readouts import (
-    LESION_COLUMNS,
-    PEAK_RADIUS_MM,
-    STUDY_COLUMNS,
-    study_readouts,
-    write_readouts,
-)
+import petct_cascade.readouts
+from petct_cascade.commands import write_phantoms
+from petct_cascade.readouts import LESION_COLUMNS, PEAK_RADIUS_MM, STUDY_COLUMNS, study_readouts, write_readouts
+from petct_training.errors import InputError
 
 LAS = np.array([[-2.0, 0, 0, 100], [0, 2.5, 0, -50], [0, 0, 3.0, -200], [0, 0, 0, 1]])
 
@@ -114,7 +108,7 @@ def test_dmax_of_many_lesions_equals_comparing_all_with_all(shape):
         points = 100 * points / np.linalg.norm(points, axis=1, keepdims=True)
     points = {"line": points * (1, 0, 0), "one place": points * 0 + 7}.get(shape, points)
     expected = max(math.dist(first, second) for first, second in itertools.combinations(points, 2))
-    assert scripts.readouts._largest_distance(points) == pytest.approx(expected, rel=1e-12)
+    assert petct_cascade.readouts._largest_distance(points) == pytest.approx(expected, rel=1e-12)
 
 
 def test_lesions_add_up_to_the_study_and_the_largest_comes_first():
@@ -135,7 +129,7 @@ def test_values_do_not_depend_on_how_many_voxels_are_worked_on_at_once(monkeypat
     generator = np.random.default_rng(2)
     mask, pet, spread = generator.random((12, 14, 16)) < 0.1, generator.gamma(2, 2, (12, 14, 16)), generator.random((12, 14, 16))
     whole = study_readouts(mask, pet, LAS, spread)
-    monkeypatch.setattr(scripts.readouts, "VOXELS_AT_ONCE", 7)
+    monkeypatch.setattr(petct_cascade.readouts, "VOXELS_AT_ONCE", 7)
     parts = study_readouts(mask, pet, LAS, spread)
     assert parts["study"] == pytest.approx(whole["study"])
     assert parts["lesions"] == [pytest.approx(lesion) for lesion in whole["lesions"]]

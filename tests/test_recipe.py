@@ -117,7 +117,7 @@ def test_augmentation_is_the_papers(bundle, prepared):
 @pytest.mark.parametrize("bundle", STAGE2)
 def test_coarse_dropout_is_the_papers(bundle, prepared):
     (dropout,) = transforms(parse(bundle, prepared), RandCoarseDropoutd)
-    assert dropout.keys == ("stage1",)
+    assert dropout.keys == ("coarse_mask",)
     assert dropout.prob == 0.8
     assert (dropout.dropper.holes, dropout.dropper.max_holes) == (3, 5)
     assert (dropout.dropper.spatial_size, dropout.dropper.max_spatial_size) == (10, 32)
@@ -188,11 +188,11 @@ def write_aligned(folder, shape=(50, 46, 54)) -> None:
     ct, pet = 100 * blobs, 2 + 60 / 7 * blobs
     label = ct > 70
     affine = np.diag([-5.0, 5, 5, 1])
-    for name in ("images", "labels", "stage1"):
+    for name in ("images", "labels", "coarse_masks"):
         (folder / name).mkdir(parents=True)
     nib.save(nib.Nifti1Image(np.stack([ct, pet], -1).astype(np.float32), affine), folder / "images/a.nii")
     nib.save(nib.Nifti1Image(label.astype(np.uint8), affine), folder / "labels/a.nii")
-    nib.save(nib.Nifti1Image(label.astype(np.uint8), affine), folder / "stage1/a.nii.gz")
+    nib.save(nib.Nifti1Image(label.astype(np.uint8), affine), folder / "coarse_masks/a.nii.gz")
     item = {"case": "a", "patient": "a", "tracer": "fdg", "image": "images/a.nii", "label": "labels/a.nii", "original": {}}
     (folder / "datalist.json").write_text(json.dumps({"raw_dir": ".", "training": [item], "validation": [item], "excluded": []}))
     ranges = {

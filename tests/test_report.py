@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scripts.errors import InputError
-from scripts.metrics import COUNT_NAMES, METRIC_NAMES
-from scripts.pictures import overlay_picture
-from scripts.readouts import study_readouts
-from scripts.report import LESIONS_SHOWN, RESEARCH_USE, write_report
+from petct_cascade.metrics import COUNT_NAMES, METRIC_NAMES
+from petct_cascade.pictures import overlay_picture
+from petct_cascade.readouts import study_readouts
+from petct_cascade.report import LESIONS_SHOWN, RESEARCH_USE, write_report
+from petct_training.errors import InputError
 
 NAN = math.nan
 HOSTILE = "fdg_a_<script>alert(\"1\")</script> & 'x'  ü"

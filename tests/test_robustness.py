@@ -103,7 +103,7 @@ KINDS = {
     "CT in other numbers": Kind(lambda files: rewrite(files["ct"], (CT + 1024).astype(np.float32) * 10), "no negative value"),
     "PET constant": Kind(lambda files: rewrite(files["pet"], np.full(PET.shape, 2, np.float32)), "same value 2"),
     "CT on the other side": Kind(lambda files: rewrite(files["ct"], affine=las((4, 4, 5), (0, 0, 1000))), "lies elsewhere"),
-    # What is right, or nothing to remark upon.
+    # What is right, or nothing to warn of.
     "plain": Kind(lambda files: None, "", inferred=True, error=False),
     "coronal slices": Kind(
         lambda files: turn(files, lambda array, affine: (array.transpose(0, 2, 1), affine[:, [0, 2, 1, 3]])),
@@ -194,7 +194,7 @@ def test_there_are_more_than_forty_kinds_of_broken_studies():
 
 
 def test_preparing_names_every_bad_study_and_prepares_every_good_one(raw, tmp_path):
-    done = run("prepare", "prepare", raw_dir=raw, dataset_dir=tmp_path, num_workers=2)
+    done = run("prepare", "prepare", studies=raw, dataset_dir=tmp_path, num_workers=2)
     said = said_of(done)
     bad = {case_of(name) for name, kind in KINDS.items() if kind.error} | {TWIN}
     assert set(said) ^ bad == set()
@@ -214,7 +214,7 @@ def test_preparing_names_every_bad_study_and_prepares_every_good_one(raw, tmp_pa
 
 
 def test_inferring_names_every_bad_study_and_every_good_one_has_its_mask(raw, models, tmp_path):
-    overrides = {"dataset_dir": raw, "ckpt_dir": models, "output_dir": tmp_path / "masks", "patch_sizes": WINDOWS}
+    overrides = {"studies": raw, "ckpt_dir": models, "output_dir": tmp_path / "masks", "patch_sizes": WINDOWS}
     done = run("inferring", "inference", "demo", **overrides)
     said = said_of(done)
     bad = {case_of(name) for name, kind in KINDS.items() if not kind.inferred}
@@ -227,15 +227,15 @@ def test_inferring_names_every_bad_study_and_every_good_one_has_its_mask(raw, mo
         mask, pet = nib.load(tmp_path / f"masks/{case}.nii.gz"), nib.load(raw / f"imagesTr/{case}_0001.nii.gz")
         assert mask.shape == pet.shape
         np.testing.assert_allclose(mask.affine, pet.affine, atol=1e-4)
-    assert f"remark: study {TWIN}: its PET is, voxel by voxel, that of study {case_of('plain')}" in done.stdout
+    assert f"warning: study {TWIN}: its PET is, voxel by voxel, that of study {case_of('plain')}" in done.stdout
 
 
 @pytest.mark.parametrize("run_id", ["prepare", "inferring"])
 def test_strict_stops_at_the_first_bad_study(raw, models, tmp_path, run_id):
     if run_id == "prepare":
-        done = run(run_id, "prepare", raw_dir=raw, dataset_dir=tmp_path / "out", strict=True)
+        done = run(run_id, "prepare", studies=raw, dataset_dir=tmp_path / "out", strict=True)
     else:
-        done = run(run_id, "inference", "demo", dataset_dir=raw, ckpt_dir=models, output_dir=tmp_path / "out", strict=True)
+        done = run(run_id, "inference", "demo", studies=raw, ckpt_dir=models, output_dir=tmp_path / "out", strict=True)
     assert done.returncode == 1
     assert re.search(r"^error: study .*: .*", done.stderr, flags=re.MULTILINE)
     assert done.stderr.count("error: ") == 1
@@ -269,7 +269,7 @@ def test_preparing_on_a_full_disk_is_one_sentence_and_leaves_nothing_half_writte
     for number in range(3):
         write_study(tmp_path / "raw", f"fdg_p{number}_1", seed=number)
     said = run_with_small_files(
-        4000, ENSEMBLE, "prepare", "prepare", raw_dir=tmp_path / "raw", dataset_dir=tmp_path / "out", num_workers=1
+        4000, ENSEMBLE, "prepare", "prepare", studies=tmp_path / "raw", dataset_dir=tmp_path / "out", num_workers=1
     )
     sentence = r"^error: .*\.nii cannot be written \(File too large\): see that there is room and that the folder may be written$"
     assert re.search(sentence, said, flags=re.MULTILINE)
@@ -279,7 +279,7 @@ def test_preparing_on_a_full_disk_is_one_sentence_and_leaves_nothing_half_writte
 
 def test_inferring_on_a_full_disk_is_a_sentence_and_leaves_nothing_half_written(models, tmp_path):
     write_study(tmp_path / "raw", "fdg_p0_1", shape=(24, 20, 26))
-    overrides = {"dataset_dir": tmp_path / "raw", "ckpt_dir": models, "output_dir": tmp_path / "out", "patch_sizes": WINDOWS}
+    overrides = {"studies": tmp_path / "raw", "ckpt_dir": models, "output_dir": tmp_path / "out", "patch_sizes": WINDOWS}
     said = run_with_small_files(100, ENSEMBLE, "inferring", "inference", "demo", **overrides)
     assert re.search(
         r"^  study fdg_p0_1: .*fdg_p0_1\.nii\.gz cannot be written \(File too large\): see", said, flags=re.MULTILINE

@@ -17,7 +17,7 @@ from conftest import BUNDLES, ENSEMBLE
 from test_studies import damage_middle, rewrite
 from tiny import las, write_nifti, write_study
 
-from scripts.score import read_out_folder, score_folder
+from petct_cascade.commands import read_out_folder, score_folder
 
 SHAPE = (16, 14, 18)
 

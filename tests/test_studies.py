@@ -1,4 +1,4 @@
-"""Promises of finding and judging studies."""
+"""Promises of problem and judging studies."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from tiny import las, make_study, write_study
 
-from scripts.errors import InputError
-from scripts.studies import Study, check_study, find_repeated_images, find_studies, read_study
+from petct_cascade.judging import check_study, find_repeated_images, read_study
+from petct_cascade.studies import Study, find_studies
+from petct_training.errors import InputError
 
 CASE = "fdg_0cda25453b_10-12-2003-NA-PET-CT Ganzkoerper  primaer v1.5 mit KM-47333"
 
@@ -25,14 +26,14 @@ def study(tmp_path) -> Study:
     return Study(CASE, "0cda25453b", "fdg", *write_study(tmp_path, CASE))
 
 
-# ---------------------------------------------------------------- finding
+# ---------------------------------------------------------------- problem
 
 
 def test_challenge_layout_is_found_with_patient_and_tracer(tmp_path):
     files = write_study(tmp_path, CASE)
     write_study(tmp_path, "psma_95b833d46f153cd2_2018-04-16", seed=1)
-    studies, findings = find_studies(tmp_path, labels=True)
-    assert findings == []
+    studies, problems = find_studies(tmp_path, labels=True)
+    assert problems == []
     assert studies[0] == Study(CASE, "0cda25453b", "fdg", *files)
     assert (studies[1].patient, studies[1].tracer) == ("95b833d46f153cd2", "psma")
 
@@ -48,8 +49,8 @@ def test_test_images_are_found_only_without_labels(tmp_path):
 
 def test_plain_folder_is_found_with_labels_beside_the_images(tmp_path):
     files = [shutil.copy(file, tmp_path) for file in write_study(tmp_path / "elsewhere", "fdg_a_1")]
-    studies, findings = find_studies(tmp_path, labels=True)
-    assert findings == []
+    studies, problems = find_studies(tmp_path, labels=True)
+    assert problems == []
     assert studies == [Study("fdg_a_1", "a", "fdg", *map(Path, files))]
 
 
@@ -66,16 +67,16 @@ def test_tcia_layout_is_found_and_prefers_the_resampled_ct_and_the_suv(tmp_path,
     folder.mkdir(parents=True)
     for name, file in {"CT": ct, "CTres": ct, "PET": pet, "SUV": pet, "SEG": label}.items():
         shutil.copy(file, folder / f"{name}.nii.gz")
-    studies, findings = find_studies(tmp_path / "data", labels=True)
-    assert findings == []
+    studies, problems = find_studies(tmp_path / "data", labels=True)
+    assert problems == []
     files = [folder / f"{name}.nii.gz" for name in ("CTres", "SUV", "SEG")]
     assert studies == [Study("fdg_0011f3deaf_03-23-2003-NA-PET-CT Ganzkoerper-10445", "0011f3deaf", "fdg", *files)]
     (folder / "CTres.nii.gz").unlink()
     assert find_studies(tmp_path / "data", labels=True)[0][0].ct == folder / "CT.nii.gz"
     (folder / "SUV.nii.gz").unlink()
-    studies, findings = find_studies(tmp_path / "data", labels=True)
+    studies, problems = find_studies(tmp_path / "data", labels=True)
     assert studies == []
-    assert "PET.nii.gz is not in SUV" in str(findings[0])
+    assert "PET.nii.gz is not in SUV" in str(problems[0])
 
 
 @pytest.mark.parametrize("delimiter", [",", ";"])
@@ -86,8 +87,8 @@ def test_csv_list_is_read_with_paths_relative_to_it(tmp_path, delimiter):
         writer = csv.writer(stream, delimiter=delimiter)
         writer.writerow(["case", "ct", "pet", "label", "Patient", "tracer", "centre"])
         writer.writerow(["Müller, 2", *relative, "Müller", "PSMA", "LMU"])
-    studies, findings = find_studies(tmp_path / "list.csv", labels=True)
-    assert findings == []
+    studies, problems = find_studies(tmp_path / "list.csv", labels=True)
+    assert problems == []
     assert studies == [Study("Müller, 2", "Müller", "psma", *files, centre="LMU")]
 
 
@@ -95,8 +96,8 @@ def test_json_list_is_read_with_ct_and_pet_or_image(tmp_path):
     ct, pet, _ = write_study(tmp_path, "x")
     rows = [{"case": "fdg_a_1", "ct": str(ct), "pet": str(pet)}, {"case": "fdg_b_1", "image": [str(ct), str(pet)]}]
     (tmp_path / "list.json").write_text(json.dumps(rows))
-    studies, findings = find_studies(tmp_path / "list.json", labels=False)
-    assert findings == []
+    studies, problems = find_studies(tmp_path / "list.json", labels=False)
+    assert problems == []
     assert [(study.patient, study.ct, study.pet, study.label) for study in studies] == [
         ("a", ct, pet, None),
         ("b", ct, pet, None),
@@ -130,11 +131,11 @@ def test_study_without_ct_pet_or_label_is_named(tmp_path):
         files = write_study(tmp_path, case)
         if lost is not None:
             files[lost].unlink()
-    studies, findings = find_studies(tmp_path, labels=True)
+    studies, problems = find_studies(tmp_path, labels=True)
     assert [study.case for study in studies] == ["fdg_d_1"]
-    assert [(finding.case, finding.error) for finding in findings] == [(case, True) for case in ("fdg_a_1", "fdg_b_1", "fdg_c_1")]
-    for finding, words in zip(findings, ("no CT", "no PET", "no label"), strict=True):
-        assert words in str(finding)
+    assert [(problem.case, problem.error) for problem in problems] == [(case, True) for case in ("fdg_a_1", "fdg_b_1", "fdg_c_1")]
+    for problem, words in zip(problems, ("no CT", "no PET", "no label"), strict=True):
+        assert words in str(problem)
 
 
 def test_other_formats_and_double_files_are_named(tmp_path):
@@ -142,29 +143,29 @@ def test_other_formats_and_double_files_are_named(tmp_path):
     (tmp_path / "imagesTr/fdg_b_1_0000.mha").write_text("")
     (tmp_path / "imagesTr/fdg_a_1_0000.nii").write_text("")
     (tmp_path / "imagesTr/._fdg_a_1_0001.nii.gz").write_text("")
-    studies, findings = find_studies(tmp_path, labels=True)
+    studies, problems = find_studies(tmp_path, labels=True)
     assert studies == []
-    assert [finding.case for finding in findings] == ["fdg_a_1", "fdg_b_1"]
-    assert "compressed and uncompressed" in str(findings[0])
-    assert "fdg_b_1_0000.mha does not end with .nii.gz" in str(findings[1])
+    assert [problem.case for problem in problems] == ["fdg_a_1", "fdg_b_1"]
+    assert "compressed and uncompressed" in str(problems[0])
+    assert "fdg_b_1_0000.mha does not end with .nii.gz" in str(problems[1])
 
 
 @pytest.mark.parametrize("case", ["../../etc/x", "a/b", "a\\b", "..", ".hidden", "a\tb", "x" * 201, "ü" * 101])
 def test_case_that_could_leave_the_output_folder_or_name_no_file_is_refused(tmp_path, case):
     rows = [{"case": case, "ct": "ct.nii", "pet": "pet.nii"}, {"case": "good", "ct": "ct.nii", "pet": "pet.nii"}]
     (tmp_path / "list.json").write_text(json.dumps(rows))
-    studies, findings = find_studies(tmp_path / "list.json", labels=False)
+    studies, problems = find_studies(tmp_path / "list.json", labels=False)
     assert [study.case for study in studies] == ["good"]
-    assert [(finding.case, finding.error) for finding in findings] == [(case, True)]
+    assert [(problem.case, problem.error) for problem in problems] == [(case, True)]
 
 
 def test_repeated_and_empty_cases_and_missing_columns_are_named(tmp_path):
     rows = [{"case": case, "ct": "ct.nii", "pet": "pet.nii"} for case in ("a", "a", "b", "", "c")]
     del rows[4]["pet"]
     (tmp_path / "list.json").write_text(json.dumps(rows))
-    studies, findings = find_studies(tmp_path / "list.json", labels=False)
+    studies, problems = find_studies(tmp_path / "list.json", labels=False)
     assert [study.case for study in studies] == ["b"]
-    assert [finding.case for finding in findings] == ["a", "c", "list.json, entry 4"]
+    assert [problem.case for problem in problems] == ["a", "c", "list.json, entry 4"]
 
 
 @pytest.mark.parametrize("spellings", [("P 01", "p-01"), ("Müller", "Mu\u0308ller"), ("a", "A"), ("7_x", "7X")])
@@ -172,9 +173,9 @@ def test_patient_spelt_in_two_ways_is_a_warning(tmp_path, spellings):
     patients = {"A1": spellings[0], "a2": spellings[1], "b": "another"}
     rows = [{"case": case, "ct": "c.nii", "pet": "p.nii", "patient": patient} for case, patient in patients.items()]
     (tmp_path / "list.json").write_text(json.dumps(rows))
-    studies, findings = find_studies(tmp_path / "list.json", labels=False)
+    studies, problems = find_studies(tmp_path / "list.json", labels=False)
     assert len(studies) == 3
-    assert [(finding.case, finding.error) for finding in findings] == [("a2", False)]
+    assert [(problem.case, problem.error) for problem in problems] == [("a2", False)]
 
 
 @pytest.mark.parametrize("outside", ["../elsewhere/pet.nii", "sub/../../pet.nii", "/data/pet.nii"])
@@ -184,10 +185,10 @@ def test_list_that_names_files_outside_of_its_folder_is_refused_unless_allowed(t
     rows = [{"case": "good", **inside}, {"case": "bad", **inside, role: outside}]
     (tmp_path / "set").mkdir()
     (tmp_path / "set/list.json").write_text(json.dumps(rows))
-    studies, findings = find_studies(tmp_path / "set/list.json", labels=False)
+    studies, problems = find_studies(tmp_path / "set/list.json", labels=False)
     assert [study.case for study in studies] == ["good"]
-    assert [(finding.case, finding.error) for finding in findings] == [("bad", True)]
-    assert f"names {outside}, which lies outside of the list's folder" in str(findings[0])
+    assert [(problem.case, problem.error) for problem in problems] == [("bad", True)]
+    assert f"names {outside}, which lies outside of the list's folder" in str(problems[0])
     assert len(find_studies(tmp_path / "set/list.json", labels=False, allow_outside=True)[0]) == 2
 
 
@@ -200,8 +201,8 @@ def test_good_study_has_no_findings(study):
 
 def test_empty_label_is_not_an_error(tmp_path):
     healthy = Study("h", "h", "fdg", *write_study(tmp_path, "h", lesions=0))
-    findings, volumes = read_study(healthy)
-    assert findings == []
+    problems, volumes = read_study(healthy)
+    assert problems == []
     assert not volumes["label"].array.any()
 
 
@@ -340,14 +341,14 @@ WARNINGS = {
 def test_broken_study_is_an_error_that_names_the_file(study, kind):
     role, damage, words = ERRORS[kind]
     damage(study.files[role])
-    findings = check_study(study)
-    assert findings
-    assert findings[0].error
-    assert findings[0].file == study.files[role]
-    assert words in str(findings[0])
-    assert str(findings[0]).startswith(f"study {CASE}: {study.files[role].name} ")
+    problems = check_study(study)
+    assert problems
+    assert problems[0].error
+    assert problems[0].file == study.files[role]
+    assert words in str(problems[0])
+    assert str(problems[0]).startswith(f"study {CASE}: {study.files[role].name} ")
     # What is to be done stands behind the colon.
-    assert len(findings[0].message.partition(": ")[2].split()) >= 3
+    assert len(problems[0].message.partition(": ")[2].split()) >= 3
 
 
 @pytest.mark.parametrize("kind", WARNINGS)
@@ -357,10 +358,10 @@ def test_remarkable_study_is_used_with_a_warning(study, kind):
     if kind == "oblique":
         rewrite(study.label, affine=rotated(30))
         rewrite(study.ct, affine=rotated(30))
-    findings = check_study(study)
-    assert findings
-    assert not any(finding.error for finding in findings)
-    assert words in str(next(finding for finding in findings if finding.file == study.files[role]))
+    problems = check_study(study)
+    assert problems
+    assert not any(problem.error for problem in problems)
+    assert words in str(next(problem for problem in problems if problem.file == study.files[role]))
 
 
 def test_file_that_is_cut_off_anywhere_is_called_so(study):
@@ -379,13 +380,13 @@ def test_one_changed_bit_of_a_compressed_file_is_noticed(study):
 
 
 def test_exchanged_ct_and_pet_are_recognised(study):
-    findings = check_study(Study(CASE, "p", "fdg", study.pet, study.ct, study.label))
-    assert ["exchange the two files" in str(finding) for finding in findings if finding.error] == [True]
+    problems = check_study(Study(CASE, "p", "fdg", study.pet, study.ct, study.label))
+    assert ["exchange the two files" in str(problem) for problem in problems if problem.error] == [True]
 
 
 def test_ct_in_place_of_the_pet_is_recognised(study):
-    findings = check_study(Study(CASE, "p", "fdg", study.ct, study.ct))
-    assert [(finding.error, "same image" in str(finding)) for finding in findings] == [(True, True)]
+    problems = check_study(Study(CASE, "p", "fdg", study.ct, study.ct))
+    assert [(problem.error, "same image" in str(problem)) for problem in problems] == [(True, True)]
 
 
 def test_trailing_axes_of_length_one_are_accepted(study):
@@ -412,11 +413,11 @@ def test_wrong_suffix_and_folder_are_errors(study, tmp_path):
 def test_errors_come_before_warnings(study):
     rewrite(study.ct, np.maximum(CT, -100))
     rewrite(study.pet, PET * 5000)
-    assert [finding.error for finding in check_study(study)] == [True, False]
+    assert [problem.error for problem in check_study(study)] == [True, False]
 
 
 def test_same_pet_in_two_studies_is_an_error_of_the_second(tmp_path):
     studies = [Study(case, case, "fdg", *write_study(tmp_path, case, seed)) for case, seed in (("b", 1), ("a", 1), ("c", 2))]
     digests = {study.case: read_study(study)[1]["pet"].digest for study in studies}
-    assert [(finding.case, finding.error) for finding in find_repeated_images(digests)] == [("b", True)]
+    assert [(problem.case, problem.error) for problem in find_repeated_images(digests)] == [("b", True)]
     assert "study a" in str(find_repeated_images(digests)[0])

@@ -10,9 +10,9 @@ import statistics
 import numpy as np
 import pytest
 
-from scripts.errors import InputError
-from scripts.metrics import METRIC_NAMES
-from scripts.summary import BASELINE, summarise, summary_markdown, table1, write_scores
+from petct_cascade.metrics import METRIC_NAMES
+from petct_cascade.summary import BASELINE, summarise, summary_markdown, table1, write_scores
+from petct_training.errors import InputError
 
 NAN = math.nan
 

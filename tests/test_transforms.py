@@ -13,17 +13,11 @@ from monai.data import MetaTensor
 from monai.transforms import CropForegroundd, LoadImaged, SaveImaged, Spacingd, SpatialResample
 from tiny import las, make_study, write_nifti, write_study
 
-from scripts.errors import InputError
-from scripts.transforms import (
-    AIR_HU,
-    AtomicNibabelWriter,
-    LoadImagePETCTd,
-    MeanOfMembersd,
-    PadToStudyd,
-    SeparableResample,
-    SeparableSpacingd,
-    writing_behind,
-)
+from petct_cascade.loading import AIR_HU, LoadImagePETCTd, PadToStudyd
+from petct_cascade.resampling import SeparableResample, SeparableSpacingd
+from petct_cascade.transforms import MeanOfMembersd
+from petct_cascade.writing import AtomicNibabelWriter, writing_behind
+from petct_training.errors import InputError
 
 PET_SHAPE, PET_AFFINE = (20, 18, 16), las((4, 4, 5), (30, -20, 100))
 
@@ -138,7 +132,7 @@ def test_mask_is_called_after_the_case_and_lies_on_the_pet(tmp_path, item, name)
         resample=False,
         output_dtype=np.uint8,
         print_log=False,
-        writer="scripts.transforms.AtomicNibabelWriter",
+        writer="petct_cascade.writing.AtomicNibabelWriter",
     )({"pred": mask})
     (file,) = (tmp_path / "masks").iterdir()
     saved, reference = nib.load(file), nib.load(pet)

@@ -1,0 +1,94 @@
+"""Gathering the weights of the four networks into one file for the cascade."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from petct_cascade.cascade import Cascade
+from petct_training.errors import InputError
+from petct_training.files import read_json
+from petct_training.weights import load_weights, save_weights
+
+# Entries of a fingerprint that decide what a network gets to see.
+NUMBERS = ("spacing", "ct", "pet")
+
+
+REMEDY = "train again, or name the configs with which it was trained, such as demo.json"
+
+
+def assemble(network: Cascade, sources: Mapping[str, str | os.PathLike], ckpt_dir: str | os.PathLike) -> None:
+    """Write the cascade's `model.pt` and `fingerprint.json` from those of its networks' bundles.
+
+    Args:
+        network: the cascade that takes the weights; its networks must be those that were trained.
+        sources: folder with `model.pt` and `fingerprint.json` for "stage1" and for each member by its name. `model.pt` is a state
+            dict, or a dictionary that holds one as "state_dict", as the authors' published checkpoints do.
+        ckpt_dir: folder for the two files.
+
+    Raises:
+        InputError: when a file is missing or unreadable, does not fit its network, or belongs to another fingerprint than the
+            others do.
+    """
+    parts = networks_of(network)
+    if set(sources) != set(parts):
+        raise InputError(f"sources name {', '.join(sources)}: name {', '.join(parts)}, each with its folder")
+    folders = {name: Path(sources[name]) for name in parts}
+    fingerprint = _common_fingerprint(folders)
+    for name, part in parts.items():
+        load_weights(part, _required(folders[name] / "model.pt"), REMEDY)
+    save_weights(network, fingerprint, Path(ckpt_dir))
+    print(f"{Path(ckpt_dir) / 'model.pt'} holds the weights of {', '.join(parts)}.", flush=True)
+
+
+def check_weights(network: Cascade, model_file: str | os.PathLike) -> None:
+    """Load the cascade's weights, before any study is read.
+
+    Args:
+        network: the cascade that takes the weights.
+        model_file: what `assemble` wrote.
+
+    Raises:
+        SystemExit: with one sentence when the file is unreadable or does not fit the network.
+    """
+    load_weights(network, _required(Path(model_file)), REMEDY)
+
+
+def networks_of(cascade: Cascade) -> dict[str, nn.Module]:
+    """The networks of a cascade without their sliding windows: "stage1", then each member by its name."""
+    return {name: part.network for name, part in {"stage1": cascade.stage1, **cascade.members}.items()}
+
+
+def _common_fingerprint(folders: Mapping[str, Path]) -> dict[str, Any]:
+    """Give the fingerprint of the first folder, to which those of all others must be equal in their numbers."""
+    first, *others = (_required(folder / "fingerprint.json") for folder in folders.values())
+    fingerprint = _read_fingerprint(first)
+    for file in others:
+        other = _read_fingerprint(file)
+        different = [name for name in NUMBERS if other.get(name) != fingerprint.get(name)]
+        if different:
+            raise InputError(
+                f"{file} differs from {first} in {', '.join(different)}, so that the networks would not see the same image: "
+                "train all four on one prepared data set"
+            )
+    return fingerprint
+
+
+def _read_fingerprint(file: Path) -> dict[str, Any]:
+    try:
+        return read_json(file)
+    except ValueError as error:
+        raise InputError(f"{file} is not valid JSON ({error}): train again, or copy it from where the weights come") from error
+
+
+def _required(file: Path) -> Path:
+    if not file.is_file():
+        raise InputError(
+            f"{file} is missing: train its network with `python -m monai.bundle run training --config_file configs/train.json "
+            "--dataset_dir ...` in that network's bundle"
+        )
+    return file

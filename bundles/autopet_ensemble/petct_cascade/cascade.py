@@ -1,0 +1,164 @@
+"""The two stages as one network, and the parts of it that MONAI's `EnsembleEvaluator` runs one by one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.engines import PrepareBatch
+from monai.inferers import SlidingWindowInferer
+from monai.networks.utils import eval_mode
+from torch import nn
+
+from petct_cascade.transforms import mean
+from petct_training.cpu import channels_last, freed_memory_kept
+from petct_training.errors import InputError, boolean
+
+REDUCED_PRECISION = {"cuda": torch.float16, "cpu": torch.bfloat16}
+
+
+# Names of the instructions with which a CPU computes in bfloat16, x86 and ARM. Without them it would only imitate it, and be slower.
+BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
+
+
+def has_reduced_precision(device_type: str) -> bool:
+    """Whether a "cuda" or "cpu" device is faster in reduced precision than in float32."""
+    if device_type == "cpu":
+        # Older versions of torch cannot tell what a CPU has.
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+        return any(capabilities.get(name, False) for name in BFLOAT16_INSTRUCTIONS)
+    return device_type in REDUCED_PRECISION
+
+
+class SlidingWindow(nn.Module):
+    """A network that sees a volume through its own sliding window and gives a probability.
+
+    Where the device's memory does not suffice, it takes fewer windows at once, down to one, and then gathers the windows' logits
+    in the host's memory. It says so, and stays with what sufficed. On a CPU it computes with the channels last in memory. The
+    probabilities are the same up to rounding.
+
+    Args:
+        network: takes (windows, C, *roi_size), gives logits (windows, 1, *roi_size).
+        roi_size: size of the window in voxels; a smaller volume is padded.
+        overlap: share of a window that its neighbour covers too.
+        sw_batch_size: windows that pass through the network at once.
+        amp: whether to compute in mixed precision: float16 on a GPU, bfloat16 on a CPU; None for where the hardware has it. It is
+            said here and not to the evaluator, whose own switch does nothing on a CPU, so that the network gives the same voxels
+            through whatever runs it.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        roi_size: Sequence[int],
+        overlap: float = 0.5,
+        sw_batch_size: int = 2,
+        amp: bool | None = False,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.amp = None if amp is None else boolean("amp", amp)
+        self.inferer = SlidingWindowInferer(roi_size=roi_size, sw_batch_size=sw_batch_size, overlap=overlap, mode="constant")
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Give the lesion probability (B, 1, X, Y, Z) of normalised channels (B, C, X, Y, Z)."""
+        with self.computing(image.device.type) as network:
+            logits = self._logits(image, network)
+        return torch.sigmoid(logits.float()).to(image.device)
+
+    @contextlib.contextmanager
+    def computing(self, kind: str) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
+        """Give the network as it computes on a "cuda" or "cpu" device; in this block it does so in the precision that was asked for."""
+        on_cpu = kind == "cpu"
+        reduced = has_reduced_precision(kind) if self.amp is None else self.amp and kind in REDUCED_PRECISION
+        with (
+            freed_memory_kept() if on_cpu else contextlib.nullcontext(),
+            torch.autocast(kind, dtype=REDUCED_PRECISION.get(kind), enabled=reduced),
+        ):
+            yield channels_last(self.network) if on_cpu else self.network
+
+    def _logits(self, image: torch.Tensor, network: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Give the logits (B, 1, X, Y, Z) of channels (B, C, X, Y, Z), with what memory there is."""
+        while True:
+            try:
+                return self.inferer(image, network)
+            except torch.OutOfMemoryError:
+                if self.inferer.sw_batch_size > 1:
+                    self.inferer.sw_batch_size //= 2
+                    remedy = f"{self.inferer.sw_batch_size} at once"
+                elif self.inferer.device is None:
+                    self.inferer.device = torch.device("cpu")
+                    remedy = "gathering them in the host's memory"
+                else:
+                    raise InputError(
+                        "the GPU's memory does not suffice for a single window: give it to this program alone, or use the CPU with "
+                        "--device cpu"
+                    ) from None
+            # Outside of the handler, which holds the failed attempt's tensors.
+            torch.cuda.empty_cache()
+            print(
+                f"warning: the GPU's memory does not suffice for {type(self.network).__name__}: going on with windows, {remedy}",
+                flush=True,
+            )
+
+
+class Cascade(nn.Module):
+    """Stage 1 finds lesions coarsely, the members of stage 2 refine its mask, and their mean is the answer.
+
+    Its state dict holds the networks' own under `stage1.network.` and `members.<name>.network.`.
+
+    Args:
+        stage1: gives the probability of CT and PET.
+        members: name of each stage-2 network, and the module that gives the probability of CT, PET and the coarse mask.
+        threshold: probability from which on a voxel belongs to the coarse mask.
+    """
+
+    def __init__(self, stage1: SlidingWindow, members: Mapping[str, SlidingWindow], threshold: float = 0.5) -> None:
+        super().__init__()
+        self.stage1 = stage1
+        self.members = nn.ModuleDict(members)
+        self.threshold = threshold
+
+    def with_coarse_mask(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give stage 1's probability (B, 1, X, Y, Z), and CT, PET and its mask (B, 3, X, Y, Z), of CT and PET (B, 2, X, Y, Z)."""
+        probability = self.stage1(image)
+        coarse = (probability >= self.threshold).to(image.dtype)
+        return probability, torch.cat([image, coarse], dim=1)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Give the mean probability (B, 1, X, Y, Z) of the members for normalised CT and PET (B, 2, X, Y, Z)."""
+        _, stage2_input = self.with_coarse_mask(image)
+        return mean([member(stage2_input) for member in self.members.values()])
+
+
+class PrepareCoarseMask(PrepareBatch):
+    """Run stage 1 once a study, so that every member of the ensemble gets CT, PET and the same coarse mask.
+
+    Args:
+        cascade: the cascade whose stage 1 runs, on the evaluator's device.
+        stage1_key: key of the item under which stage 1's probability is kept for the post-processing; None to drop it.
+    """
+
+    def __init__(self, cascade: Cascade, stage1_key: str | None = None) -> None:
+        self.cascade, self.stage1_key = cascade, stage1_key
+
+    def __call__(
+        self,
+        batchdata: dict[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, Any]:
+        """Take a batch whose `image` is normalised CT and PET (B, 2, X, Y, Z); give the members' input (B, 3, X, Y, Z) and `label`.
+
+        What the batch holds as `label`, if anything, is handed on as it is, for the post-processing.
+        """
+        image = batchdata["image"].to(device=device, non_blocking=non_blocking, **kwargs)
+        # The evaluator sets the mode of the members only, and after this.
+        with eval_mode(self.cascade.stage1):
+            probability, stage2_input = self.cascade.with_coarse_mask(image)
+        if self.stage1_key is not None:
+            batchdata[self.stage1_key] = probability
+        return stage2_input, batchdata.get("label")

@@ -1,0 +1,193 @@
+"""Loading a PET/CT study onto one grid, and putting results back, as MONAI transforms."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+
+from petct_cascade.resampling import SeparableResample
+from petct_cascade.studies import problem_of_name
+from petct_cascade.volumes import Volume, read_mask, read_volume, without_suffix
+from petct_training.errors import InputError
+from petct_training.grids import PLACE_TOLERANCE_MM, bounding_box, corner_distance
+
+AIR_HU = -1024
+
+# Keys of an image's metadata: where the body's box begins in its study, in voxels, and the study's shape and affine.
+BODY_START, STUDY_SHAPE, STUDY_AFFINE = "body_start", "study_shape", "study_affine"
+
+
+class LoadImagePETCTd(MapTransform):
+    """Read CT and PET of a study from any two grids onto the PET's grid, or onto the part of it around the body.
+
+    The value of each key is either `[ct, pet]`, two files, or one 4-D file (X, Y, Z, 2) that holds CT and PET in this order, as MONAI
+    Label gives it. It becomes a channel-first float32 `MetaTensor` (2, X, Y, Z): CT in HU, PET in body-weight SUV, with the PET's affine.
+    When the grids differ, the CT is interpolated linearly, and is -1024 HU (air) outside of its field.
+
+    MONAI Label and MONAI Deploy recognise a loader by `LoadImage` in its name.
+
+    Args:
+        keys: keys of the items to read.
+        body_suv: SUV above which a voxel belongs to the body, to whose box both images are cropped; None to keep them whole. What
+            lies outside, five sixths of a study, is then never converted or copied, and `PadToStudyd` puts results back.
+        body_margin: voxels that are kept around the body.
+        case_key: key of the study's name. When it is there, the output is called after it, otherwise after the PET's file,
+            without the challenge's `_0001`.
+        allow_missing_keys: whether an item may lack a key.
+
+    Raises:
+        InputError: when a file cannot be read, a volume is not 3-D, or a 4-D file does not have two channels.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        body_suv: float | None = None,
+        body_margin: int = 0,
+        case_key: str = "case",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.body_suv, self.body_margin = body_suv, body_margin
+        self.case_key = case_key
+        self.resample = SeparableResample(mode="bilinear", padding_mode="zeros", align_corners=False, dtype=torch.float32)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        for key in self.key_iterator(item):
+            item[key] = self.load(item[key], item.get(self.case_key))
+        return item
+
+    def load(self, source: str | os.PathLike | Sequence[str | os.PathLike], case: str | None = None) -> MetaTensor:
+        """Read one study: `[ct, pet]` or a 4-D file. Returns (2, X, Y, Z)."""
+        if case is not None and (problem := problem_of_name(case)):
+            raise InputError(f"{_study(case)}{problem}")
+        if isinstance(source, (str, os.PathLike)):
+            both = _read(source, case, channels=2)
+            ct, pet = (replace(both, array=both.array[..., channel]) for channel in (0, 1))
+        else:
+            if len(source) != 2:
+                raise InputError(
+                    f"{_study(case)}{len(source)} files are given as its image: give two, first the CT and then the PET"
+                )
+            ct, pet = (_read(file, case) for file in source)
+        return self.join(ct, pet, case)
+
+    def join(self, ct: Volume, pet: Volume, case: str | None = None) -> MetaTensor:
+        """Put a study's CT and PET, as they were read, onto one grid. Returns (2, X, Y, Z)."""
+        box = self._box(pet.array)
+        affine = pet.affine.copy()
+        affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
+        image = torch.empty((2, *(part.stop - part.start for part in box)), dtype=torch.float32)
+        image[0] = self._on_grid(ct, pet, box, affine)
+        image[1] = _as_tensor(pet.array[box])
+        name = case if case is not None else without_suffix(pet.file.name).removesuffix("_0001")
+        meta = {
+            "filename_or_obj": str(pet.file.parent / f"{name}.nii.gz"),
+            "original_channel_dim": 0,
+            "spatial_shape": np.array(image.shape[1:]),
+        }
+        if self.body_suv is not None:
+            meta |= {
+                BODY_START: np.array([part.start for part in box]),
+                STUDY_SHAPE: np.array(pet.array.shape),
+                STUDY_AFFINE: pet.affine,
+            }
+        return MetaTensor(image, affine=torch.as_tensor(affine), meta=meta)
+
+    def _box(self, pet: np.ndarray) -> tuple[slice, ...]:
+        """Give the box of the body in a PET (X, Y, Z) with the margin around it; all of it where nothing is above `body_suv`."""
+        whole = tuple(slice(0, length) for length in pet.shape)
+        body = None if self.body_suv is None else bounding_box(pet > self.body_suv)
+        if body is None:
+            return whole
+        margin = self.body_margin
+        return tuple(
+            slice(max(0, part.start - margin), min(part.stop + margin, length))
+            for part, length in zip(body, pet.shape, strict=True)
+        )
+
+    def _on_grid(self, ct: Volume, pet: Volume, box: tuple[slice, ...], affine: np.ndarray) -> torch.Tensor:
+        """CT (X, Y, Z) in HU in a box, which has an affine of its own, of the PET's grid."""
+        shape = ct.array.shape
+        if shape == pet.array.shape and corner_distance(shape, ct.affine, pet.affine) <= PLACE_TOLERANCE_MM:
+            return _as_tensor(ct.array[box])
+        # Outside of the CT's field the interpolation takes zero: counted from air, zero is air.
+        above_air = MetaTensor(_as_tensor(ct.array)[None] - AIR_HU, affine=torch.as_tensor(ct.affine))
+        size = [part.stop - part.start for part in box]
+        return self.resample(above_air, dst_affine=torch.as_tensor(affine), spatial_size=size).as_tensor()[0] + AIR_HU
+
+
+class PadToStudyd(MapTransform):
+    """Put what lies in the body's box, to which `LoadImagePETCTd` has cropped, back into the whole study, among zeros.
+
+    What was not cropped there stays as it is.
+
+    Args:
+        keys: keys of tensors (C, X, Y, Z) on the cropped PET's grid.
+        allow_missing_keys: whether an item may lack a key.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        for key in self.key_iterator(item):
+            item[key] = self.pad(item[key])
+        return item
+
+    def pad(self, part: MetaTensor) -> MetaTensor:
+        """Give (C, X, Y, Z) of the whole study, in the type of the part."""
+        if BODY_START not in part.meta:
+            return part
+        meta = dict(part.meta)
+        start, shape, affine = (np.asarray(meta.pop(name)) for name in (BODY_START, STUDY_SHAPE, STUDY_AFFINE))
+        study = torch.zeros((part.shape[0], *(int(length) for length in shape)), dtype=part.dtype, device=part.device)
+        box = tuple(slice(int(low), int(low) + length) for low, length in zip(start, part.shape[1:], strict=True))
+        study[(slice(None), *box)] = part.as_tensor()
+        return MetaTensor(study, meta=meta | {"spatial_shape": shape, "affine": torch.as_tensor(affine)})
+
+
+class LoadMaskd(MapTransform):
+    """Read a binary mask as a channel-first `MetaTensor` (1, X, Y, Z), in the file's type and with its affine.
+
+    Args:
+        keys: keys of the items under which the files are named.
+
+    Raises:
+        InputError: when a file cannot be read, or is no mask of 0 and 1.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        for key in self.key_iterator(item):
+            try:
+                mask = read_mask(Path(item[key]))
+            except InputError as error:
+                raise InputError(f"{Path(item[key]).name} {error}") from error
+            item[key] = MetaTensor(torch.from_numpy(mask.array)[None], affine=torch.from_numpy(mask.affine))
+        return item
+
+
+def _read(file: str | os.PathLike, case: str | None, channels: int = 1) -> Volume:
+    """Read a volume in the type in which the file stores it."""
+    try:
+        return read_volume(Path(file), channels)[0]
+    except InputError as error:
+        raise InputError(f"{_study(case)}{file} {error}") from error
+
+
+def _as_tensor(array: np.ndarray) -> torch.Tensor:
+    """Float32 voxels (X, Y, Z), a copy in the order in which tensors hold them, of an array of any type and order."""
+    return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+
+
+def _study(case: str | None) -> str:
+    return "" if case is None else f"study {case}: "

@@ -1,0 +1,307 @@
+"""One picture per study: PET maximum-intensity projections with reference and prediction, as the paper's Figure 1."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.text import Text
+
+from petct_cascade.metrics import case_metrics, label_lesions
+from petct_training.errors import InputError
+from petct_training.files import atomic
+from petct_training.grids import bounding_box, voxel_volume_ml
+
+# The colours of the paper's Figure 1: olive is what green and red give where they overlap.
+COLOURS = {"reference": "#00a53c", "prediction": "#e6211b", "agreement": "#808000"}
+
+
+PROJECTION_OPACITY, SLICE_OPACITY = 0.7, 0.55
+
+
+CT_WINDOW = (-160.0, 240.0)  # HU; the usual soft-tissue window: level 40, width 400
+
+
+BODY_SUV = 0.3  # the threshold with which the preparation crops to the body
+
+
+MARGIN_MM = 10.0
+
+
+DPI = 100
+
+
+PANEL_HEIGHT = 720  # pixels
+
+
+MAX_PROJECTIONS_WIDTH = 900  # pixels, both projections together
+
+
+GAP, CAPTION, HEADER, FOOTER = 16, 22, 40, 62  # pixels
+
+
+def overlay_picture(
+    path: str | os.PathLike,
+    pet: np.ndarray,
+    affine: np.ndarray | Sequence[float],
+    reference: np.ndarray | None = None,
+    prediction: np.ndarray | None = None,
+    *,
+    ct: np.ndarray | None = None,
+    ct_affine: np.ndarray | None = None,
+    axial: bool = False,
+    suv_range: Sequence[float] = (0.0, 10.0),
+    title: str = "",
+    facts: str | None = None,
+) -> Path:
+    """Draw a study as PNG: coronal and sagittal PET maximum-intensity projections, overlaid with the masks' projections.
+
+    PET is shown on an inverted grey scale; the reference alone is green, the prediction alone red, their agreement olive. The
+    patient stands upright, seen from the front (the patient's right is on the left) and from the left side (the front is on
+    the left); both projections have one scale in mm and are cropped to the body. Equal input gives equal bytes.
+
+    Args:
+        path: the PNG file to write; it appears complete or not at all.
+        pet: body-weight SUV (X, Y, Z), in any orientation.
+        affine: (4, 4) matrix from voxels to world mm (RAS, as in NIfTI), or the voxel size along X, Y, Z in mm of an array
+            whose axes run to the patient's right, front and head.
+        reference: reference mask (X, Y, Z) on the grid of `pet`, if there is one.
+        prediction: predicted mask (X, Y, Z) on the grid of `pet`, if there is one.
+        ct: HU (X, Y, Z), shown as an axial slice if `axial`.
+        ct_affine: the (4, 4) affine of `ct` where it lies on another grid than `pet`.
+        axial: add the axial slice with the largest part of the largest lesion (of the reference, else of the prediction), on
+            CT, if given, and on PET. Without any lesion there is no slice.
+        suv_range: SUV shown white and SUV shown black.
+        title: heading, for example the case's name.
+        facts: the line at the bottom. None: SUV range, volumes and numbers of lesions of the masks, and their Dice.
+
+    Returns:
+        `path`.
+
+    Raises:
+        InputError: the arrays are not (X, Y, Z) on one grid, or the SUV range is empty.
+
+    Example:
+        overlay_picture("study.png", pet, image.affine, reference, prediction, title="fdg_001", ct=ct, axial=True)
+    """
+    path, pet, affine = Path(path), np.asarray(pet), _as_affine(affine)
+    given = {"reference": reference, "prediction": prediction}
+    masks = {name: np.asarray(mask) != 0 for name, mask in given.items() if mask is not None}
+    name = title or path.stem
+    for role, mask in masks.items():
+        if pet.ndim != 3 or mask.shape != pet.shape:
+            raise InputError(f"{name}: the {role} has the shape {mask.shape} and the PET {pet.shape}: give one grid.")
+    if not suv_range[0] < suv_range[1]:
+        raise InputError(f"{name}: the SUV range is {tuple(suv_range)}: give two growing numbers, as 0 and 10.")
+    if ct is not None and ct_affine is None:
+        if np.shape(ct) != pet.shape:
+            raise InputError(f"{name}: CT {np.shape(ct)} and PET {pet.shape} lie on different grids: give the affine of the CT.")
+        ct_affine = affine
+    if facts is None:
+        facts = _facts(masks, _spacing(affine), suv_range)
+
+    pet, masks, affine = _crop_to_body(*_to_canonical(pet, masks, affine))
+    size = _spacing(affine) * pet.shape  # mm along right, front, head
+    scale = min(PANEL_HEIGHT / size[2], MAX_PROJECTIONS_WIDTH / (size[0] + size[1]))  # pixels per mm
+    columns = []
+    # Projected along the front-back axis (1) the patient is seen from the front, along the right-left axis (0) from the side.
+    for caption, axis, sides in (("Coronal projection", 1, "RL"), ("Sagittal projection", 0, "AP")):
+        projected = {role: mask.any(axis=axis) for role, mask in masks.items()}
+        columns.append([_Panel(caption, pet.max(axis=axis), projected, np.delete(size, axis) * scale, sides)])
+    position = _slice_of_largest_lesion(masks) if axial else None
+    if position is not None:
+        where = f"slice at z = {(affine @ [0, 0, position, 1])[2]:.0f} mm"
+        slices = {role: mask[:, :, position] for role, mask in masks.items()}
+        count = 1 if ct is None else 2
+        # Stacked, the slices fill the height of the projections, but are never wider than both projections together.
+        stacked_scale = (scale * size[2] - (count - 1) * (GAP + CAPTION)) / (count * size[1])
+        slice_size = size[:2] * min(stacked_scale, scale * (size[0] + size[1]) / size[0])
+        pet_panel = _Panel(f"PET, {where}", pet[:, :, position], slices, slice_size, "RL", opacity=SLICE_OPACITY)
+        columns.append([pet_panel])
+        if ct is not None:
+            values = _sample_slice(np.asarray(ct), np.asarray(ct_affine, float), affine, pet.shape, position)
+            ct_panel = replace(pet_panel, caption=f"CT, {where}", values=values, limits=CT_WINDOW, colours="gray")
+            columns[-1].insert(0, ct_panel)
+    figure = _compose(columns, list(masks), suv_range, title, facts)
+    with atomic(path) as part:
+        # Without the name and version of the software in it, the file depends on the picture alone.
+        figure.savefig(part, format="png", dpi=DPI, metadata={"Software": None})
+    return path
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """One image of the picture; the axes of `values` and of each of `masks` run to the patient's right (or front) and upwards."""
+
+    caption: str
+    values: np.ndarray
+    masks: dict[str, np.ndarray]
+    size: np.ndarray  # width and height in pixels
+    sides: str  # the letters for what lies on the left and on the right of the panel
+    limits: tuple[float, float] | None = None  # None: the SUV range
+    colours: str = "gray_r"
+    opacity: float = PROJECTION_OPACITY
+
+
+def _as_affine(affine: np.ndarray | Sequence[float]) -> np.ndarray:
+    """Give a (4, 4) affine from one, or from three voxel sizes in mm."""
+    affine = np.asarray(affine, float)
+    return np.diag([*affine, 1.0]) if affine.shape == (3,) else affine
+
+
+def _spacing(affine: np.ndarray) -> np.ndarray:
+    """Give the voxel size in mm along each axis of an array, (3,)."""
+    return np.linalg.norm(affine[:3, :3], axis=0)
+
+
+def _facts(masks: dict[str, np.ndarray], spacing: np.ndarray, suv_range: Sequence[float]) -> str:
+    """Give the line of facts: SUV range, volume and number of lesions of each mask, Dice."""
+    parts = [f"SUV {suv_range[0]:g} to {suv_range[1]:g}"]
+    for role, mask in masks.items():
+        box = bounding_box(mask)
+        count = 0 if box is None else label_lesions(mask[box])[1]
+        volume = np.count_nonzero(mask) * voxel_volume_ml(spacing)
+        parts.append(f"{role} {volume:.1f} ml in {count} lesion{'' if count == 1 else 's'}")
+    if len(masks) == 2 and masks["reference"].any():
+        parts.append(f"Dice {case_metrics(masks['prediction'], masks['reference'], spacing)['dice']:.3f}")
+    return "  ·  ".join(parts)
+
+
+def _to_canonical(
+    pet: np.ndarray, masks: dict[str, np.ndarray], affine: np.ndarray
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+    """Flip and permute axes so that they run to the patient's right, front and head (RAS)."""
+    orientation = nib.io_orientation(affine)
+    affine = affine @ nib.orientations.inv_ornt_aff(orientation, pet.shape)
+    turned = {role: nib.apply_orientation(mask, orientation) for role, mask in masks.items()}
+    return nib.apply_orientation(pet, orientation), turned, affine
+
+
+def _crop_to_body(
+    pet: np.ndarray, masks: dict[str, np.ndarray], affine: np.ndarray
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+    """Crop to the box of body and masks with a margin; an image without uptake stays whole."""
+    occupied = pet > BODY_SUV
+    for mask in masks.values():
+        occupied |= mask
+    box = bounding_box(occupied)
+    if box is None:
+        return pet, masks, affine
+    margin = np.ceil(MARGIN_MM / _spacing(affine)).astype(int)
+    box = tuple(slice(max(0, part.start - more), part.stop + more) for part, more in zip(box, margin, strict=True))
+    affine = affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
+    return pet[box], {role: mask[box] for role, mask in masks.items()}, affine
+
+
+def _slice_of_largest_lesion(masks: dict[str, np.ndarray]) -> int | None:
+    """Give the index along Z where the largest lesion has the most voxels; None when no mask holds a lesion."""
+    for mask in masks.values():  # the reference comes first
+        if mask.any():
+            labels, _ = label_lesions(mask)
+            sizes = np.bincount(labels.ravel())
+            sizes[0] = 0
+            return int(np.argmax(np.count_nonzero(labels == sizes.argmax(), axis=(0, 1))))
+    return None
+
+
+def _sample_slice(ct: np.ndarray, ct_affine: np.ndarray, affine: np.ndarray, shape: tuple[int, ...], position: int) -> np.ndarray:
+    """Sample CT trilinearly on one axial slice of the PET grid, four times as fine in the plane; -1024 HU outside of the CT.
+
+    Returns:
+        (4 X, 4 Y) HU.
+    """
+    finer = 4
+    x, y = ((np.arange(count * finer) + 0.5) / finer - 0.5 for count in shape[:2])
+    to_ct = np.linalg.inv(ct_affine) @ affine
+    points = to_ct[:3, 0, None, None] * x[:, None] + to_ct[:3, 1, None, None] * y[None, :]
+    points = points + (to_ct[:3, 2] * position + to_ct[:3, 3])[:, None, None]
+    last = np.array(ct.shape)[:, None, None] - 1
+    outside = ((points < -0.5) | (points > last + 0.5)).any(axis=0)
+    points = np.clip(points, 0, last)
+    lower = np.minimum(np.floor(points).astype(int), np.maximum(last - 1, 0))
+    fraction = points - lower
+    values = np.zeros(points.shape[1:])
+    for corner in np.ndindex(2, 2, 2):
+        step = np.array(corner)[:, None, None]
+        weight = np.where(step, fraction, 1 - fraction).prod(axis=0)
+        values += weight * ct[tuple(np.minimum(lower + step, last))]
+    return np.where(outside, -1024.0, values)
+
+
+def _compose(columns: list[list[_Panel]], roles: list[str], suv_range: Sequence[float], title: str, facts: str) -> Figure:
+    """Place the panels side by side below the title, and legend and facts below them."""
+    widths = [max(panel.size[0] for panel in column) for column in columns]
+    heights = [sum(panel.size[1] + CAPTION for panel in column) + GAP * (len(column) - 1) for column in columns]
+    width, body = max(sum(widths) + GAP * (len(columns) + 1), 640), max(heights)
+    height = HEADER + body + FOOTER
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+    FigureCanvasAgg(figure)
+    left = (width - sum(widths) - GAP * (len(columns) - 1)) / 2
+    for column, column_width in zip(columns, widths, strict=True):
+        top = HEADER
+        for panel in column:
+            top += CAPTION
+            box = [left / width, 1 - (top + panel.size[1]) / height, panel.size[0] / width, panel.size[1] / height]
+            _draw(figure, box, panel, suv_range)
+            top += panel.size[1] + GAP
+        left += column_width + GAP
+
+    texts = [figure.text(0.5, 1 - 0.55 * HEADER / height, title, ha="center", va="center", fontsize=12, fontweight="bold")]
+    names = roles if len(roles) < 2 else [*roles, "agreement"]
+    if names:
+        patches = [Patch(color=COLOURS[name], label=name.capitalize()) for name in names]
+        centre = (0.5, 0.62 * FOOTER / height)
+        figure.legend(handles=patches, loc="center", bbox_to_anchor=centre, ncols=len(names), frameon=False, fontsize=10)
+    texts.append(figure.text(0.5, 0.22 * FOOTER / height, facts, ha="center", va="center", fontsize=10))
+    for text in texts:
+        _fit(text, width - 2 * GAP)
+    return figure
+
+
+def _draw(figure: Figure, box: list[float], panel: _Panel, suv_range: Sequence[float]) -> None:
+    """Draw one panel into the box (left, bottom, width, height, as fractions of the figure)."""
+    axes = figure.add_axes(box)
+    low, high = panel.limits or suv_range
+    # Columns run to the right of the page: towards the patient's left, or back, so both in-plane horizontals are mirrored.
+    axes.imshow(
+        panel.values[::-1].T, cmap=panel.colours, vmin=low, vmax=high, origin="lower", aspect="auto", interpolation="bilinear",
+        extent=(0, 1, 0, 1),
+    )  # fmt: skip
+    overlay = _overlay({role: mask[::-1].T for role, mask in panel.masks.items()}, panel.opacity)
+    if overlay is not None:
+        axes.imshow(overlay, origin="lower", aspect="auto", interpolation="nearest", extent=(0, 1, 0, 1))
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(panel.caption, fontsize=9, pad=4)
+    colour = "black" if panel.colours == "gray_r" else "white"
+    for letter, place, side in zip(panel.sides, (0.015, 0.985), ("left", "right"), strict=True):
+        axes.text(place, 0.985, letter, color=colour, fontsize=9, ha=side, va="top", transform=axes.transAxes)
+
+
+def _overlay(masks: dict[str, np.ndarray], opacity: float) -> np.ndarray | None:
+    """Give the coloured masks as (rows, columns, RGBA), transparent where there is no lesion; None without masks."""
+    if not masks:
+        return None
+    shape = next(iter(masks.values())).shape
+    picture = np.zeros((*shape, 4))
+    for role, mask in masks.items():
+        picture[mask] = (*to_rgb(COLOURS[role]), opacity)
+    if len(masks) == 2:
+        picture[masks["reference"] & masks["prediction"]] = (*to_rgb(COLOURS["agreement"]), opacity)
+    return picture
+
+
+def _fit(text: Text, width: float) -> None:
+    """Take a text literally, and make it small enough for `width` pixels: names of studies can be long."""
+    text.set_parse_math(False)
+    needed = text.get_window_extent(text.figure.canvas.get_renderer()).width
+    if needed > width:
+        text.set_fontsize(max(4.0, text.get_fontsize() * width / needed))

@@ -1,0 +1,46 @@
+"""What is wrong with a study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from petct_training.errors import InputError
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a study.
+
+    Attributes:
+        case: the study's name.
+        file: the file that is meant, if it is one.
+        message: the end of a sentence that begins with the file's name, or a sentence of its own when there is no file: what is
+            wrong, and what to do.
+        error: True when the study cannot be used, False for a warning.
+    """
+
+    case: str
+    file: Path | None
+    message: str
+    error: bool
+
+    @property
+    def sentence(self) -> str:
+        """File, what is wrong, and what to do."""
+        return self.message if self.file is None else f"{self.file.name} {self.message}"
+
+    def __str__(self) -> str:
+        return f"study {self.case}: {self.sentence}"
+
+
+def raise_if_strict(strict: bool, problems: Iterable[Problem]) -> None:
+    """End a run at the first error, if `strict`.
+
+    Raises:
+        InputError: with the problem as its sentence.
+    """
+    first = next((problem for problem in problems if problem.error), None)
+    if strict and first is not None:
+        raise InputError(str(first))

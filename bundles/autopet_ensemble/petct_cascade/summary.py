@@ -1,0 +1,254 @@
+"""Means, confidence intervals and paired comparisons over the scores of many studies, and the paper's Table 1."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from petct_cascade.metrics import COUNT_NAMES, METRIC_NAMES
+from petct_cascade.readouts import csv_table
+from petct_training.errors import InputError
+from petct_training.files import write_json, write_text
+
+# Stage of each model, in the order of the paper's Table 1; the ensemble, for which the paper has no figure, comes last.
+STAGES = {"DynUNet": "1", "SegResNet": "2", "SwinUNETR": "2", "UNet": "2", "Ensemble": "2"}
+
+
+BASELINE = "DynUNet"
+
+
+# Heading, decimals, and whether a larger value is better.
+METRICS = {
+    "dice": ("Dice", 3, True),
+    "fpv_ml": ("FPV (ml)", 2, False),
+    "fnv_ml": ("FNV (ml)", 2, False),
+    "sensitivity": ("Lesion sensitivity", 3, True),
+    "precision": ("Lesion precision", 3, True),
+    "f1": ("Lesion F1", 3, True),
+}
+
+
+COMPARED = ("dice", "fpv_ml", "fnv_ml")
+
+
+SCORE_COLUMNS = ("case", "patient", "tracer", "centre", "model", *METRIC_NAMES, *COUNT_NAMES)
+
+
+Row = Mapping[str, Any]
+
+
+def table1(rows: Sequence[Row]) -> str:
+    """Give the paper's Table 1 as Markdown: Dice x 100 of each model, the mean over the studies whose Dice exists.
+
+    Args:
+        rows: one per study and model, with "model" and "dice" (NaN for a study without reference lesions).
+
+    Returns:
+        `| Stage | Model | Dice |` in the order of `STAGES`; then models that the paper does not have, without a stage.
+    """
+    lines = [["Stage", "Model", "Dice"]]
+    for model in _models(rows):
+        mean = _nanmean([float(row["dice"]) for row in rows if row["model"] == model])
+        lines.append([STAGES.get(model, "–"), model, _number(100 * mean, 2)])
+    return markdown_table(lines)
+
+
+def summarise(rows: Sequence[Row], num_resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
+    """Average scores as the challenge does, with confidence intervals, and compare each model with stage 1 study by study.
+
+    A mean leaves out the studies in which the metric does not exist (NaN). Groups are all studies, each tracer, and each tracer
+    x centre where the data name the centre: the challenge averages within tracer x centre.
+
+    A 95 % confidence interval holds the 2.5 to 97.5 percentiles of the means of `num_resamples` samples of the studies, drawn
+    with replacement (percentile bootstrap; Efron and Tibshirani, An Introduction to the Bootstrap, 1993). With fewer than two
+    studies there is none.
+
+    Args:
+        rows: one per study and model: "case", "model", the metrics of `petct_cascade.metrics.case_metrics`, and, where known,
+            "tracer" and "centre".
+        num_resamples: number of bootstrap samples.
+        seed: of the bootstrap samples.
+
+    Returns:
+        "means": one entry per group and model: "group", "model", "studies", and per metric {"mean", "low", "high", "studies"}.
+        "comparison": one entry per model other than `BASELINE` and metric, over the studies that both have: "model",
+            "against", "metric", "studies", "difference" (mean of model minus baseline), "low", "high", and the number of
+            studies in which the model is better ("wins"), equal ("ties") or worse ("losses").
+        "num_resamples", "seed".
+        Figures that do not exist are None.
+
+    Raises:
+        InputError: there are no rows, or a study is scored twice for one model.
+    """
+    if not rows:
+        raise InputError("there are no scores to summarise: score at least one study.")
+    seen = set()
+    for row in rows:
+        key = (row["model"], row["case"])
+        if key in seen:
+            raise InputError(f"{row['case']} is scored twice for {row['model']}: give one row per study and model.")
+        seen.add(key)
+    means = []
+    for group, members in _groups(rows).items():
+        for model in _models(members):
+            own = [row for row in members if row["model"] == model]
+            entry = {"group": group, "model": model, "studies": len(own)}
+            for metric in METRICS:
+                entry[metric] = _interval(_existing(own, metric), num_resamples, seed)
+            means.append(entry)
+    comparison = []
+    for model in _models(rows):
+        if model != BASELINE:
+            comparison += [_compare(rows, model, metric, num_resamples, seed) for metric in COMPARED]
+    comparison = [entry for entry in comparison if entry["studies"]]
+    return {"means": means, "comparison": comparison, "num_resamples": num_resamples, "seed": seed}
+
+
+def summary_tables(summary: Mapping[str, Any]) -> dict[str, list[list[str]]]:
+    """Give a summary as tables of text: heading -> rows of cells, the first row being the columns' names."""
+    interval = "mean (95 % confidence interval)"
+    tables = {}
+    lines = [["Group", "Model", "Studies", *(heading for heading, _, _ in METRICS.values())]]
+    for entry in summary["means"]:
+        cells = [_with_interval(entry[metric], "mean", decimals) for metric, (_, decimals, _) in METRICS.items()]
+        lines.append([entry["group"], entry["model"], str(entry["studies"]), *cells])
+    tables[f"Scores: {interval}"] = lines
+    if summary["comparison"]:
+        lines = [["Model", "Metric", "Studies", "Difference", "Better", "Equal", "Worse"]]
+        for entry in summary["comparison"]:
+            heading, decimals, _ = METRICS[entry["metric"]]
+            difference = _with_interval(entry, "difference", decimals, sign=True)
+            counts = [str(entry[name]) for name in ("wins", "ties", "losses")]
+            lines.append([entry["model"], heading, str(entry["studies"]), difference, *counts])
+        tables[f"Difference from stage 1 ({BASELINE}) in the same studies: {interval}"] = lines
+    return tables
+
+
+def summary_markdown(rows: Sequence[Row], summary: Mapping[str, Any]) -> str:
+    """Give Table 1 and a summary as Markdown."""
+    parts = ["# Scores", "## Table 1: Dice x 100", table1(rows)]
+    for heading, lines in summary_tables(summary).items():
+        parts += [f"## {heading}", markdown_table(lines)]
+    parts.append(
+        "Dice, false-positive volume (FPV) and false-negative volume (FNV) as the autoPET III challenge defines them, on the "
+        "original grid; a lesion is an 18-connected component, found when any voxel overlaps. Studies without reference lesions "
+        f"count for FPV and lesion precision only. Bootstrap over studies, {summary['num_resamples']} samples, seed {summary['seed']}."
+    )
+    return "\n\n".join(parts) + "\n"
+
+
+def write_scores(
+    folder: str | os.PathLike, rows: Sequence[Row], num_resamples: int = 2000, seed: int = 0, **more: Any
+) -> dict[str, Any]:
+    """Write `scores.csv` (a row per study and model), `summary.json`, `summary.md` and `table1.md` to a folder.
+
+    Args:
+        folder: where the files appear.
+        rows, num_resamples, seed: see `summarise`.
+        more: further entries of `summary.json`.
+
+    Returns:
+        The summary.
+    """
+    folder = Path(folder)
+    summary = summarise(rows, num_resamples, seed)
+    order = {model: position for position, model in enumerate(_models(rows))}
+    ordered = sorted(rows, key=lambda row: (str(row["case"]), order[row["model"]]))
+    columns = [name for name in SCORE_COLUMNS if any(row.get(name) not in (None, "") for row in rows)]
+    write_text(folder / "scores.csv", csv_table([{name: row.get(name) for name in columns} for row in ordered], columns))
+    write_json(folder / "summary.json", {**summary, **more})
+    write_text(folder / "summary.md", summary_markdown(rows, summary))
+    write_text(folder / "table1.md", table1(rows) + "\n")
+    return summary
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """Give rows of cells as a Markdown table; the first row is the heading."""
+    escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
+    escaped.insert(1, ["---"] * len(lines[0]))
+    return "\n".join("| " + " | ".join(line) + " |" for line in escaped)
+
+
+def _models(rows: Sequence[Row]) -> list[str]:
+    """Give the models that occur in rows: the paper's in its order, then others by name."""
+    found = {str(row["model"]) for row in rows}
+    return [model for model in STAGES if model in found] + sorted(found - STAGES.keys())
+
+
+def _groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Give the rows of all studies, of each tracer, and of each tracer x centre."""
+    groups = {"All": list(rows)}
+    for row in rows:
+        if tracer := row.get("tracer"):
+            groups.setdefault(str(tracer).upper(), []).append(row)
+    for row in rows:
+        if (tracer := row.get("tracer")) and (centre := row.get("centre")):
+            groups.setdefault(f"{str(tracer).upper()}, {centre}", []).append(row)
+    return dict(sorted(groups.items(), key=lambda item: (item[0] != "All", item[0].count(","), item[0])))
+
+
+def _existing(rows: Sequence[Row], metric: str) -> np.ndarray:
+    """Give the values of a metric that exist."""
+    values = np.array([math.nan if row.get(metric) is None else float(row[metric]) for row in rows])
+    return values[~np.isnan(values)]
+
+
+def _nanmean(values: Sequence[float]) -> float:
+    """Give the mean of the values that are not NaN; NaN when there are none."""
+    existing = [value for value in values if not math.isnan(value)]
+    return sum(existing) / len(existing) if existing else math.nan
+
+
+def _interval(values: np.ndarray, num_resamples: int, seed: int) -> dict[str, Any]:
+    """Give mean and 95 % bootstrap confidence interval of n values."""
+    result = {"mean": None, "low": None, "high": None, "studies": len(values)}
+    if len(values):
+        result["mean"] = float(values.mean())
+    if len(values) > 1:
+        picked = np.random.default_rng(seed).integers(len(values), size=(num_resamples, len(values)))
+        low, high = np.percentile(values[picked].mean(axis=1), (2.5, 97.5))
+        result |= {"low": float(low), "high": float(high)}
+    return result
+
+
+def _compare(rows: Sequence[Row], model: str, metric: str, num_resamples: int, seed: int) -> dict[str, Any]:
+    """Compare a model with the baseline in the studies in which both have the metric."""
+    pairs: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row["model"] in (model, BASELINE) and not math.isnan(float(row[metric])):
+            pairs.setdefault(row["case"], {})[row["model"]] = float(row[metric])
+    differences = np.array([pair[model] - pair[BASELINE] for pair in pairs.values() if len(pair) == 2])
+    interval = _interval(differences, num_resamples, seed)
+    better = differences if METRICS[metric][2] else -differences
+    return {
+        "model": model,
+        "against": BASELINE,
+        "metric": metric,
+        "studies": len(differences),
+        "difference": interval["mean"],
+        "low": interval["low"],
+        "high": interval["high"],
+        "wins": int((better > 0).sum()),
+        "ties": int((better == 0).sum()),
+        "losses": int((better < 0).sum()),
+    }
+
+
+def _number(value: float | None, decimals: int, sign: bool = False) -> str:
+    """Give a number as text; a dash when it does not exist."""
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value:{'+' if sign else ''}.{decimals}f}"
+
+
+def _with_interval(entry: Mapping[str, Any], name: str, decimals: int, sign: bool = False) -> str:
+    """Give `mean (low to high)` as text."""
+    text = _number(entry[name], decimals, sign)
+    if entry["low"] is not None:
+        text += f" ({_number(entry['low'], decimals, sign)} to {_number(entry['high'], decimals, sign)})"
+    return text

@@ -1,0 +1,96 @@
+"""Files that appear complete or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from petct_training.errors import InputError, cannot_write
+
+
+@contextlib.contextmanager
+def atomic(path: str | os.PathLike) -> Iterator[Path]:
+    """Give a temporary path to write to, and rename it to `path` when the block ends without an exception.
+
+    The temporary file lies in a folder `.part-...` beside `path`, since a rename is atomic only within one file system. It has the
+    name of `path`: image writers choose the format by it, and PyTorch writes it into the file.
+
+    Raises:
+        InputError: when the disk is full or the folder must not be written.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> with atomic(folder / "table.csv") as part:
+        ...     _ = part.write_text("case,dice")
+        >>> [file.name for file in folder.iterdir()]
+        ['table.csv']
+    """
+    path = Path(path)
+    folder = path.parent / f".part-{uuid.uuid4().hex}"
+    part = folder / path.name
+    try:
+        folder.mkdir(parents=True)
+        yield part
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(cannot_write(path, error)) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_folder(folder: str | os.PathLike) -> None:
+    """Make a folder and see that it can be written, before work is done whose result would have no place.
+
+    Raises:
+        InputError: when it cannot.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(cannot_write(folder, error)) from error
+
+
+def remove_unfinished(folder: str | os.PathLike) -> None:
+    """Take away what killed runs were writing in a folder and those below it; no other run may be writing there."""
+    for part in list(Path(folder).rglob(".part-*")):
+        shutil.rmtree(part)
+
+
+def is_newer(file: str | os.PathLike, sources: Iterable[str | os.PathLike]) -> bool:
+    """Whether a file exists and was written after every file that it is made from; all of these have to exist.
+
+    An older file that was put in place of a source keeps its time of modification, but not that of its status.
+    """
+    try:
+        written = os.stat(file).st_mtime_ns
+        return all(written > max(state.st_mtime_ns, state.st_ctime_ns) for state in map(os.stat, sources))
+    except OSError:
+        return False
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write UTF-8 text, atomically."""
+    with atomic(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """Write JSON with an indent of two, atomically."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Read a JSON file in UTF-8."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))

@@ -1,0 +1,76 @@
+"""Weights from a file into a network: every tensor must be there, and no other."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from petct_training.errors import InputError
+from petct_training.files import atomic, write_json
+
+# NumPy's numbers, such as a score beside the weights, hold no code. The module of their constructor has changed its name.
+_scalar = np.float64(0).__reduce__()[0]
+
+
+PLAIN_TYPES = [
+    *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *(np.dtype, type(np.dtype(np.float32)), type(np.dtype(np.float64))),
+]
+
+
+def load_weights(network: torch.nn.Module, file: str | os.PathLike, remedy: str) -> None:
+    """Load a network's weights from a file, whose code, if it holds any, is never run.
+
+    Args:
+        network: takes the weights.
+        file: a state dict, or a dictionary that holds one as "state_dict", as the authors' published checkpoints do.
+        remedy: what to do when the file does not fit, the end of a sentence.
+
+    Raises:
+        InputError: when the file is unreadable, or its tensors are not those of the network; the sentence names them.
+    """
+    try:
+        with torch.serialization.safe_globals(PLAIN_TYPES):
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise InputError(f"{file} cannot be read as weights of PyTorch: {remedy}") from error
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else content
+    if not isinstance(state, Mapping):
+        raise InputError(f"{file} holds a {type(state).__name__}, not a state dict: {remedy}")
+    expected = network.state_dict()
+    faults = {
+        "lacks": sorted(expected.keys() - state.keys()),
+        "holds besides": sorted(map(str, state.keys() - expected.keys())),
+        "has in another shape": sorted(
+            f"{name} {_shape(state[name])} instead of {_shape(tensor)}"
+            for name, tensor in expected.items()
+            if name in state and _shape(state[name]) != _shape(tensor)
+        ),
+    }
+    if any(faults.values()):
+        said = ", ".join(f"{what} {_shorten(names)}" for what, names in faults.items() if names)
+        raise InputError(f"{file} does not fit {type(network).__name__}: it {said}; {remedy}")
+    network.load_state_dict(state)
+
+
+def save_weights(network: torch.nn.Module, fingerprint: Mapping[str, Any], folder: Path) -> None:
+    """Write a network's `model.pt` and the `fingerprint.json` that belongs to it into a folder, each complete or not at all."""
+    # Until both are there, nothing shall take the new weights for those of another fingerprint.
+    (folder / "fingerprint.json").unlink(missing_ok=True)
+    with atomic(folder / "model.pt") as part:
+        torch.save(network.state_dict(), part)
+    write_json(folder / "fingerprint.json", fingerprint)
+
+
+def _shape(value: object) -> tuple[int, ...] | str:
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
+
+
+def _shorten(names: list[str], most: int = 10) -> str:
+    return " and ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
