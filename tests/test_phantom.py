@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import datetime
 import filecmp
 import inspect
@@ -17,9 +18,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from petct_cascade import phantom
 from petct_cascade.commands import write_phantoms
-from petct_cascade.phantom import plan_studies
+from petct_cascade.phantom import plan_studies, render, writing
 
 PARAMETERS = {"num_patients": 12, "seed": 0, "shrink": 4}
 # Matrix and voxel size (mm) of the challenge's scanners.
@@ -32,17 +32,17 @@ CHALLENGE_GRIDS = {
 
 
 @pytest.fixture(scope="module")
-def raw_dir(tmp_path_factory) -> Path:
+def studies(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("phantoms")
     write_phantoms(folder, **PARAMETERS)
     return folder
 
 
 @pytest.fixture(scope="module")
-def lesions(raw_dir) -> dict[str, list[dict]]:
+def lesions(studies) -> dict[str, list[dict]]:
     """The rows of lesions.csv by case, figures as numbers."""
     table = defaultdict(list)
-    with open(raw_dir / "lesions.csv", newline="", encoding="utf-8") as file:
+    with open(studies / "lesions.csv", newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             table[row["case"]].append(
                 {key: float(value) if key.endswith(("_mm", "_ml", "suv")) else value for key, value in row.items()}
@@ -50,13 +50,13 @@ def lesions(raw_dir) -> dict[str, list[dict]]:
     return table
 
 
-def cases_of(raw_dir: Path) -> list[str]:
-    return sorted(file.name.removesuffix(".nii.gz") for file in (raw_dir / "labelsTr").iterdir())
+def cases_of(studies: Path) -> list[str]:
+    return sorted(file.name.removesuffix(".nii.gz") for file in (studies / "labelsTr").iterdir())
 
 
-def load(raw_dir: Path, case: str) -> tuple[nib.Nifti1Image, nib.Nifti1Image, nib.Nifti1Image]:
-    ct, pet = (nib.load(raw_dir / "imagesTr" / f"{case}_{channel}.nii.gz") for channel in ("0000", "0001"))
-    return ct, pet, nib.load(raw_dir / "labelsTr" / f"{case}.nii.gz")
+def load(studies: Path, case: str) -> tuple[nib.Nifti1Image, nib.Nifti1Image, nib.Nifti1Image]:
+    ct, pet = (nib.load(studies / "imagesTr" / f"{case}_{channel}.nii.gz") for channel in ("0000", "0001"))
+    return ct, pet, nib.load(studies / "labelsTr" / f"{case}.nii.gz")
 
 
 def files_of(folder: Path) -> set[str]:
@@ -85,9 +85,9 @@ def component_of(lesion: dict, components: np.ndarray, affine: np.ndarray) -> np
     return np.argwhere(components == number)
 
 
-def test_same_seed_gives_the_same_bytes_for_any_number_of_workers(raw_dir, tmp_path):
+def test_same_seed_gives_the_same_bytes_for_any_number_of_workers(studies, tmp_path):
     write_phantoms(tmp_path, **PARAMETERS, num_workers=1)
-    assert_same_bytes(raw_dir, tmp_path)
+    assert_same_bytes(studies, tmp_path)
 
 
 def test_another_seed_gives_other_patients():
@@ -95,9 +95,9 @@ def test_another_seed_gives_other_patients():
     assert not names[0] & names[1]
 
 
-def test_images_lie_on_one_grid_stored_las(raw_dir):
-    for case in cases_of(raw_dir):
-        images = load(raw_dir, case)
+def test_images_lie_on_one_grid_stored_las(studies):
+    for case in cases_of(studies):
+        images = load(studies, case)
         assert {image.shape for image in images} == {images[0].shape}
         for image in images:
             assert nib.aff2axcodes(image.affine) == ("L", "A", "S")
@@ -129,24 +129,24 @@ def test_two_of_three_studies_are_fdg():
     assert tracers["fdg"] / tracers.total() == pytest.approx(1014 / 1611, abs=0.03)
 
 
-def test_some_studies_of_either_tracer_are_healthy(raw_dir, lesions):
+def test_some_studies_of_either_tracer_are_healthy(studies, lesions):
     plan = plan_studies(30, 0, 4)
     healthy = [study.case for study in plan if not study.lesions]
     assert {case.split("_")[0] for case in healthy} == {"fdg", "psma"}
     assert 0.1 < len(healthy) / len(plan) < 0.3
-    for case in cases_of(raw_dir):
-        assert load(raw_dir, case)[2].get_fdata().any() == bool(lesions[case])
+    for case in cases_of(studies):
+        assert load(studies, case)[2].get_fdata().any() == bool(lesions[case])
 
 
-def test_repeated_studies_show_the_same_anatomy_and_changed_lesions(raw_dir, lesions):
+def test_repeated_studies_show_the_same_anatomy_and_changed_lesions(studies, lesions):
     patients = defaultdict(list)
-    for case in cases_of(raw_dir):
+    for case in cases_of(studies):
         patients[case.split("_")[1]].append(case)
     repeated = [cases for cases in patients.values() if len(cases) > 1]
     assert {cases[0].split("_")[0] for cases in repeated} == {"fdg", "psma"}
     assert max(map(len, repeated)) <= 3
     for cases in repeated:
-        bodies = [np.asarray(load(raw_dir, case)[0].dataobj) > -300 for case in cases]
+        bodies = [np.asarray(load(studies, case)[0].dataobj) > -300 for case in cases]
         assert np.mean(bodies[0] != bodies[1]) < 0.01
         volumes = [{lesion["volume_ml"] for lesion in lesions[case]} for case in cases]
         assert volumes[0] != volumes[1]
@@ -182,19 +182,19 @@ def test_table_gives_the_volume_of_the_ellipsoid(lesions):
         assert lesion["volume_ml"] == pytest.approx(volume, rel=0, abs=rounding)
 
 
-def test_every_lesion_is_one_component_of_the_label(raw_dir, lesions):
-    for case in cases_of(raw_dir):
-        label = load(raw_dir, case)[2]
+def test_every_lesion_is_one_component_of_the_label(studies, lesions):
+    for case in cases_of(studies):
+        label = load(studies, case)[2]
         components = cc3d.connected_components(np.asarray(label.dataobj), connectivity=18)
         assert components.max() == len(lesions[case])
         for lesion in lesions[case]:
             component_of(lesion, components, label.affine)
 
 
-def test_labels_volume_lies_within_the_discretisation_bound(raw_dir, lesions):
+def test_labels_volume_lies_within_the_discretisation_bound(studies, lesions):
     ratios = []
-    for case in cases_of(raw_dir):
-        label = load(raw_dir, case)[2]
+    for case in cases_of(studies):
+        label = load(studies, case)[2]
         components = cc3d.connected_components(np.asarray(label.dataobj), connectivity=18)
         spacing = np.array(label.header.get_zooms())
         voxel = spacing.prod() / 1000
@@ -210,9 +210,9 @@ def test_labels_volume_lies_within_the_discretisation_bound(raw_dir, lesions):
     assert np.sum(ratios, axis=0)[0] == pytest.approx(np.sum(ratios, axis=0)[1], rel=0.05)
 
 
-def test_labels_centroid_lies_within_a_voxel_of_the_centre(raw_dir, lesions):
-    for case in cases_of(raw_dir):
-        label = load(raw_dir, case)[2]
+def test_labels_centroid_lies_within_a_voxel_of_the_centre(studies, lesions):
+    for case in cases_of(studies):
+        label = load(studies, case)[2]
         components = cc3d.connected_components(np.asarray(label.dataobj), connectivity=18)
         for lesion in lesions[case]:
             centroid = nib.affines.apply_affine(label.affine, component_of(lesion, components, label.affine).mean(0))
@@ -221,16 +221,16 @@ def test_labels_centroid_lies_within_a_voxel_of_the_centre(raw_dir, lesions):
 
 def test_a_lesion_smaller_than_a_voxel_is_still_labelled():
     study = plan_studies(1, 0, 10)[0]
-    lesion = phantom.replace(study.lesions[0], radii=np.full(3, 0.01))
-    label = phantom.render(phantom.replace(study, lesions=[lesion]))[2]
+    lesion = dataclasses.replace(study.lesions[0], radii=np.full(3, 0.01))
+    label = render(dataclasses.replace(study, lesions=[lesion]))[2]
     assert label.sum() == 1
 
 
-def test_no_threshold_separates_lesions_from_physiology(raw_dir):
+def test_no_threshold_separates_lesions_from_physiology(studies):
     """Even the best threshold, chosen for the study with its label known, fails in the middle study of either tracer."""
     best = defaultdict(list)
-    for case in cases_of(raw_dir):
-        _, pet, label = load(raw_dir, case)
+    for case in cases_of(studies):
+        _, pet, label = load(studies, case)
         pet, label = np.asarray(pet.dataobj), np.asarray(label.dataobj) > 0
         if label.any():
             scores = []
@@ -244,10 +244,10 @@ def test_no_threshold_separates_lesions_from_physiology(raw_dir):
         assert np.median(scores) < 0.5, (tracer, scores)
 
 
-def test_lesions_stand_out_from_their_surroundings(raw_dir, lesions):
+def test_lesions_stand_out_from_their_surroundings(studies, lesions):
     contrasts = []
-    for case in cases_of(raw_dir):
-        _, pet, label = load(raw_dir, case)
+    for case in cases_of(studies):
+        _, pet, label = load(studies, case)
         pet, mask = np.asarray(pet.dataobj), np.asarray(label.dataobj) > 0
         axes = [
             step * np.arange(n) + start
@@ -265,9 +265,9 @@ def test_lesions_stand_out_from_their_surroundings(raw_dir, lesions):
     assert np.median(contrasts) > 3
 
 
-def test_ct_and_pet_have_the_units_of_the_challenge(raw_dir):
-    for case in cases_of(raw_dir):
-        ct, pet, _ = (np.asarray(image.dataobj) for image in load(raw_dir, case))
+def test_ct_and_pet_have_the_units_of_the_challenge(studies):
+    for case in cases_of(studies):
+        ct, pet, _ = (np.asarray(image.dataobj) for image in load(studies, case))
         assert ct.min() == ct[0, 0, 0] == -1024
         assert 500 < ct.max() < 3000
         assert pet.min() >= 0
@@ -275,15 +275,15 @@ def test_ct_and_pet_have_the_units_of_the_challenge(raw_dir):
         assert pet[:2].max() < 0.3 < np.median(pet[(ct > 30) & (ct < 80)])
 
 
-def test_a_second_run_writes_no_image_again(raw_dir, monkeypatch):
-    monkeypatch.setattr(phantom, "render", lambda study: pytest.fail(f"{study.case} was painted again"))
-    write_phantoms(raw_dir, **PARAMETERS)
+def test_a_second_run_writes_no_image_again(studies, monkeypatch):
+    monkeypatch.setattr(writing, "render", lambda study: pytest.fail(f"{study.case} was painted again"))
+    write_phantoms(studies, **PARAMETERS)
 
 
-def test_a_killed_run_is_completed_to_the_same_bytes(raw_dir, tmp_path, monkeypatch):
+def test_a_killed_run_is_completed_to_the_same_bytes(studies, tmp_path, monkeypatch):
     parameters = PARAMETERS | {"num_patients": 3, "shrink": 8}
     write_phantoms(tmp_path / "whole", **parameters)
-    save, saved = phantom.write_volume, []
+    save, saved = writing.write_volume, []
 
     def killed(path, image, affine):
         if len(saved) == 4:
@@ -293,7 +293,7 @@ def test_a_killed_run_is_completed_to_the_same_bytes(raw_dir, tmp_path, monkeypa
         saved.append(path)
         save(path, image, affine)
 
-    monkeypatch.setattr(phantom, "write_volume", killed)
+    monkeypatch.setattr(writing, "write_volume", killed)
     with pytest.raises(KeyboardInterrupt):
         write_phantoms(tmp_path / "killed", **parameters, num_workers=1)
     monkeypatch.undo()
@@ -311,11 +311,11 @@ def test_a_killed_run_is_completed_to_the_same_bytes(raw_dir, tmp_path, monkeypa
         ({"num_workers": "many"}, "num_workers"),
     ],
 )
-def test_what_cannot_be_written_is_refused_in_a_sentence(raw_dir, change, sentence):
-    before = files_of(raw_dir)
+def test_what_cannot_be_written_is_refused_in_a_sentence(studies, change, sentence):
+    before = files_of(studies)
     with pytest.raises(SystemExit, match=rf"error: .*{sentence}"):
-        write_phantoms(raw_dir, **(PARAMETERS | change))
-    assert files_of(raw_dir) == before
+        write_phantoms(studies, **(PARAMETERS | change))
+    assert files_of(studies) == before
 
 
 def test_other_data_are_not_overwritten(tmp_path):
@@ -326,7 +326,7 @@ def test_other_data_are_not_overwritten(tmp_path):
 
 
 def test_config_names_the_defaults_of_the_function():
-    config = json.loads((Path(phantom.__file__).parents[1] / "configs" / "phantom.json").read_text())
+    config = json.loads((Path(writing.__file__).parents[2] / "configs" / "phantom.json").read_text())
     parameters = inspect.signature(write_phantoms).parameters
     assert set(parameters) == set(config["run"]) - {"_target_"}
     for name, parameter in parameters.items():

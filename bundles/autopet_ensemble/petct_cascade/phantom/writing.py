@@ -1,0 +1,91 @@
+"""Writing a data set of phantoms in the challenge's layout."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+from petct_cascade.phantom.patients import PhantomStudy, plan_studies
+from petct_cascade.phantom.rendering import render
+from petct_cascade.readouts import csv_table
+from petct_cascade.volumes import write_volume
+from petct_training.errors import InputError
+from petct_training.files import read_json, remove_unfinished, write_json, write_text
+
+LESION_COLUMNS = (
+    *("case", "lesion", "site", "location", "volume_ml", "suv"),
+    *("x_mm", "y_mm", "z_mm", "radius_x_mm", "radius_y_mm", "radius_z_mm"),
+)
+
+
+def write_phantoms(
+    output_dir: str | Path, num_patients: int = 30, seed: int = 0, shrink: float = 2, num_workers: int = 2
+) -> None:
+    """Write a data set of phantoms in the challenge's layout, or what is missing of it.
+
+    `output_dir` gets imagesTr/<case>_0000.nii.gz (CT, HU), imagesTr/<case>_0001.nii.gz (PET, body-weight SUV) and
+    labelsTr/<case>.nii.gz (1 in lesions), all (X, Y, Z) stored LAS; lesions.csv, the lesions as they were drawn: volume of the
+    ellipsoid (ml), uptake before blur and noise (SUV), centre and half-axes in NIfTI's world coordinates (mm); and phantoms.json,
+    the parameters. The same parameters give the same bytes.
+
+    Args:
+        output_dir: folder of the data set; made if it does not exist.
+        num_patients: number of patients, some of whom have several studies.
+        seed: what all chance depends on.
+        shrink: how many times larger than the scanner's the voxels are along each axis; 1 gives full-size studies.
+        num_workers: studies written at a time.
+
+    Raises:
+        InputError: a parameter is out of range, or `output_dir` holds other data.
+    """
+    for name, value, least in (("num_patients", num_patients, 1), ("seed", seed, 0), ("num_workers", num_workers, 1)):
+        if not isinstance(value, int) or value < least:
+            raise InputError(f"{name} is {value!r}; give a whole number of at least {least}.")
+    if not isinstance(shrink, (int, float)) or not 1 <= shrink <= 10:
+        raise InputError(f"shrink is {shrink!r}; give a number from 1 to 10.")
+    output_dir = Path(output_dir)
+    _claim(output_dir, {"num_patients": num_patients, "seed": seed, "shrink": shrink})
+    remove_unfinished(output_dir)
+    studies = plan_studies(num_patients, seed, shrink)
+    write_text(output_dir / "lesions.csv", lesion_table(studies))
+    with ThreadPoolExecutor(num_workers) as pool, tqdm(total=len(studies), desc="phantoms", unit="study") as progress:
+        for _ in pool.map(lambda study: _write_study(study, output_dir), studies):
+            progress.update()
+
+
+def lesion_table(studies: Iterable[PhantomStudy]) -> str:
+    """Return the lesions of studies as CSV: volume (ml), uptake (SUV), centre and half-axes (mm)."""
+    rows: list[dict[str, object]] = []
+    for study in studies:
+        for number, lesion in enumerate(study.lesions, 1):
+            figures = (lesion.volume, lesion.suv, *lesion.centre, *lesion.radii)
+            cells = (study.case, number, lesion.site, lesion.location, *(f"{figure:.4f}" for figure in figures))
+            rows.append(dict(zip(LESION_COLUMNS, cells, strict=True)))
+    return csv_table(rows, LESION_COLUMNS)
+
+
+def _claim(output_dir: Path, parameters: dict[str, float]) -> None:
+    """Record that a folder holds phantoms with these parameters; refuse one that holds anything else."""
+    record = output_dir / "phantoms.json"
+    if record.exists():
+        found = read_json(record)
+        if found != parameters:
+            raise InputError(
+                f"{output_dir} holds phantoms made with {found}, not {parameters}; name another folder or delete it."
+            )
+    elif any((output_dir / name).exists() for name in ("imagesTr", "labelsTr")):
+        raise InputError(f"{output_dir} holds images that are not phantoms; name another folder.")
+    write_json(record, parameters)
+
+
+def _write_study(study: PhantomStudy, output_dir: Path) -> None:
+    """Write a study's three files, unless all are there."""
+    images = output_dir / "imagesTr"
+    files = [images / f"{study.case}_0000.nii.gz", images / f"{study.case}_0001.nii.gz"]
+    files.append(output_dir / "labelsTr" / f"{study.case}.nii.gz")
+    if not all(file.exists() for file in files):
+        for array, file in zip(render(study), files, strict=True):
+            write_volume(file, array, study.patient.grid.affine)
