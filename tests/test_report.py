@@ -18,10 +18,12 @@ import pytest
 from petct_cascade.metrics import COUNT_NAMES, METRIC_NAMES
 from petct_cascade.pictures import overlay_picture
 from petct_cascade.readouts import study_readouts
-from petct_cascade.report import LESIONS_SHOWN, RESEARCH_USE, write_report
+from petct_cascade.report import write_report
+from petct_cascade.report.contents import LESIONS_SHOWN
 from petct_training.errors import InputError
 
 NAN = math.nan
+RESEARCH_USE = "For research use only. Not a medical device: not for diagnosis, treatment or any other clinical decision."
 HOSTILE = "fdg_a_<script>alert(\"1\")</script> & 'x'  ü"
 CASES = [HOSTILE, "fdg_b_10-12-2003-NA-PET-CT Ganzkoerper  primaer mit KM-47333", "psma_c_2018-04-16"]
 SPACING = (4.0, 4.0, 5.0)

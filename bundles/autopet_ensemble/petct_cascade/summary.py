@@ -51,11 +51,16 @@ def table1(rows: Sequence[Row]) -> str:
     Returns:
         `| Stage | Model | Dice |` in the order of `STAGES`; then models that the paper does not have, without a stage.
     """
+    return markdown_table(table1_lines(rows))
+
+
+def table1_lines(rows: Sequence[Row]) -> list[list[str]]:
+    """Return the cells of the lines of `table1`, the heading first."""
     lines = [["Stage", "Model", "Dice"]]
-    for model in _models(rows):
+    for model in models_in_order(rows):
         mean = _nanmean([float(row["dice"]) for row in rows if row["model"] == model])
-        lines.append([STAGES.get(model, "–"), model, _number(100 * mean, 2)])
-    return markdown_table(lines)
+        lines.append([STAGES.get(model, "–"), model, number_to_text(100 * mean, 2)])
+    return lines
 
 
 def summarise(rows: Sequence[Row], num_resamples: int = 2000, seed: int = 0) -> dict[str, Any]:
@@ -95,14 +100,14 @@ def summarise(rows: Sequence[Row], num_resamples: int = 2000, seed: int = 0) -> 
         seen.add(key)
     means = []
     for group, members in _groups(rows).items():
-        for model in _models(members):
+        for model in models_in_order(members):
             own = [row for row in members if row["model"] == model]
             entry = {"group": group, "model": model, "studies": len(own)}
             for metric in METRICS:
                 entry[metric] = _interval(_existing(own, metric), num_resamples, seed)
             means.append(entry)
     comparison = []
-    for model in _models(rows):
+    for model in models_in_order(rows):
         if model != BASELINE:
             comparison += [_compare(rows, model, metric, num_resamples, seed) for metric in COMPARED]
     comparison = [entry for entry in comparison if entry["studies"]]
@@ -157,7 +162,7 @@ def write_scores(
     """
     folder = Path(folder)
     summary = summarise(rows, num_resamples, seed)
-    order = {model: position for position, model in enumerate(_models(rows))}
+    order = {model: position for position, model in enumerate(models_in_order(rows))}
     ordered = sorted(rows, key=lambda row: (str(row["case"]), order[row["model"]]))
     columns = [name for name in SCORE_COLUMNS if any(row.get(name) not in (None, "") for row in rows)]
     write_text(folder / "scores.csv", csv_table([{name: row.get(name) for name in columns} for row in ordered], columns))
@@ -174,8 +179,8 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in escaped)
 
 
-def _models(rows: Sequence[Row]) -> list[str]:
-    """Give the models that occur in rows: the paper's in its order, then others by name."""
+def models_in_order(rows: Sequence[Row]) -> list[str]:
+    """Return the models that occur in rows: the paper's in its order, then others by name."""
     found = {str(row["model"]) for row in rows}
     return [model for model in STAGES if model in found] + sorted(found - STAGES.keys())
 
@@ -239,8 +244,8 @@ def _compare(rows: Sequence[Row], model: str, metric: str, num_resamples: int, s
     }
 
 
-def _number(value: float | None, decimals: int, sign: bool = False) -> str:
-    """Give a number as text; a dash when it does not exist."""
+def number_to_text(value: float | None, decimals: int, sign: bool = False) -> str:
+    """Return a number as text; a dash when it does not exist."""
     if value is None or math.isnan(value):
         return "–"
     return f"{value:{'+' if sign else ''}.{decimals}f}"
@@ -248,7 +253,7 @@ def _number(value: float | None, decimals: int, sign: bool = False) -> str:
 
 def _with_interval(entry: Mapping[str, Any], name: str, decimals: int, sign: bool = False) -> str:
     """Give `mean (low to high)` as text."""
-    text = _number(entry[name], decimals, sign)
+    text = number_to_text(entry[name], decimals, sign)
     if entry["low"] is not None:
-        text += f" ({_number(entry['low'], decimals, sign)} to {_number(entry['high'], decimals, sign)})"
+        text += f" ({number_to_text(entry['low'], decimals, sign)} to {number_to_text(entry['high'], decimals, sign)})"
     return text

@@ -1,0 +1,5 @@
+"""One self-contained HTML page for an evaluation or an inference run."""
+
+from petct_cascade.report.page import write_report
+
+__all__ = ["write_report"]

@@ -1,0 +1,197 @@
+"""What a report shows, made ready for its template: tables, pictures, names. No HTML."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import os
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from petct_cascade.summary import METRICS, STAGES, models_in_order, summarise, summary_tables, table1_lines
+from petct_training.errors import InputError
+
+Values = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table that can be sorted.
+
+    Attributes:
+        key: of its value in a row.
+        heading: what stands above it.
+        decimals: of its numbers; None for text.
+        links: whether a study's name leads to the study.
+    """
+
+    key: str
+    heading: str
+    decimals: int | None = 0
+    links: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that can be sorted: its columns, and per row the value of each; None or NaN where there is none."""
+
+    id: str
+    columns: Sequence[Column]
+    rows: Sequence[Values]
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table of text.
+
+    Attributes:
+        heading: what stands above the table.
+        columns: of each the name, and whether it is set as numbers.
+        lines: of each the cells, and whether the first one differs from that of the line before.
+    """
+
+    heading: str
+    columns: Sequence[tuple[str, bool]]
+    lines: Sequence[tuple[Sequence[str], bool]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG file: its size in pixels, and its content in base64."""
+
+    width: int
+    height: int
+    data: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """A model's figures in one study, each with its heading and its decimals."""
+
+    model: str
+    figures: Sequence[tuple[str, float | None, int]]
+
+
+@dataclass(frozen=True)
+class StudyPart:
+    """What the report shows of one study.
+
+    Attributes:
+        case: the study's name.
+        anchor: where links to it lead.
+        score: of the primary model, if there is one.
+        picture: if there is one.
+        lesions: the largest `LESIONS_SHOWN`; None without read-outs.
+        lesion_count: of all lesions.
+    """
+
+    case: str
+    anchor: str
+    score: Score | None
+    picture: Picture | None
+    lesions: Table | None
+    lesion_count: int
+
+
+STUDY = Column("case", "Study", decimals=None, links=True)
+SCORE_COLUMNS = (
+    STUDY,
+    Column("tracer", "Tracer", decimals=None),
+    Column("model", "Model", decimals=None),
+    *(Column(metric, heading, decimals) for metric, (heading, decimals, _) in METRICS.items()),
+    Column("lesions_reference", "Lesions"),
+    Column("lesions_found", "Found"),
+    Column("lesions_false", "False"),
+)
+READOUT_COLUMNS = (
+    STUDY,
+    Column("tmtv_ml", "TMTV (ml)", 1),
+    Column("tlg_g", "TLG (g)", 1),
+    Column("suv_max", "SUVmax", 1),
+    Column("suv_mean", "SUVmean", 1),
+    Column("suv_peak", "SUVpeak", 1),
+    Column("lesions", "Lesions"),
+    Column("dmax_mm", "Dmax (mm)"),
+)
+LESION_COLUMNS = (
+    Column("lesion", "Lesion"),
+    Column("volume_ml", "Volume (ml)", 2),
+    Column("suv_max", "SUVmax", 1),
+    Column("suv_mean", "SUVmean", 1),
+    Column("suv_peak", "SUVpeak", 1),
+    Column("tlg_g", "TLG (g)", 1),
+    Column("centroid_x_mm", "x (mm)"),
+    Column("centroid_y_mm", "y (mm)"),
+    Column("centroid_z_mm", "z (mm)"),
+    Column("uncertainty_mean", "Uncertainty", 3),
+)
+STUDY_METRICS = ("dice", "fpv_ml", "fnv_ml")  # what is said of a study above its picture
+
+# A mask of noise has a hundred thousand lesions, which no browser shows.
+LESIONS_SHOWN = 200
+
+
+def summary_parts(rows: Sequence[Values]) -> list[TextTable]:
+    """Return Table 1, where the paper's models are in it or several others, and the summary of scores."""
+    models = models_in_order(rows)
+    tables = []
+    if len(models) > 1 or models[0] in STAGES:
+        tables.append(text_table("Table 1: Dice x 100", table1_lines(rows)))
+    return tables + [text_table(heading, lines) for heading, lines in summary_tables(summarise(rows)).items()]
+
+
+def text_table(heading: str, lines: Sequence[Sequence[str]]) -> TextTable:
+    """Return lines of text, the columns' names first, as a table; a column is set as numbers when its last cell begins like one."""
+    names, body = lines[0], lines[1:]
+    numeric = [cell.lstrip("+-–(")[:1].isdigit() or cell == "–" for cell in body[-1]]
+    firsts = [line[0] for line in body]
+    changes = [first != before for before, first in itertools.pairwise(firsts)]
+    return TextTable(heading, list(zip(names, numeric, strict=True)), list(zip(body, [False, *changes], strict=True)))
+
+
+def score_table(rows: Iterable[Values]) -> Table:
+    """Return the scores, one row per study and model."""
+    return _table("scores", SCORE_COLUMNS, ({**row, "tracer": row.get("tracer") or "–"} for row in rows))
+
+
+def readout_table(readouts: Mapping[str, Values]) -> Table:
+    """Return the read-outs of the studies, one row each."""
+    return _table("readouts", READOUT_COLUMNS, ({"case": case, **readouts[case]["study"]} for case in sorted(readouts)))
+
+
+def lesion_table(anchor: str, lesions: Sequence[Values]) -> Table:
+    """Return the largest lesions of one study, with the columns that its read-outs have."""
+    columns = [column for column in LESION_COLUMNS if lesions and column.key in lesions[0]]
+    return _table(f"{anchor}-lesions", columns, lesions[:LESIONS_SHOWN])
+
+
+def _table(id: str, columns: Sequence[Column], rows: Iterable[Values]) -> Table:
+    """Return a table in which a value that a row lacks is None."""
+    return Table(id, columns, [{column.key: row.get(column.key) for column in columns} for row in rows])
+
+
+def study_score(rows: Sequence[Values], primary: str | None) -> Score | None:
+    """Return what is said of one study: the scores of the primary model, else those of the last; None without scores."""
+    if not rows:
+        return None
+    row = next((row for row in rows if row["model"] == primary), rows[-1])
+    figures = [(METRICS[metric][0], row.get(metric), METRICS[metric][1]) for metric in STUDY_METRICS]
+    return Score(str(row["model"]), figures)
+
+
+def read_picture(case: str, file: str | os.PathLike) -> Picture:
+    """Read the picture of a study, a PNG file.
+
+    Raises:
+        InputError: it does not exist.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise InputError(f"{case}: the picture {file} does not exist: draw it first.")
+    content = file.read_bytes()
+    # With its size, which a PNG file says in its first bytes, nothing on the page moves when the picture appears.
+    width, height = struct.unpack(">II", content[16:24])
+    return Picture(width, height, base64.b64encode(content).decode("ascii"))

@@ -1,0 +1,122 @@
+"""Writing the report's page from its template."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from petct_cascade.pictures import COLOURS
+from petct_cascade.report.contents import (
+    LESIONS_SHOWN,
+    StudyPart,
+    Values,
+    lesion_table,
+    read_picture,
+    readout_table,
+    score_table,
+    study_score,
+    summary_parts,
+)
+from petct_cascade.summary import models_in_order, number_to_text
+from petct_training.files import write_text
+
+
+def write_report(
+    path: str | os.PathLike,
+    title: str,
+    rows: Sequence[Mapping[str, Any]] = (),
+    readouts: Mapping[str, Mapping[str, Any]] | None = None,
+    pictures: Mapping[str, str | os.PathLike] | None = None,
+    problems: Sequence[Mapping[str, str]] = (),
+    primary: str | None = None,
+) -> Path:
+    """Write one HTML file that needs no network: tables that can be sorted, and each study's picture.
+
+    With scores it shows Table 1, the summary and a row per study and model; with read-outs a row per study and the lesions of
+    each; without scores, as after an inference without reference, the read-outs and pictures alone.
+
+    Args:
+        path: the HTML file.
+        title: heading.
+        rows: scores per study and model, as of `petct_cascade.summary.write_scores`.
+        readouts: per case, as of `petct_cascade.readouts.study_readouts`; None and NaN are shown as a dash.
+        pictures: per case a PNG file; it is copied into the page.
+        problems: studies that could not be scored, each {"case", "file", "reason"}.
+        primary: the model shown first, and whose masks the read-outs and pictures show.
+
+    Returns:
+        `path`.
+
+    Raises:
+        InputError: a picture does not exist.
+    """
+    readouts, pictures = readouts or {}, pictures or {}
+    cases = sorted({*(str(row["case"]) for row in rows), *readouts, *pictures})
+    anchors = {case: f"study-{number}" for number, case in enumerate(cases, start=1) if case in readouts or case in pictures}
+    models = models_in_order(rows)
+    html = _environment().get_template("report.html.j2").render(
+        title=title,
+        study_count=len(cases),
+        problems=problems,
+        summary=summary_parts(rows) if rows else [],
+        scores=score_table(rows) if rows else None,
+        readouts=readout_table(readouts) if readouts else None,
+        models=models,
+        model_shown=primary if primary in models or not models else models[-1],
+        primary=primary,
+        colours=COLOURS if rows else {"prediction": COLOURS["prediction"]},
+        anchors=anchors,
+        studies=_study_parts(anchors, rows, readouts, pictures, primary),
+        lesions_shown=LESIONS_SHOWN,
+    )  # fmt: skip
+    write_text(path, html)
+    return Path(path)
+
+
+def _study_parts(
+    anchors: Mapping[str, str],
+    rows: Sequence[Values],
+    readouts: Mapping[str, Values],
+    pictures: Mapping[str, str | os.PathLike],
+    primary: str | None,
+) -> Iterable[StudyPart]:
+    """Yield what is shown of each study; one picture after the other is read."""
+    rows_of = defaultdict(list)
+    for row in rows:
+        rows_of[str(row["case"])].append(row)
+    for case, anchor in anchors.items():
+        lesions = readouts[case]["lesions"] if case in readouts else None
+        yield StudyPart(
+            case,
+            anchor,
+            score=study_score(rows_of[case], primary),
+            picture=read_picture(case, pictures[case]) if case in pictures else None,
+            lesions=None if lesions is None else lesion_table(anchor, lesions),
+            lesion_count=len(lesions or ()),
+        )
+
+
+def _environment() -> Environment:
+    """Return the environment in which the template is rendered: everything is escaped, and a name that does not exist is an error."""
+    environment = Environment(
+        loader=PackageLoader("petct_cascade.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["number"] = number_to_text
+    environment.filters["sort_key"] = _sort_key
+    return environment
+
+
+def _sort_key(value: float | None) -> str:
+    """Return a number as the script sorts it: all its digits; nothing when it does not exist."""
+    return "" if value is None or math.isnan(value) else repr(float(value))
