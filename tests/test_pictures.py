@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from petct_cascade.pictures import overlay_picture
+from petct_cascade.pictures import PictureOptions, overlay_picture
 from petct_training.errors import InputError
 
 AFFINE = np.diag([4.0, 4.0, 6.0, 1.0])
@@ -38,8 +38,8 @@ def coloured(path, colour: str) -> np.ndarray:
 
 def test_equal_input_gives_equal_bytes_without_a_date_or_program(study, tmp_path):
     pet, lesion = study
-    first = overlay_picture(tmp_path / "a.png", pet, AFFINE, lesion, lesion, axial=True, ct=pet * 0).read_bytes()
-    second = overlay_picture(tmp_path / "b.png", pet, AFFINE, lesion, lesion, axial=True, ct=pet * 0).read_bytes()
+    first = overlay_picture(tmp_path / "a.png", pet, AFFINE, lesion, lesion, PictureOptions(axial=True, ct=pet * 0)).read_bytes()
+    second = overlay_picture(tmp_path / "b.png", pet, AFFINE, lesion, lesion, PictureOptions(axial=True, ct=pet * 0)).read_bytes()
     assert first == second
     assert b"matplotlib" not in first.lower()
     assert b"tEXt" not in first
@@ -90,10 +90,10 @@ def test_one_mm_is_equally_long_in_both_directions_and_both_projections(study, t
 
 def test_high_uptake_is_dark(study, tmp_path):
     pet, _ = study
-    pale = pixels(overlay_picture(tmp_path / "a.png", pet, AFFINE, title="t", facts="f"))
+    pale = pixels(overlay_picture(tmp_path / "a.png", pet, AFFINE, options=PictureOptions(title="t", facts="f")))
     pet = pet.copy()
     pet[20:40, 10:30, 20:40] = 10
-    dark = pixels(overlay_picture(tmp_path / "b.png", pet, AFFINE, title="t", facts="f"))
+    dark = pixels(overlay_picture(tmp_path / "b.png", pet, AFFINE, options=PictureOptions(title="t", facts="f")))
     changed = (pale != dark).any(axis=2)
     assert changed.sum() > 10000
     assert dark[changed].mean() < 40
@@ -109,8 +109,9 @@ def test_axial_slice_goes_through_the_largest_lesion_also_on_a_ct_of_another_gri
     ct = np.full((120, 80, 60), -1000.0, np.float32)
     ct[:, :, 45:51] = 1000  # bone in the slices of the larger lesion only
     kwargs = {"axial": True, "title": "t", "facts": "f"}
-    with_ct = pixels(overlay_picture(tmp_path / "a.png", pet, AFFINE, lesion, ct=ct, ct_affine=finer, **kwargs))
-    same_grid = pixels(overlay_picture(tmp_path / "b.png", pet, AFFINE, lesion, ct=ct[::2, ::2], **kwargs))
+    finer_ct, same_ct = PictureOptions(ct=ct, ct_affine=finer, **kwargs), PictureOptions(ct=ct[::2, ::2], **kwargs)
+    with_ct = pixels(overlay_picture(tmp_path / "a.png", pet, AFFINE, lesion, options=finer_ct))
+    same_grid = pixels(overlay_picture(tmp_path / "b.png", pet, AFFINE, lesion, options=same_ct))
     assert with_ct.shape == same_grid.shape
     panel = with_ct[80:300, -150:-40]
     assert np.median(panel) == 255, "bone is white"
@@ -118,13 +119,13 @@ def test_axial_slice_goes_through_the_largest_lesion_also_on_a_ct_of_another_gri
 
 def test_study_without_lesions_or_uptake_is_drawn(tmp_path):
     empty = np.zeros((10, 12, 14), np.float32)
-    assert overlay_picture(tmp_path / "a.png", empty, (2, 2, 2), empty, empty, axial=True, ct=empty).exists()
+    assert overlay_picture(tmp_path / "a.png", empty, (2, 2, 2), empty, empty, PictureOptions(axial=True, ct=empty)).exists()
 
 
 def test_name_of_a_study_is_taken_literally_and_fits(study, tmp_path):
     pet, lesion = study
     title = "fdg_0cda25453b_10-12-2003-NA-PET-CT $Ganzkoerper  primaer mit KM$-47333 " * 3
-    picture = pixels(overlay_picture(tmp_path / "a.png", pet, AFFINE, lesion, title=title))
+    picture = pixels(overlay_picture(tmp_path / "a.png", pet, AFFINE, lesion, options=PictureOptions(title=title)))
     assert (picture[:, :4] == 255).all()
     assert (picture[:, -4:] == 255).all()
 
@@ -133,8 +134,10 @@ def test_masks_on_another_grid_and_an_empty_suv_range_are_refused(study, tmp_pat
     pet, lesion = study
     with pytest.raises(InputError, match="one grid"):
         overlay_picture(tmp_path / "a.png", pet, AFFINE, lesion[1:])
+    with pytest.raises(InputError, match=r"shape \(40, 60\)"):
+        overlay_picture(tmp_path / "a.png", pet[0], AFFINE)
     with pytest.raises(InputError, match="SUV range"):
-        overlay_picture(tmp_path / "a.png", pet, AFFINE, suv_range=(10, 0))
+        overlay_picture(tmp_path / "a.png", pet, AFFINE, options=PictureOptions(suv_range=(10, 0)))
     with pytest.raises(InputError, match="affine of the CT"):
-        overlay_picture(tmp_path / "a.png", pet, AFFINE, ct=pet[1:])
+        overlay_picture(tmp_path / "a.png", pet, AFFINE, options=PictureOptions(ct=pet[1:]))
     assert list(tmp_path.iterdir()) == []

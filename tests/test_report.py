@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from petct_cascade.metrics import COUNT_NAMES, METRIC_NAMES
-from petct_cascade.pictures import overlay_picture
+from petct_cascade.pictures import PictureOptions, overlay_picture
 from petct_cascade.readouts import study_readouts
 from petct_cascade.report import write_report
 from petct_cascade.report.contents import LESIONS_SHOWN
@@ -68,10 +68,9 @@ def make(folder: Path, scored: bool = True, uncertain: bool = False) -> tuple[Pa
         pet[mask == 1] += 5 + number
         spread = np.full(pet.shape, 0.125) if uncertain else None
         readouts[case] = study_readouts(mask, pet, SPACING, spread)
+        options = PictureOptions(title=case, axial=True, ct=pet * 40)
         picture = folder / f"pictures/{number}.png"
-        pictures[case] = overlay_picture(
-            picture, pet, SPACING, mask if scored else None, mask, ct=pet * 40, axial=True, title=case
-        )
+        pictures[case] = overlay_picture(picture, pet, SPACING, mask if scored else None, mask, options)
         for model in ("DynUNet", "UNet", "Ensemble") if scored else ():
             values = dict.fromkeys(METRIC_NAMES, 0.5) | dict.fromkeys(COUNT_NAMES, number)
             values |= {"dice": NAN if number == 2 else generator.uniform(), "fpv_ml": 10 ** (number + 1) / 3, "fnv_ml": 2.0}

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.text import Text
 
+from petct_cascade.judging import BODY_SUV
 from petct_cascade.metrics import case_metrics, label_lesions
 from petct_training.errors import InputError
 from petct_training.files import atomic
@@ -22,30 +23,38 @@ from petct_training.grids import bounding_box, voxel_volume_ml
 
 # The colours of the paper's Figure 1: olive is what green and red give where they overlap.
 COLOURS = {"reference": "#00a53c", "prediction": "#e6211b", "agreement": "#808000"}
-
-
 PROJECTION_OPACITY, SLICE_OPACITY = 0.7, 0.55
-
-
 CT_WINDOW = (-160.0, 240.0)  # HU; the usual soft-tissue window: level 40, width 400
-
-
-BODY_SUV = 0.3  # the threshold with which the preparation crops to the body
-
-
-MARGIN_MM = 10.0
-
+OUTSIDE_HU = -1024.0  # shown where the CT does not reach
+MARGIN_MM = 10.0  # around the body
 
 DPI = 100
-
-
 PANEL_HEIGHT = 720  # pixels
-
-
 MAX_PROJECTIONS_WIDTH = 900  # pixels, both projections together
-
-
+MIN_WIDTH = 640  # pixels, the whole picture
 GAP, CAPTION, HEADER, FOOTER = 16, 22, 40, 62  # pixels
+
+
+@dataclass(frozen=True, eq=False)
+class PictureOptions:
+    """What a picture shows besides the projections.
+
+    Attributes:
+        title: heading, for example the case's name.
+        facts: the line at the bottom. None: SUV range, volumes and numbers of lesions of the masks, and their Dice.
+        suv_range: SUV shown white and SUV shown black.
+        axial: add the axial slice with the largest part of the largest lesion (of the reference, else of the prediction), on
+            CT, if given, and on PET. Without any lesion there is no slice.
+        ct: HU (X, Y, Z), for the axial slice.
+        ct_affine: the (4, 4) affine of `ct` where it lies on another grid than the PET.
+    """
+
+    title: str = ""
+    facts: str | None = None
+    suv_range: Sequence[float] = (0.0, 10.0)
+    axial: bool = False
+    ct: np.ndarray | None = None
+    ct_affine: np.ndarray | None = None
 
 
 def overlay_picture(
@@ -54,13 +63,7 @@ def overlay_picture(
     affine: np.ndarray | Sequence[float],
     reference: np.ndarray | None = None,
     prediction: np.ndarray | None = None,
-    *,
-    ct: np.ndarray | None = None,
-    ct_affine: np.ndarray | None = None,
-    axial: bool = False,
-    suv_range: Sequence[float] = (0.0, 10.0),
-    title: str = "",
-    facts: str | None = None,
+    options: PictureOptions | None = None,
 ) -> Path:
     """Draw a study as PNG: coronal and sagittal PET maximum-intensity projections, overlaid with the masks' projections.
 
@@ -75,13 +78,7 @@ def overlay_picture(
             whose axes run to the patient's right, front and head.
         reference: reference mask (X, Y, Z) on the grid of `pet`, if there is one.
         prediction: predicted mask (X, Y, Z) on the grid of `pet`, if there is one.
-        ct: HU (X, Y, Z), shown as an axial slice if `axial`.
-        ct_affine: the (4, 4) affine of `ct` where it lies on another grid than `pet`.
-        axial: add the axial slice with the largest part of the largest lesion (of the reference, else of the prediction), on
-            CT, if given, and on PET. Without any lesion there is no slice.
-        suv_range: SUV shown white and SUV shown black.
-        title: heading, for example the case's name.
-        facts: the line at the bottom. None: SUV range, volumes and numbers of lesions of the masks, and their Dice.
+        options: title, facts, SUV range, axial slice.
 
     Returns:
         `path`.
@@ -90,54 +87,49 @@ def overlay_picture(
         InputError: the arrays are not (X, Y, Z) on one grid, or the SUV range is empty.
 
     Example:
-        overlay_picture("study.png", pet, image.affine, reference, prediction, title="fdg_001", ct=ct, axial=True)
+        options = PictureOptions(title="fdg_001", axial=True, ct=ct)
+        overlay_picture("study.png", pet, image.affine, reference, prediction, options)
     """
-    path, pet, affine = Path(path), np.asarray(pet), _as_affine(affine)
+    path, options = Path(path), options or PictureOptions()
     given = {"reference": reference, "prediction": prediction}
-    masks = {name: np.asarray(mask) != 0 for name, mask in given.items() if mask is not None}
-    name = title or path.stem
-    for role, mask in masks.items():
-        if pet.ndim != 3 or mask.shape != pet.shape:
-            raise InputError(f"{name}: the {role} has the shape {mask.shape} and the PET {pet.shape}: give one grid.")
-    if not suv_range[0] < suv_range[1]:
-        raise InputError(f"{name}: the SUV range is {tuple(suv_range)}: give two growing numbers, as 0 and 10.")
-    if ct is not None and ct_affine is None:
-        if np.shape(ct) != pet.shape:
-            raise InputError(f"{name}: CT {np.shape(ct)} and PET {pet.shape} lie on different grids: give the affine of the CT.")
-        ct_affine = affine
-    if facts is None:
-        facts = _facts(masks, _spacing(affine), suv_range)
+    masks = {role: np.asarray(mask) != 0 for role, mask in given.items() if mask is not None}
+    whole = _Scene(np.asarray(pet), masks, _as_affine(affine))
+    _check(whole, options, options.title or path.stem)
+    facts = _facts(whole, options.suv_range) if options.facts is None else options.facts
 
-    pet, masks, affine = _crop_to_body(*_to_canonical(pet, masks, affine))
-    size = _spacing(affine) * pet.shape  # mm along right, front, head
-    scale = min(PANEL_HEIGHT / size[2], MAX_PROJECTIONS_WIDTH / (size[0] + size[1]))  # pixels per mm
-    columns = []
+    scene = _crop_to_body(_to_canonical(whole))
+    width, depth, height = scene.size
+    scale = min(PANEL_HEIGHT / height, MAX_PROJECTIONS_WIDTH / (width + depth))  # pixels per mm
     # Projected along the front-back axis (1) the patient is seen from the front, along the right-left axis (0) from the side.
-    for caption, axis, sides in (("Coronal projection", 1, "RL"), ("Sagittal projection", 0, "AP")):
-        projected = {role: mask.any(axis=axis) for role, mask in masks.items()}
-        columns.append([_Panel(caption, pet.max(axis=axis), projected, np.delete(size, axis) * scale, sides)])
-    position = _slice_of_largest_lesion(masks) if axial else None
+    coronal = _projection(scene, scale, 1, "Coronal projection", "RL")
+    sagittal = _projection(scene, scale, 0, "Sagittal projection", "AP")
+    columns = [[coronal], [sagittal]]
+    position = _slice_of_largest_lesion(scene.masks) if options.axial else None
     if position is not None:
-        where = f"slice at z = {(affine @ [0, 0, position, 1])[2]:.0f} mm"
-        slices = {role: mask[:, :, position] for role, mask in masks.items()}
-        count = 1 if ct is None else 2
-        # Stacked, the slices fill the height of the projections, but are never wider than both projections together.
-        stacked_scale = (scale * size[2] - (count - 1) * (GAP + CAPTION)) / (count * size[1])
-        slice_size = size[:2] * min(stacked_scale, scale * (size[0] + size[1]) / size[0])
-        pet_panel = _Panel(f"PET, {where}", pet[:, :, position], slices, slice_size, "RL", opacity=SLICE_OPACITY)
-        columns.append([pet_panel])
-        if ct is not None:
-            values = _sample_slice(np.asarray(ct), np.asarray(ct_affine, float), affine, pet.shape, position)
-            ct_panel = replace(pet_panel, caption=f"CT, {where}", values=values, limits=CT_WINDOW, colours="gray")
-            columns[-1].insert(0, ct_panel)
-    figure = _compose(columns, list(masks), suv_range, title, facts)
+        ct_affine = whole.affine if options.ct_affine is None else np.asarray(options.ct_affine, float)
+        columns.append(_slices(scene, scale, position, options.ct, ct_affine))
+    figure = _compose(columns, list(masks), options, facts)
     with atomic(path) as part:
         # Without the name and version of the software in it, the file depends on the picture alone.
         figure.savefig(part, format="png", dpi=DPI, metadata={"Software": None})
     return path
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    """PET (X, Y, Z) in SUV, masks (X, Y, Z) bool by their roles, the reference first, and their (4, 4) affine."""
+
+    pet: np.ndarray
+    masks: dict[str, np.ndarray]
+    affine: np.ndarray
+
+    @property
+    def size(self) -> np.ndarray:
+        """Width, depth and height in mm, where the axes run to the patient's right, front and head."""
+        return _spacing(self.affine) * self.pet.shape
+
+
+@dataclass(frozen=True, eq=False)
 class _Panel:
     """One image of the picture; the axes of `values` and of each of `masks` run to the patient's right (or front) and upwards."""
 
@@ -151,20 +143,36 @@ class _Panel:
     opacity: float = PROJECTION_OPACITY
 
 
+def _check(scene: _Scene, options: PictureOptions, name: str) -> None:
+    """Refuse arrays that do not lie on one grid, and an empty SUV range."""
+    pet, (low, high) = scene.pet, options.suv_range
+    if pet.ndim != 3:
+        raise InputError(f"{name}: the PET has the shape {pet.shape}: give an array (X, Y, Z).")
+    for role, mask in scene.masks.items():
+        if mask.shape != pet.shape:
+            raise InputError(f"{name}: the {role} has the shape {mask.shape} and the PET {pet.shape}: give one grid.")
+    if not low < high:
+        raise InputError(f"{name}: the SUV range is {(low, high)}: give two growing numbers, as 0 and 10.")
+    if options.ct is not None and options.ct_affine is None and np.shape(options.ct) != pet.shape:
+        shapes = f"CT {np.shape(options.ct)} and PET {pet.shape}"
+        raise InputError(f"{name}: {shapes} lie on different grids: give the affine of the CT.")
+
+
 def _as_affine(affine: np.ndarray | Sequence[float]) -> np.ndarray:
-    """Give a (4, 4) affine from one, or from three voxel sizes in mm."""
+    """Return a (4, 4) affine as it is, or make one of three voxel sizes in mm."""
     affine = np.asarray(affine, float)
     return np.diag([*affine, 1.0]) if affine.shape == (3,) else affine
 
 
 def _spacing(affine: np.ndarray) -> np.ndarray:
-    """Give the voxel size in mm along each axis of an array, (3,)."""
+    """Return the voxel size in mm along each axis of an array, (3,)."""
     return np.linalg.norm(affine[:3, :3], axis=0)
 
 
-def _facts(masks: dict[str, np.ndarray], spacing: np.ndarray, suv_range: Sequence[float]) -> str:
-    """Give the line of facts: SUV range, volume and number of lesions of each mask, Dice."""
+def _facts(scene: _Scene, suv_range: Sequence[float]) -> str:
+    """Return the line of facts: SUV range, volume and number of lesions of each mask, Dice."""
     parts = [f"SUV {suv_range[0]:g} to {suv_range[1]:g}"]
+    masks, spacing = scene.masks, _spacing(scene.affine).tolist()
     for role, mask in masks.items():
         box = bounding_box(mask)
         count = 0 if box is None else label_lesions(mask[box])[1]
@@ -175,35 +183,56 @@ def _facts(masks: dict[str, np.ndarray], spacing: np.ndarray, suv_range: Sequenc
     return "  ·  ".join(parts)
 
 
-def _to_canonical(
-    pet: np.ndarray, masks: dict[str, np.ndarray], affine: np.ndarray
-) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+def _to_canonical(scene: _Scene) -> _Scene:
     """Flip and permute axes so that they run to the patient's right, front and head (RAS)."""
-    orientation = nib.io_orientation(affine)
-    affine = affine @ nib.orientations.inv_ornt_aff(orientation, pet.shape)
-    turned = {role: nib.apply_orientation(mask, orientation) for role, mask in masks.items()}
-    return nib.apply_orientation(pet, orientation), turned, affine
+    orientation = nib.io_orientation(scene.affine)
+    affine = scene.affine @ nib.orientations.inv_ornt_aff(orientation, scene.pet.shape)
+    masks = {role: nib.apply_orientation(mask, orientation) for role, mask in scene.masks.items()}
+    return _Scene(nib.apply_orientation(scene.pet, orientation), masks, affine)
 
 
-def _crop_to_body(
-    pet: np.ndarray, masks: dict[str, np.ndarray], affine: np.ndarray
-) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+def _crop_to_body(scene: _Scene) -> _Scene:
     """Crop to the box of body and masks with a margin; an image without uptake stays whole."""
-    occupied = pet > BODY_SUV
-    for mask in masks.values():
+    occupied = scene.pet > BODY_SUV
+    for mask in scene.masks.values():
         occupied |= mask
     box = bounding_box(occupied)
     if box is None:
-        return pet, masks, affine
-    margin = np.ceil(MARGIN_MM / _spacing(affine)).astype(int)
-    box = tuple(slice(max(0, part.start - more), part.stop + more) for part, more in zip(box, margin, strict=True))
-    affine = affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
-    return pet[box], {role: mask[box] for role, mask in masks.items()}, affine
+        return scene
+    margin = np.ceil(MARGIN_MM / _spacing(scene.affine)).astype(int)
+    wider = tuple(slice(max(0, part.start - more), part.stop + more) for part, more in zip(box, margin, strict=True))
+    affine = scene.affine.copy()
+    affine[:3, 3] += affine[:3, :3] @ [part.start for part in wider]
+    return _Scene(scene.pet[wider], {role: mask[wider] for role, mask in scene.masks.items()}, affine)
+
+
+def _projection(scene: _Scene, scale: float, axis: int, caption: str, sides: str) -> _Panel:
+    """Return the maximum-intensity projection along an axis, at a scale in pixels per mm."""
+    masks = {role: np.any(mask, axis=axis) for role, mask in scene.masks.items()}
+    return _Panel(caption, scene.pet.max(axis=axis), masks, np.delete(scene.size, axis) * scale, sides)
+
+
+def _slices(scene: _Scene, scale: float, position: int, ct: np.ndarray | None, ct_affine: np.ndarray) -> list[_Panel]:
+    """Return the axial slice at an index along Z on CT (HU), if there is one, and on PET.
+
+    Stacked, the slices fill the height of the projections, which have `scale` pixels per mm, but are never wider than both
+    projections together.
+    """
+    width, depth, height = scene.size
+    count = 1 if ct is None else 2
+    stacked_scale = (scale * height - (count - 1) * (GAP + CAPTION)) / (count * depth)
+    size = scene.size[:2] * min(stacked_scale, scale * (width + depth) / width)
+    where = f"slice at z = {(scene.affine @ [0, 0, position, 1])[2]:.0f} mm"
+    masks = {role: mask[:, :, position] for role, mask in scene.masks.items()}
+    pet_panel = _Panel(f"PET, {where}", scene.pet[:, :, position], masks, size, "RL", opacity=SLICE_OPACITY)
+    if ct is None:
+        return [pet_panel]
+    values = _sample_slice(np.asarray(ct), np.linalg.inv(ct_affine) @ scene.affine, scene.pet.shape, position)
+    return [replace(pet_panel, caption=f"CT, {where}", values=values, limits=CT_WINDOW, colours="gray"), pet_panel]
 
 
 def _slice_of_largest_lesion(masks: dict[str, np.ndarray]) -> int | None:
-    """Give the index along Z where the largest lesion has the most voxels; None when no mask holds a lesion."""
+    """Return the index along Z where the largest lesion has the most voxels; None when no mask holds a lesion."""
     for mask in masks.values():  # the reference comes first
         if mask.any():
             labels, _ = label_lesions(mask)
@@ -213,15 +242,20 @@ def _slice_of_largest_lesion(masks: dict[str, np.ndarray]) -> int | None:
     return None
 
 
-def _sample_slice(ct: np.ndarray, ct_affine: np.ndarray, affine: np.ndarray, shape: tuple[int, ...], position: int) -> np.ndarray:
-    """Sample CT trilinearly on one axial slice of the PET grid, four times as fine in the plane; -1024 HU outside of the CT.
+def _sample_slice(ct: np.ndarray, to_ct: np.ndarray, shape: tuple[int, ...], position: int) -> np.ndarray:
+    """Sample CT trilinearly on one axial slice of the PET grid, four times as fine in the plane.
+
+    Args:
+        ct: HU, on a grid of its own.
+        to_ct: (4, 4) matrix from voxel indices of the PET to those of the CT.
+        shape: of the PET, (X, Y, Z).
+        position: index of the slice along Z.
 
     Returns:
-        (4 X, 4 Y) HU.
+        (4 X, 4 Y) HU, `OUTSIDE_HU` outside of the CT.
     """
     finer = 4
     x, y = ((np.arange(count * finer) + 0.5) / finer - 0.5 for count in shape[:2])
-    to_ct = np.linalg.inv(ct_affine) @ affine
     points = to_ct[:3, 0, None, None] * x[:, None] + to_ct[:3, 1, None, None] * y[None, :]
     points = points + (to_ct[:3, 2] * position + to_ct[:3, 3])[:, None, None]
     last = np.array(ct.shape)[:, None, None] - 1
@@ -234,28 +268,30 @@ def _sample_slice(ct: np.ndarray, ct_affine: np.ndarray, affine: np.ndarray, sha
         step = np.array(corner)[:, None, None]
         weight = np.where(step, fraction, 1 - fraction).prod(axis=0)
         values += weight * ct[tuple(np.minimum(lower + step, last))]
-    return np.where(outside, -1024.0, values)
+    return np.where(outside, OUTSIDE_HU, values)
 
 
-def _compose(columns: list[list[_Panel]], roles: list[str], suv_range: Sequence[float], title: str, facts: str) -> Figure:
+def _compose(columns: list[list[_Panel]], roles: list[str], options: PictureOptions, facts: str) -> Figure:
     """Place the panels side by side below the title, and legend and facts below them."""
     widths = [max(panel.size[0] for panel in column) for column in columns]
     heights = [sum(panel.size[1] + CAPTION for panel in column) + GAP * (len(column) - 1) for column in columns]
-    width, body = max(sum(widths) + GAP * (len(columns) + 1), 640), max(heights)
+    width, body = max(sum(widths) + GAP * (len(columns) + 1), MIN_WIDTH), max(heights)
     height = HEADER + body + FOOTER
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
+    renderer = FigureCanvasAgg(figure).get_renderer()
     left = (width - sum(widths) - GAP * (len(columns) - 1)) / 2
     for column, column_width in zip(columns, widths, strict=True):
         top = HEADER
         for panel in column:
             top += CAPTION
-            box = [left / width, 1 - (top + panel.size[1]) / height, panel.size[0] / width, panel.size[1] / height]
-            _draw(figure, box, panel, suv_range)
+            box = (left / width, 1 - (top + panel.size[1]) / height, panel.size[0] / width, panel.size[1] / height)
+            _draw(figure, box, panel, options.suv_range)
             top += panel.size[1] + GAP
         left += column_width + GAP
 
-    texts = [figure.text(0.5, 1 - 0.55 * HEADER / height, title, ha="center", va="center", fontsize=12, fontweight="bold")]
+    texts = [
+        figure.text(0.5, 1 - 0.55 * HEADER / height, options.title, ha="center", va="center", fontsize=12, fontweight="bold")
+    ]
     names = roles if len(roles) < 2 else [*roles, "agreement"]
     if names:
         patches = [Patch(color=COLOURS[name], label=name.capitalize()) for name in names]
@@ -263,11 +299,11 @@ def _compose(columns: list[list[_Panel]], roles: list[str], suv_range: Sequence[
         figure.legend(handles=patches, loc="center", bbox_to_anchor=centre, ncols=len(names), frameon=False, fontsize=10)
     texts.append(figure.text(0.5, 0.22 * FOOTER / height, facts, ha="center", va="center", fontsize=10))
     for text in texts:
-        _fit(text, width - 2 * GAP)
+        _fit(text, renderer, width - 2 * GAP)
     return figure
 
 
-def _draw(figure: Figure, box: list[float], panel: _Panel, suv_range: Sequence[float]) -> None:
+def _draw(figure: Figure, box: tuple[float, float, float, float], panel: _Panel, suv_range: Sequence[float]) -> None:
     """Draw one panel into the box (left, bottom, width, height, as fractions of the figure)."""
     axes = figure.add_axes(box)
     low, high = panel.limits or suv_range
@@ -287,7 +323,7 @@ def _draw(figure: Figure, box: list[float], panel: _Panel, suv_range: Sequence[f
 
 
 def _overlay(masks: dict[str, np.ndarray], opacity: float) -> np.ndarray | None:
-    """Give the coloured masks as (rows, columns, RGBA), transparent where there is no lesion; None without masks."""
+    """Return the coloured masks as (rows, columns, RGBA), transparent where there is no lesion; None without masks."""
     if not masks:
         return None
     shape = next(iter(masks.values())).shape
@@ -299,9 +335,9 @@ def _overlay(masks: dict[str, np.ndarray], opacity: float) -> np.ndarray | None:
     return picture
 
 
-def _fit(text: Text, width: float) -> None:
+def _fit(text: Text, renderer: RendererAgg, width: float) -> None:
     """Take a text literally, and make it small enough for `width` pixels: names of studies can be long."""
     text.set_parse_math(False)
-    needed = text.get_window_extent(text.figure.canvas.get_renderer()).width
+    needed = text.get_window_extent(renderer).width
     if needed > width:
-        text.set_fontsize(max(4.0, text.get_fontsize() * width / needed))
+        text.set_fontsize(max(4.0, float(text.get_fontsize()) * width / needed))

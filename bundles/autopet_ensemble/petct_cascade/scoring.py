@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from petct_cascade.judging import judge_volumes
 from petct_cascade.metrics import case_metrics
-from petct_cascade.pictures import overlay_picture
+from petct_cascade.pictures import PictureOptions, overlay_picture
 from petct_cascade.readouts import study_readouts, write_readouts
 from petct_cascade.report import write_report
 from petct_cascade.studies import CHANNELS, TRACERS, identity, is_inside, problem_of_name
@@ -352,18 +352,15 @@ def _read_out(task: _Task, prediction: Volume, reference: Volume | None) -> dict
     if task.uncertainty is not None:
         uncertainty = _read(task.uncertainty)
         check_grid(uncertainty, pet, "PET")
-    overlay_picture(
-        task.picture,
-        pet.array,
-        pet.affine,
-        None if reference is None else reference.array,
-        prediction.array,
+    options = PictureOptions(
+        title=task.item["case"],
+        suv_range=task.suv_range,
+        axial=True,
         ct=None if ct is None else ct.array,
         ct_affine=None if ct is None else ct.affine,
-        axial=True,
-        suv_range=task.suv_range,
-        title=task.item["case"],
     )
+    reference_mask = None if reference is None else reference.array
+    overlay_picture(task.picture, pet.array, pet.affine, reference_mask, prediction.array, options)
     readouts = study_readouts(prediction.array, pet.array, pet.affine, None if uncertainty is None else uncertainty.array)
     return readouts | {"suv_range": list(task.suv_range)}
 

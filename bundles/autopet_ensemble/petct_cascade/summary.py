@@ -211,7 +211,7 @@ def _nanmean(values: Sequence[float]) -> float:
 
 def _interval(values: np.ndarray, num_resamples: int, seed: int) -> dict[str, Any]:
     """Give mean and 95 % bootstrap confidence interval of n values."""
-    result = {"mean": None, "low": None, "high": None, "studies": len(values)}
+    result: dict[str, Any] = {"mean": None, "low": None, "high": None, "studies": len(values)}
     if len(values):
         result["mean"] = float(values.mean())
     if len(values) > 1:
