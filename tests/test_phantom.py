@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 from petct_cascade.commands import write_phantoms
-from petct_cascade.phantom import plan_studies, render, writing
+from petct_cascade.phantom import plan_studies, render, rendering, writing
+from petct_cascade.phantom.solids import Ellipsoid, Outline, Tube
 
 PARAMETERS = {"num_patients": 12, "seed": 0, "shrink": 4}
 # Matrix and voxel size (mm) of the challenge's scanners.
@@ -332,3 +333,74 @@ def test_config_names_the_defaults_of_the_function():
     for name, parameter in parameters.items():
         if parameter.default is not parameter.empty:
             assert config[name] == parameter.default
+
+
+# ---------------------------------------------------------------- parts
+
+# Points (n, 3) in mm around the origin, some inside and some outside of the solids below.
+POINTS = np.random.default_rng(0).uniform(-30, 30, (500, 3))
+
+
+def test_distance_from_a_sphere_is_that_from_its_centre_less_the_radius():
+    centre = np.array([3.0, -2.0, 5.0])
+    sphere = Ellipsoid(centre, np.full(3, 12.0), angle=(20, 30, 40))
+    expected = np.linalg.norm(POINTS - centre, axis=1) - 12
+    np.testing.assert_allclose(sphere.distance(*POINTS.T), expected, atol=1e-9)
+
+
+def test_turned_ellipsoid_contains_its_turned_axes():
+    ellipsoid = Ellipsoid(np.zeros(3), np.array([20.0, 10.0, 5.0]), angle=(0, 0, 90))
+    # A quarter turn about z brings the x axis to y, and y to -x.
+    tips = np.array([(0, 20, 0), (-10, 0, 0), (0, 0, 5)], float)
+    np.testing.assert_allclose(ellipsoid.distance(*tips.T), 0, atol=1e-9)
+
+
+def test_distance_from_a_tube_is_that_from_its_line_less_the_radius():
+    tube = Tube(np.array([(0.0, 0, -15), (0, 0, 15)]), np.array([4.0, 4.0]))
+    beyond = np.maximum(np.abs(POINTS[:, 2]) - 15, 0)
+    expected = np.sqrt(POINTS[:, 0] ** 2 + POINTS[:, 1] ** 2 + beyond**2) - 4
+    np.testing.assert_allclose(tube.distance(*POINTS.T), expected, atol=1e-9)
+
+
+def test_outline_of_circles_is_a_cylinder():
+    outline = Outline(np.array([(20.0, 10, 10, 3), (-20.0, 10, 10, 3)]), power=2)
+    radial = np.hypot(POINTS[:, 0], POINTS[:, 1] - 3) - 10
+    expected = np.maximum(radial, np.abs(POINTS[:, 2]) - 20)
+    np.testing.assert_allclose(outline.distance(*POINTS.T), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "solid",
+    [
+        Ellipsoid(np.array([1.0, 2, 3]), np.array([15.0, 8, 4]), (30, 40, 50), power=2.5),
+        Tube(np.array([(-10.0, 0, 0), (0, 10, 0), (10, 0, 5)]), np.array([3.0, 5, 2])),
+        Outline(np.array([(20.0, 10, 8, 3), (-20.0, 15, 12, -3)])),
+    ],
+)
+def test_bounds_hold_all_of_a_solid(solid):
+    inside = POINTS[solid.distance(*POINTS.T) < 0]
+    low, high = solid.bounds()
+    assert len(inside)
+    assert ((inside >= low) & (inside <= high)).all()
+
+
+def test_painted_sphere_has_the_uptake_of_its_volume():
+    axes = rendering.Axes(*(np.arange(-20, 20, 1.5, dtype=np.float32) for _ in range(3)))
+    sphere = rendering.PaintedSolid(Ellipsoid(np.array([0.3, -0.4, 0.2]), np.full(3, 12.0)), hu=50.0, suv=4.0)
+    _, pet = rendering._paint_solids([sphere], axes)
+    assert pet.sum() * 1.5**3 == pytest.approx(4 * 4 / 3 * math.pi * 12**3, rel=0.01)
+
+
+def test_blur_of_a_point_has_the_resolution_of_the_scanner():
+    spacing, resolution = (4.0, 2.0, 1.0), 6.0
+    image = np.zeros((31, 31, 41), np.float32)
+    image[15, 15, 20] = 1
+    kernels = [rendering._gaussian(resolution / rendering.FWHM_PER_SIGMA / size) for size in spacing]
+    blurred = rendering._blur(image, kernels)
+    assert blurred.sum() == pytest.approx(1, rel=1e-5)
+    for axis, size in enumerate(spacing):
+        profile = blurred.sum(axis=tuple({0, 1, 2} - {axis}))
+        place = (np.arange(len(profile)) - len(profile) // 2) * size
+        variance = (profile * place**2).sum()
+        # A voxel's width adds its own variance; three sigma hold all but a 37th of a Gaussian's.
+        assert variance == pytest.approx((resolution / 2.3548) ** 2 + size**2 / 12, rel=0.05)

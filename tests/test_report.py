@@ -18,8 +18,7 @@ import pytest
 from petct_cascade.metrics import COUNT_NAMES, METRIC_NAMES
 from petct_cascade.pictures import PictureOptions, overlay_picture
 from petct_cascade.readouts import study_readouts
-from petct_cascade.report import write_report
-from petct_cascade.report.contents import LESIONS_SHOWN
+from petct_cascade.report import contents, write_report
 from petct_training.errors import InputError
 
 NAN = math.nan
@@ -123,7 +122,7 @@ def test_of_a_thousand_lesions_the_largest_are_shown_and_all_are_counted(tmp_pat
     mask[::2, ::2, ::4] = 1
     readouts = study_readouts(mask, np.ones(mask.shape, np.float32), SPACING)
     page = Page(write_report(tmp_path / "report.html", "t", readouts={"a": readouts}))
-    assert len(page.all("tr")) == 2 + 1 + LESIONS_SHOWN
+    assert len(page.all("tr")) == 2 + 1 + contents.LESIONS_SHOWN
     assert "2000 predicted lesions, the largest 200; all are in readouts_lesions.csv" in page.text
 
 
@@ -157,6 +156,30 @@ def test_missing_picture_is_one_sentence(tmp_path):
 
 def test_equal_input_gives_equal_bytes(tmp_path):
     assert make(tmp_path / "a")[0].read_bytes() == make(tmp_path / "b")[0].read_bytes()
+
+
+# ---------------------------------------------------------------- parts
+
+
+def test_study_is_described_by_the_primary_model_or_else_by_the_last():
+    rows = [
+        {"model": model, "dice": dice, "fpv_ml": None} for model, dice in (("UNet", 0.25), ("Ensemble", 0.5), ("DynUNet", 0.75))
+    ]
+    assert contents.study_score(rows, "Ensemble").figures[0] == ("Dice", 0.5, 3)
+    assert contents.study_score(rows, None).model == "DynUNet"
+    assert contents.study_score([], "Ensemble") is None
+
+
+def test_line_is_drawn_where_the_first_cell_changes_and_numbers_stand_to_the_right():
+    table = contents.text_table("h", [["Group", "Dice"], ["All", "0.5"], ["All", "–"], ["FDG", "+0.1 (0 to 1)"]])
+    assert [is_first for _, is_first in table.lines] == [False, False, True]
+    assert [is_number for _, is_number in table.columns] == [False, True]
+
+
+def test_figure_that_a_study_lacks_is_a_dash_and_sorts_last(tmp_path):
+    page = Page(write_report(tmp_path / "report.html", "t", [{"case": "a", "model": "UNet", **dict.fromkeys(METRIC_NAMES, NAN)}]))
+    cells = [cell["data-value"] for cell in page.all("td") if "data-value" in cell]
+    assert cells == ["a", "–", "UNet"] + [""] * 9
 
 
 # ---------------------------------------------------------------- in a browser
