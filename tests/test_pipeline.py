@@ -6,10 +6,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from helpers import BUNDLES
 
 from petct_cascade import pipeline
-
-BUNDLES = Path(__file__).parents[1] / "bundles"
 
 
 class Commands:

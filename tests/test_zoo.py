@@ -15,10 +15,9 @@ import monai.bundle
 import monai.bundle.scripts
 import pytest
 import zoo
-from conftest import BUNDLES, NETWORKS, ROOT, STAGE1, STAGE2
+from helpers import BUNDLES, ENSEMBLE, NETWORKS, ROOT, STAGE1, STAGE2
 from monai.bundle import ConfigParser
 
-ENSEMBLE = "autopet_ensemble"
 CHECKS = ["metadata", "version", "files", "paths", "packages", "models/model.pt", "verify_net_in_out", "ckpt_export"]
 
 

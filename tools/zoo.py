@@ -1,7 +1,7 @@
 """A developer's tool: the Model Zoo's checks of every bundle, and the archives with which bundles are published.
 
-    python tests/zoo.py check [--profile demo] [--schema FILE] [BUNDLE ...]
-    python tests/zoo.py pack [--output DIR] [--weights-url URL] [--schema FILE] [BUNDLE ...]
+    python tools/zoo.py check [--profile demo] [--schema FILE] [BUNDLE ...]
+    python tools/zoo.py pack [--output DIR] [--weights-url URL] [--schema FILE] [BUNDLE ...]
 
 Nothing is downloaded and nothing is sent anywhere.
 """
@@ -33,8 +33,10 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 BUNDLES = ROOT / "bundles"
 ENSEMBLE = "autopet_ensemble"
+# Data that is not part of the repository: a copy of the schema, and real studies for some tests.
+SHARED = Path(os.environ.get("PETCT_SHARED") or ROOT.parent / "shared").resolve()
 # Where a copy of the schema is looked for when none is named.
-SCHEMA = ROOT / "../shared/schema/meta_schema_20240725.json"
+SCHEMA = SHARED / "schema/meta_schema_20240725.json"
 # Its deep supervision or its windows are Python that TorchScript does not compile; a trace holds one run of them.
 TRACED = ("autopet_stage1_dynunet", "autopet_stage2_swinunetr")
 # Larger files are named in large_files.yml instead of being kept in the bundle.
