@@ -242,8 +242,7 @@ def run_unless_done(step: Step, record: Path) -> Outcome:
             shutil.rmtree(folder, ignore_errors=True)
     write_json(record, {"state": state})
     arguments = step.arguments(resume=step.resumes and interrupted)
-    folder = shlex.quote(str(relative_path(step.bundle)))
-    print(f"$ cd {folder} && {shlex.join(['python', *arguments])}", flush=True)
+    print(f"$ cd {shlex.quote(str(relative_path(step.bundle)))} && {shlex.join(['python', *arguments])}", flush=True)
     code = subprocess.run([sys.executable, *arguments], cwd=step.bundle, check=False).returncode
     if code not in (0, SOME_FAILED):
         raise InputError(
@@ -283,8 +282,15 @@ def run_pipeline(
     """
     if profile not in PROFILES:
         raise InputError(f"profile is '{profile}': give 'full' or 'demo'")
-    folders = [Path(path).resolve() for path in (studies, work_dir, bundles_dir)]
-    method = Method(*folders, profile, num_gpus, prepare_options or {}, train_options or {})
+    method = Method(
+        studies=Path(studies).resolve(),
+        work_dir=Path(work_dir).resolve(),
+        bundles_dir=Path(bundles_dir).resolve(),
+        profile=profile,
+        num_gpus=num_gpus,
+        prepare_options=prepare_options or {},
+        train_options=train_options or {},
+    )
     if not method.studies.exists():
         raise InputError(f"{method.studies} does not exist: name the raw data set with --studies")
     steps = plan(method)
