@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 ENSEMBLE = ROOT / "bundles/autopet_ensemble"
 RESULTS = ROOT / "dist/benchmarks"
 RAW, PREPARED = RESULTS / "raw", RESULTS / "prepared"
-sys.path[:0] = [str(ENSEMBLE), str(ROOT / "tests")]
+sys.path[:0] = [str(ENSEMBLE), str(ROOT / "tests"), str(ROOT / "tools")]
 
 import nibabel as nib  # noqa: E402
 

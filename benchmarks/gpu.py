@@ -21,7 +21,7 @@ import common
 import inference
 import torch
 from common import ENSEMBLE, RAW
-from conftest import parser_of
+from helpers import parser_of
 from monai.bundle import ConfigWorkflow
 
 from petct_cascade.phantom import write_phantoms

@@ -29,7 +29,7 @@ import nnunet
 import numpy as np
 import torch
 from common import ENSEMBLE, RAW
-from conftest import parser_of
+from helpers import parser_of
 from monai.bundle import ConfigParser
 
 from petct_cascade.cascade import SlidingWindow

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "bundles/autopet_ensemble"), str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT / "bundles/autopet_ensemble"), str(ROOT / "tests"), str(ROOT / "tools")]
 
-from tiny import hundred_lesions  # noqa: E402
+from helpers import hundred_lesions  # noqa: E402
 
 from petct_cascade.metrics import case_metrics  # noqa: E402
 

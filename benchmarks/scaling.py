@@ -24,7 +24,7 @@ import nibabel as nib
 import numpy as np
 import torch
 from common import ENSEMBLE
-from conftest import parser_of
+from helpers import parser_of
 from isal import igzip
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure

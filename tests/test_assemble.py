@@ -6,13 +6,11 @@ import json
 
 import pytest
 import torch
-from conftest import BUNDLES, STAGE1, STAGE2
+from helpers import BUNDLES, NAMES, STAGE1, STAGE2, make_cascade, networks_of
 from monai.bundle import ConfigParser
-from test_cascade import make_cascade
 
 from petct_cascade.commands import assemble
 
-NAMES = ("stage1", "SegResNet", "UNet")
 FINGERPRINT = {
     "spacing": [2, 2, 3],
     "ct": {"percentile_00_5": -800, "percentile_99_5": 1000, "mean": 100, "std": 250},
@@ -37,10 +35,6 @@ def trained(tmp_path) -> dict:
         (folder / "fingerprint.json").write_text(json.dumps(FINGERPRINT))
         result[name] = folder
     return result
-
-
-def networks_of(cascade) -> dict:
-    return {"stage1": cascade.stage1.network, **{name: member.network for name, member in cascade.members.items()}}
 
 
 def refusal(trained, output) -> str:

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from conftest import NETWORKS
+from helpers import NETWORKS, parse
 from monai.data import MetaTensor
 from monai.transforms import (
     Flip,
@@ -17,7 +17,6 @@ from monai.transforms import (
     RandSimulateLowResolutiond,
     ScaleIntensityRange,
 )
-from test_feeding import parse
 
 from petct_training.augmentation import (
     QuickRandAdjustContrastd,

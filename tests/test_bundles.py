@@ -14,10 +14,10 @@ import ignite.distributed
 import jsonschema
 import pytest
 import torch
-from conftest import BUNDLES, NETWORKS, NETWORKS_ONE_OF_EACH_STAGE_FIRST, ROOT, STAGE1, STAGE2
+from helpers import BUNDLES, NETWORKS, NETWORKS_ONE_OF_EACH_STAGE_FIRST, ROOT, STAGE1, STAGE2, needs_shared
 from monai.bundle import ConfigParser, ConfigWorkflow
+from zoo import SCHEMA
 
-SCHEMA = ROOT / "../shared/schema/meta_schema_20240725.json"
 CONFIG_FILES = ("train", "evaluate", "inference", "multi_gpu_train", "multi_gpu_evaluate", "demo")
 
 
@@ -154,10 +154,9 @@ def test_nothing_in_a_config_is_absolute(bundle):
         assert not [value for value in values if re.match(r"^(/|[A-Za-z]:\\|~)", value)], file
 
 
+@needs_shared(SCHEMA)
 @pytest.mark.parametrize("bundle", sorted(path.name for path in BUNDLES.iterdir()))
 def test_metadata_satisfies_the_model_zoos_schema(bundle):
-    if not SCHEMA.is_file():
-        pytest.skip("../shared/schema is absent")
     jsonschema.validate(read(bundle, "metadata"), json.loads(SCHEMA.read_text()))
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import ENSEMBLE, parser_of
+from helpers import ENSEMBLE, make_cascade, parser_of
 from monai.engines import EnsembleEvaluator
 from monai.inferers import SimpleInferer, sliding_window_inference
-from monai.networks.nets import DynUNet, SegResNetDS, UNet
 from torch import nn
 
 from petct_cascade.cascade import Cascade, PrepareCoarseMask, SlidingWindow
@@ -16,28 +15,6 @@ from petct_training.cpu import channels_last
 from petct_training.errors import InputError
 
 MEMBERS = ("SegResNet", "UNet")
-
-
-def make_cascade() -> Cascade:
-    """Four small networks' worth of random weights, of two kinds that behave differently while they train."""
-    torch.manual_seed(0)
-    stage1 = DynUNet(
-        3, 2, 1, [3, 3, 3], [1, 2, 2], [2, 2], filters=[4, 8, 8], deep_supervision=True, deep_supr_num=1, res_block=True
-    )
-    segresnet = SegResNetDS(init_filters=8, in_channels=3, out_channels=1, blocks_down=(1, 1), blocks_up=(1,), dsdepth=2)
-    unet = UNet(3, 3, 1, channels=(4, 8, 8), strides=(2, 2), num_res_units=1, norm="BATCH", dropout=0.2)
-    # Weights by chance give probabilities near 0.5: spread them.
-    for network in (stage1, segresnet, unet):
-        for name, parameter in network.named_parameters():
-            if name.endswith("weight"):
-                parameter.data *= 3
-    return Cascade(
-        SlidingWindow(stage1, (24, 16, 16), overlap=0.5),
-        {
-            "SegResNet": SlidingWindow(segresnet, (16, 16, 24), overlap=0.5, sw_batch_size=1),
-            "UNet": SlidingWindow(unet, (16, 16, 16), overlap=0.25, sw_batch_size=4),
-        },
-    )
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import BUNDLES, NETWORKS, STAGE2, parser_of
+from helpers import BUNDLES, NETWORKS, STAGE2, parser_of
 from monai.bundle import ConfigWorkflow
 
 

@@ -18,10 +18,19 @@ from typing import NamedTuple
 import pytest
 import torch
 import zoo
-from conftest import BUNDLES, ENSEMBLE, NETWORKS, ROOT, STAGE1, parser_of, write_prepared
-from test_integrations import needs
-from test_published import FLAG_OF, save_as_published
-from tiny import write_study
+from helpers import (
+    BUNDLES,
+    ENSEMBLE,
+    FLAG_OF,
+    NETWORKS,
+    ROOT,
+    STAGE1,
+    needs,
+    parser_of,
+    save_as_published,
+    write_prepared,
+    write_study,
+)
 
 DOCUMENTS = sorted(
     str(file.relative_to(ROOT)) for file in (ROOT / "README.md", *ROOT.glob("docs/*.md"), *BUNDLES.glob("*/docs/README.md"))

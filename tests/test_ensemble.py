@@ -16,10 +16,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import BUNDLES, ENSEMBLE, FINGERPRINT, STAGE1, STAGE2, WINDOWS, parser_of
+from helpers import BUNDLES, ENSEMBLE, FINGERPRINT, STAGE1, STAGE2, WINDOWS, las, parser_of, write_nifti, write_study
 from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
-from tiny import las, write_nifti, write_study
 
 import petct_cascade.transforms
 from petct_cascade.commands import prepare

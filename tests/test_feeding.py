@@ -12,20 +12,27 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import BUNDLES, ENSEMBLE, NETWORKS, NETWORKS_ONE_OF_EACH_STAGE_FIRST, STAGE1, STAGE2
-from monai.bundle import ConfigParser
+from helpers import (
+    BUNDLES,
+    ENSEMBLE,
+    FEEDING,
+    NETWORKS,
+    NETWORKS_ONE_OF_EACH_STAGE_FIRST,
+    STAGE1,
+    STAGE2,
+    assert_same_weights,
+    parse,
+    train,
+)
 from monai.data.utils import set_rnd
 from monai.transforms import Compose, OneOf, RandAffined, RandCropByPosNegLabeld
 from monai.transforms.utils import generate_pos_neg_label_crop_centers, map_binary_to_indices
-from test_training import assert_same_weights, train
 from torch.nn.functional import grid_sample
 
 from petct_training.errors import InputError
 from petct_training.patches import ReadAffinePatchd, ReadPatchd, destination, read_box, sampling_grid
 
-FEEDING = str(BUNDLES / ENSEMBLE / "configs/feeding.json")
 FEEDING_GPU = str(BUNDLES / ENSEMBLE / "configs/feeding_gpu.json")
-SMALL = {"patch_size": [24, 28, 32], "translation": 6}
 UNCHANGED = {
     **dict.fromkeys(
         ("noise_prob", "smooth_prob", "intensity_prob", "low_resolution_prob", "gamma_prob", "gamma_inverted_prob"), 0
@@ -33,15 +40,6 @@ UNCHANGED = {
     "flip_prob": 0,
 }
 FIXED_AFFINE = {"affine_prob": 1, "rotation": [0.3, 0.3], "scaling": [0.2, 0.2], "translation": [3, 3]}
-
-
-def parse(bundle: str, data: Path, *, feeding: bool, further: tuple[str, ...] = (), **overrides) -> ConfigParser:
-    """The training config of a bundle over a data set, with feeding.json or without."""
-    parser = ConfigParser()
-    parser.read_config([BUNDLES / bundle / "configs/train.json", *([FEEDING] if feeding else []), *further])
-    dropout = {} if bundle == STAGE1 else {"dropout_prob": 0}
-    parser.update({"bundle_root": str(BUNDLES / bundle), "dataset_dir": str(data), **SMALL, **dropout, **overrides})
-    return parser
 
 
 def patches(bundle: str, data: Path, *, feeding: bool, times: int = 6, **overrides) -> list[dict]:

@@ -9,10 +9,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import torch
-from conftest import ENSEMBLE, FINGERPRINT, parser_of
+from helpers import ENSEMBLE, FINGERPRINT, parser_of, write_nifti
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import write_nifti
 
 # The PET is this far above its background at the centre of a Gaussian of this width (mm), and is segmented above the threshold.
 HEIGHT, SIGMA, BACKGROUND, THRESHOLD = 6.0, 16.0, 0.5, 3.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 import subprocess
 import sys
@@ -12,18 +11,10 @@ import monai.bundle
 import pytest
 import torch
 import zoo
-from conftest import BUNDLES, NETWORKS, STAGE1, STAGE2, write_prepared
+from helpers import BUNDLES, ENSEMBLE, NETWORKS, STAGE1, STAGE2, needs, write_prepared
 from monai.bundle import ConfigWorkflow
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.exchange_object import ExchangeObject
-
-ENSEMBLE = "autopet_ensemble"
-
-
-def needs(*modules: str) -> pytest.MarkDecorator:
-    """Skip a test where a package is not installed that only it needs."""
-    missing = [module for module in modules if importlib.util.find_spec(module) is None]
-    return pytest.mark.skipif(bool(missing), reason=f"{', '.join(missing)} is not installed")
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,17 +14,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import BUNDLES, ENSEMBLE, FINGERPRINT, STAGE1, STAGE2, WINDOWS, parser_of, write_prepared
-from tiny import write_study
+from helpers import (
+    BUNDLES,
+    ENSEMBLE,
+    ENVIRONMENT,
+    FINGERPRINT,
+    STAGE1,
+    STAGE2,
+    WINDOWS,
+    bundle_command,
+    parser_of,
+    write_prepared,
+    write_study,
+)
 
-ENVIRONMENT = {**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
 KILLS = 8
-
-
-def command(run_id: str, *configs: str, **overrides) -> list[str]:
-    files = str([f"configs/{name}.json" for name in configs])
-    result = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", files]
-    return result + [text for name, value in overrides.items() for text in (f"--{name}", str(value))]
 
 
 def run(arguments: list[str], bundle: str, seconds: float | None = None) -> bool:
@@ -103,7 +106,7 @@ def data(tmp_path_factory) -> Path:
 def test_training_that_is_killed_at_any_moment_goes_on_to_the_same_bytes(bundle, data, tmp_path):
     def arguments_of(folder: Path) -> list[str]:
         options = {"dataset_dir": data, "ckpt_dir": folder, "output_dir": folder / "logs", "max_epochs": 6, "val_interval": 2}
-        return command("training", "train", "demo", **options)
+        return bundle_command("training", "train", "demo", **options)
 
     check(arguments_of, bundle, tmp_path, again=("--resume", "True"))
 
@@ -118,7 +121,7 @@ def test_prediction_of_coarse_masks_that_is_killed_at_any_moment_goes_on_to_the_
     shutil.copy(data / "fingerprint.json", tmp_path / "models")
 
     def arguments_of(folder: Path) -> list[str]:
-        return command("inferring", "inference", "demo", dataset_dir=data, ckpt_dir=tmp_path / "models", output_dir=folder)
+        return bundle_command("inferring", "inference", "demo", dataset_dir=data, ckpt_dir=tmp_path / "models", output_dir=folder)
 
     check(arguments_of, STAGE1, tmp_path)
 
@@ -133,7 +136,7 @@ def test_assembling_that_is_killed_at_any_moment_goes_on_to_the_same_bytes(tmp_p
         (folder / "fingerprint.json").write_text(json.dumps(FINGERPRINT))
 
     def arguments_of(folder: Path) -> list[str]:
-        return command("assemble", "inference", "assemble", "demo", models_dir=tmp_path / "models", ckpt_dir=folder)
+        return bundle_command("assemble", "inference", "assemble", "demo", models_dir=tmp_path / "models", ckpt_dir=folder)
 
     check(arguments_of, ENSEMBLE, tmp_path)
 
@@ -145,6 +148,6 @@ def test_inference_of_the_ensemble_that_is_killed_at_any_moment_goes_on_to_the_s
 
     def arguments_of(folder: Path) -> list[str]:
         options = {"studies": tmp_path / "raw", "ckpt_dir": models, "output_dir": folder, "patch_sizes": WINDOWS}
-        return command("inferring", "inference", "demo", **options)
+        return bundle_command("inferring", "inference", "demo", **options)
 
     check(arguments_of, ENSEMBLE, tmp_path)

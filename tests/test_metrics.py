@@ -8,10 +8,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import hundred_lesions
 from ignite.engine import Engine
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from tiny import hundred_lesions
 
 from petct_cascade.metrics import COUNT_NAMES, METRIC_NAMES, LesionMetrics, case_metrics
 from petct_training.errors import InputError

@@ -17,13 +17,11 @@ import numpy as np
 import pytest
 import torch
 import zoo
-from conftest import BUNDLES, ROOT, STAGE1
-from tiny import write_nifti
+from helpers import BUNDLES, ENSEMBLE, SARCOMA, STAGE1, needs_shared, write_nifti
 
 from petct_cascade.loading import LoadImagePETCTd
 
-ENSEMBLE = "autopet_ensemble"
-REAL = ROOT / "../shared/data/soft_tissue_sarcoma/imagesTr"
+REAL = SARCOMA / "imagesTr"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("monailabel") is None, reason="monailabel is not installed"),
@@ -159,9 +157,8 @@ def test_ensemble_gives_the_mask_of_monai_bundle_run(server, bundles, prepared, 
     np.testing.assert_array_equal(answer(server, ENSEMBLE, tmp_path), expected)
 
 
+@needs_shared(REAL)
 def test_real_study_with_ct_on_another_grid_gives_the_mask_of_monai_bundle_run(server, bundles, tmp_path):
-    if not REAL.is_dir():
-        pytest.skip("../shared/data is absent")
     run(
         bundles / "model" / ENSEMBLE,
         "--ct",

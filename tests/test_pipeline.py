@@ -1,15 +1,19 @@
 """Promises of the pipeline, with the steps' commands replaced by ones that only write what the real ones would."""
 
+import itertools
 import json
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from fire.parser import DefaultParseValue
+from helpers import BUNDLES
+from monai.bundle import ConfigParser
 
 from petct_cascade import pipeline
-
-BUNDLES = Path(__file__).parents[1] / "bundles"
+from petct_cascade.commands import run_pipeline
+from petct_training.errors import InputError
 
 
 class Commands:
@@ -48,11 +52,11 @@ def run(tmp_path, monkeypatch):
     (raw / "a_0000.nii.gz").write_text("ct")
 
     def run(fail=None, **options):
-        commands = Commands(pipeline.plan(raw, tmp_path / "work", BUNDLES, "demo"))
+        commands = Commands(pipeline.plan(pipeline.Method(raw, tmp_path / "work", BUNDLES, "demo")))
         commands.fail = fail or {}
         monkeypatch.setattr(pipeline.subprocess, "run", commands)
         try:
-            pipeline.run_pipeline(raw, tmp_path / "work", BUNDLES, "demo", **options)
+            run_pipeline(raw, tmp_path / "work", BUNDLES, "demo", **options)
         except SystemExit as end:
             commands.end, commands.code = str(end), end.code
         return commands
@@ -132,17 +136,17 @@ def test_a_training_whose_data_changed_after_an_interruption_begins_anew(run, tm
 
 
 def test_more_than_one_gpu_trains_under_torchrun():
-    steps = pipeline.plan(Path("raw"), Path("work"), BUNDLES, num_gpus=4)
+    steps = pipeline.plan(pipeline.Method(Path("raw"), Path("work"), BUNDLES, num_gpus=4))
     training = [step.arguments() for step in steps if step.run_id == "training"]
     assert len(training) == 4
     for arguments in training:
         assert arguments[:4] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4"]
-        assert "['configs/train.json', '../autopet_ensemble/configs/feeding.json', 'configs/multi_gpu_train.json']" in arguments
+        assert "['configs/train.json', 'configs/multi_gpu_train.json']" in arguments
 
 
 def test_every_config_that_a_step_names_exists():
     for profile in ("full", "demo"):
-        for step in pipeline.plan(Path("raw"), Path("work"), BUNDLES, profile, num_gpus=2):
+        for step in pipeline.plan(pipeline.Method(Path("raw"), Path("work"), BUNDLES, profile, num_gpus=2)):
             for file in step.files:
                 assert json.loads((step.bundle / file).read_text())
             ids = {key for file in step.files for key in json.loads((step.bundle / file).read_text())}
@@ -150,5 +154,21 @@ def test_every_config_that_a_step_names_exists():
 
 
 def test_an_unknown_profile_is_one_sentence(tmp_path):
-    with pytest.raises(SystemExit, match="profile is 'tiny': give 'full' or 'demo'"):
+    with pytest.raises(InputError, match="profile is 'tiny': give 'full' or 'demo'"):
         pipeline.run_pipeline(tmp_path, tmp_path, BUNDLES, profile="tiny")
+
+
+def test_a_failed_step_is_an_input_error_in_python(tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline.subprocess, "run", lambda arguments, **_: subprocess.CompletedProcess(arguments, 2))
+    with pytest.raises(InputError, match="'prepare' ended with exit code 2"):
+        pipeline.run_pipeline(tmp_path, tmp_path / "work", BUNDLES)
+
+
+def test_paths_with_signs_of_python_and_monai_reach_each_step(tmp_path):
+    work = tmp_path / "2026 11,26#1"
+    for step in pipeline.plan(pipeline.Method(tmp_path / "raw#1", work, BUNDLES)):
+        arguments = step.arguments()
+        given = {name.lstrip("-"): DefaultParseValue(text) for name, text in itertools.pairwise(arguments)}
+        for name, value in step.overrides.items():
+            arrived = ConfigParser({name: given[name]}).get_parsed_content(name)
+            assert (step.bundle / arrived).resolve() == value.resolve()

@@ -17,11 +17,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from helpers import SARCOMA, needs_shared, write_nifti, write_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import MetaTensor
 from monai.transforms import Compose, CropForegroundd, LoadImaged, Orientationd, Spacingd, SplitDimd
-from tiny import write_nifti, write_study
 
 import petct_cascade.prepare
 from petct_cascade.commands import prepare
@@ -32,7 +32,6 @@ from petct_training.errors import InputError
 from petct_training.grids import las_spacing
 
 ENSEMBLE = Path(__file__).parents[1] / "bundles/autopet_ensemble"
-SARCOMA = Path(__file__).parents[2] / "shared/data/soft_tissue_sarcoma"
 
 
 def write_raw(folder: Path, number: int = 6) -> Path:
@@ -643,7 +642,7 @@ def test_command_prepares_and_ends_with_a_sentence_on_bad_input(raw, tmp_path):
     assert "Traceback" not in failed.stderr
 
 
-@pytest.mark.skipif(not SARCOMA.is_dir(), reason=f"needs the real data in {SARCOMA}")
+@needs_shared(SARCOMA)
 def test_real_studies_with_a_finer_ct_are_prepared_without_a_remark(tmp_path, capsys):
     prepare(SARCOMA, tmp_path / "out")
     assert len(items(tmp_path / "out")) == 12

@@ -9,19 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from conftest import BUNDLES, NETWORKS, STAGE1, STAGE2
+from helpers import BUNDLES, FLAG_OF, NAMES, NETWORKS, STAGE1, STAGE2, make_cascade, networks_of, save_as_published
 from monai.bundle import ConfigParser
 from monai.networks.nets import DynUNet, SegResNetDS, SwinUNETR, UNet
-from test_assemble import NAMES, networks_of
-from test_cascade import make_cascade
 
 from petct_cascade.commands import import_weights
 
 ENSEMBLE = BUNDLES / "autopet_ensemble"
-FLAG_OF = dict(zip((STAGE1, *STAGE2), ("dynunet", "segresnet", "swinunetr", "unet"), strict=True))
 PREFIX_OF = {
     STAGE1: "stage1.network.",
     **{bundle: f"members.{name}.network." for bundle, name in zip(STAGE2, ("SegResNet", "SwinUNETR", "UNet"), strict=True)},
@@ -80,14 +76,6 @@ def heads(network: torch.nn.Module, image: torch.Tensor) -> list[torch.Tensor]:
     """All outputs of deep supervision, as in training: DynUNet stacks them, SegResNetDS lists them."""
     result = network.train()(image)
     return list(result.unbind(dim=1)) if isinstance(result, torch.Tensor) else result
-
-
-def save_as_published(network: torch.nn.Module, file: Path) -> Path:
-    """A file as the authors share it; its score is a NumPy number."""
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.99, nesterov=True)
-    content = {"config": {"lr": 1e-3, "patch": [128, 160, 112]}, "state_dict": network.state_dict(), "epoch": 199}
-    torch.save({**content, "dice": np.float64(0.6657), "optimizer": optimizer.state_dict()}, file)
-    return file
 
 
 def test_published_weights_give_the_same_outputs_in_our_bundles(tmp_path):

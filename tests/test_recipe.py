@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import BUNDLES, NETWORKS, STAGE1, STAGE2
+from helpers import BUNDLES, NETWORKS, STAGE1, STAGE2
 from monai.bundle import ConfigParser
 from monai.losses import DeepSupervisionLoss, DiceCELoss
 from monai.transforms import (

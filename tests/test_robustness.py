@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import resource
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +14,22 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import BUNDLES, ENSEMBLE, STAGE1, STAGE2, WINDOWS
-from test_studies import CT, ERRORS, LABEL, PET, WARNINGS, rewrite, rotated, with_value
-from tiny import las, write_nifti, write_study
-
-ENVIRONMENT = {**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+from damages import CT, ERRORS, LABEL, PET, WARNINGS
+from helpers import (
+    BUNDLES,
+    ENSEMBLE,
+    ENVIRONMENT,
+    STAGE1,
+    STAGE2,
+    WINDOWS,
+    bundle_command,
+    las,
+    rewrite,
+    rotated,
+    with_value,
+    write_nifti,
+    write_study,
+)
 
 
 @dataclass(frozen=True)
@@ -161,14 +170,8 @@ def case_of(name: str) -> str:
     return KINDS[name].case or f"fdg_{name.replace(' ', '-').replace('/', '-per-')}_1"
 
 
-def command(run_id: str, *configs: str, **overrides) -> list[str]:
-    files = str([f"configs/{name}.json" for name in configs])
-    result = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", files]
-    return result + [text for name, value in overrides.items() for text in (f"--{name}", str(value))]
-
-
 def run(run_id: str, *configs: str, **overrides) -> subprocess.CompletedProcess:
-    arguments = command(run_id, *configs, **overrides)
+    arguments = bundle_command(run_id, *configs, **overrides)
     return subprocess.run(arguments, cwd=BUNDLES / ENSEMBLE, capture_output=True, text=True, env=ENVIRONMENT, check=False)
 
 
@@ -248,7 +251,7 @@ def test_strict_stops_at_the_first_bad_study(raw, models, tmp_path, run_id):
 def run_with_small_files(most_bytes: int, bundle: str, run_id: str, *configs: str, **overrides) -> str:
     """Run a command whose every file can have so many bytes, as on a disk that is full from there on; give what it said."""
     done = subprocess.run(
-        command(run_id, *configs, **overrides),
+        bundle_command(run_id, *configs, **overrides),
         cwd=BUNDLES / bundle,
         capture_output=True,
         text=True,

@@ -13,9 +13,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from conftest import BUNDLES, ENSEMBLE
-from test_studies import damage_middle, rewrite
-from tiny import las, write_nifti, write_study
+from helpers import BUNDLES, ENSEMBLE, damage_middle, las, rewrite, write_nifti, write_study
 
 from petct_cascade.commands import read_out_folder, score_folder
 

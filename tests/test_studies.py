@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +10,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from tiny import las, make_study, write_study
+from damages import (
+    CT,
+    ERRORS,
+    PET,
+    WARNINGS,
+)
+from helpers import las, rewrite, rotated, write_study
 
 from petct_cascade.judging import check_study, find_repeated_images, read_study
 from petct_cascade.studies import Study, find_studies
@@ -212,129 +217,6 @@ def test_study_through_symbolic_links_has_no_findings(study, tmp_path):
         links.append(tmp_path / f"{role}.nii.gz")
         links[-1].symlink_to(file)
     assert check_study(Study("linked", "a", "fdg", *links)) == []
-
-
-def rewrite(file: Path, array=None, affine=None, **header) -> None:
-    """Write a file anew with another array, affine, or entries of the header."""
-    image = nib.load(file)
-    array = np.asanyarray(image.dataobj) if array is None else array
-    affine = image.affine if affine is None else affine
-    image = nib.Nifti1Image(array, affine)
-    image.set_qform(None, 0)
-    image.set_sform(affine, 1)
-    image.header.set_xyzt_units("mm")
-    for name, value in header.items():
-        image.header[name] = value
-    nib.save(image, file)
-
-
-def sheared():
-    affine = las((4, 4, 5))
-    affine[0, 2] = 1.5
-    return affine
-
-
-def rotated(degrees):
-    angle = np.deg2rad(degrees)
-    turn = np.eye(4)
-    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    return turn @ las((4, 4, 5))
-
-
-def singular():
-    affine = las((4, 4, 5))
-    affine[:3, 1] = affine[:3, 0]
-    return affine
-
-
-def with_value(array, value):
-    changed = array.astype(np.float32)
-    changed[5, 5, 5] = value
-    return changed
-
-
-def patch_header(file, offset, value):
-    """Change a 32-bit number of a header behind nibabel's back."""
-    content = bytearray(gzip.decompress(file.read_bytes()))
-    content[offset : offset + 4] = np.float32(value).tobytes()
-    file.write_bytes(gzip.compress(bytes(content)))
-
-
-def damage_middle(file):
-    content = bytearray(file.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 100] = bytes(100)
-    file.write_bytes(content)
-
-
-def enlarge_header(file):
-    """Let a header speak of 27 million million voxels."""
-    content = bytearray(gzip.decompress(file.read_bytes()))
-    content[42:48] = np.full(3, 30000, "<i2").tobytes()
-    file.write_bytes(gzip.compress(bytes(content)))
-
-
-# Where a NIfTI-1 header holds the first spacing and the first number of the affine, in bytes.
-PIXDIM, SROW_X = 80, 280
-
-CT, PET, LABEL = make_study()
-ZEROS = np.zeros(CT.shape, np.float32)
-CORNER = (np.indices(CT.shape).sum(axis=0) < 3).astype(np.uint8)
-
-# What is done to which file of a good study, and words of the sentence that says so.
-ERRORS = {
-    "missing": ("ct", lambda f: f.unlink(), "does not exist"),
-    "empty file": ("pet", lambda f: f.write_bytes(b""), "is empty"),
-    "cut off": ("pet", lambda f: f.write_bytes(f.read_bytes()[:4000]), "cut off"),
-    "cut off in the header": ("pet", lambda f: f.write_bytes(f.read_bytes()[:60]), "cut off"),
-    "size that the file cannot hold": ("ct", enlarge_header, "damaged or cut off"),
-    "damaged gzip": ("ct", damage_middle, "damaged"),
-    "not gzip": ("ct", lambda f: f.write_bytes(gzip.decompress(f.read_bytes())), "not compressed"),
-    "not NIfTI": ("label", lambda f: f.write_bytes(gzip.compress(b"DICM" * 400)), "not a NIfTI"),
-    "text instead of NIfTI": ("label", lambda f: f.write_bytes(gzip.compress(b"404")), "not a NIfTI"),
-    "2-D": ("pet", lambda f: rewrite(f, PET[:, :, 5]), "2 dimensions"),
-    "one slice": ("pet", lambda f: rewrite(f, PET[:, :1, :]), "single slice"),
-    "4-D": ("pet", lambda f: rewrite(f, np.stack([PET, PET], -1)), "4 dimensions"),
-    "no voxels": ("pet", lambda f: rewrite(f, PET[:0]), "no voxels"),
-    "colours": ("ct", lambda f: rewrite(f, np.zeros(CT.shape, [("R", "u1"), ("G", "u1"), ("B", "u1")])), "colours"),
-    "complex": ("ct", lambda f: rewrite(f, CT.astype(np.complex64)), "complex"),
-    "NaN voxel": ("ct", lambda f: rewrite(f, with_value(CT, np.nan)), "1 voxels without a number"),
-    "infinite voxel": ("pet", lambda f: rewrite(f, with_value(PET, np.inf)), "1 voxels without a number"),
-    "affine NaN": ("pet", lambda f: patch_header(f, SROW_X, np.nan), "not a number"),
-    "affine singular": ("pet", lambda f: rewrite(f, affine=singular()), "singular"),
-    "affine sheared": ("ct", lambda f: rewrite(f, affine=sheared()), "sheared"),
-    "spacing zero": ("pet", lambda f: patch_header(f, PIXDIM, 0), "zero or negative"),
-    "spacing negative": ("pet", lambda f: patch_header(f, PIXDIM, -4), "zero or negative"),
-    "spacing NaN": ("pet", lambda f: patch_header(f, PIXDIM, np.nan), "zero or negative"),
-    "spacing contradictory": ("pet", lambda f: patch_header(f, PIXDIM, 2), "elsewhere"),
-    "spacing in metres": ("ct", lambda f: rewrite(f, affine=las((0.004, 0.004, 0.005))), "not in mm"),
-    "unit metres": ("ct", lambda f: rewrite(f, xyzt_units=1), "not in mm"),
-    "spacing wild": ("ct", lambda f: rewrite(f, affine=las((400, 400, 500))), "no PET/CT"),
-    "CT constant": ("ct", lambda f: rewrite(f, ZEROS), "same value"),
-    "CT normalised": ("ct", lambda f: rewrite(f, np.clip((CT + 1000) / 2000, 0, 1).astype(np.float32)), "0 to 1"),
-    "CT positive": ("ct", lambda f: rewrite(f, (CT + 1024).astype(np.uint16)), "no negative value"),
-    "PET zero": ("pet", lambda f: rewrite(f, ZEROS), "same value 0"),
-    "PET in Bq/ml": ("pet", lambda f: rewrite(f, PET * 5000), "Bq/ml"),
-    "PET negative": ("pet", lambda f: rewrite(f, PET - 3), "negative"),
-    "PET too low": ("pet", lambda f: rewrite(f, PET / PET.max() * 0.2), "less than any tissue"),
-    "CT elsewhere": ("ct", lambda f: rewrite(f, affine=las((4, 4, 5), (500, 0, 0))), "lies elsewhere"),
-    "label of another size": ("label", lambda f: rewrite(f, LABEL[:-1]), "resample it"),
-    "label elsewhere": ("label", lambda f: rewrite(f, affine=las((4, 4, 5), (2, 0, 0))), "2.0 mm beside the PET"),
-    "label not binary": ("label", lambda f: rewrite(f, LABEL * 2), "holds the values 0, 2"),
-    "label with fractions": ("label", lambda f: rewrite(f, LABEL * np.float32(0.5)), "holds the values 0, 0.5"),
-}
-
-WARNINGS = {
-    "spacing unusual": ("ct", lambda f: rewrite(f, affine=las((4, 4, 25))), "unusual voxel spacing"),
-    "oblique": ("pet", lambda f: rewrite(f, affine=rotated(30)), "oblique"),
-    "CT without air": ("ct", lambda f: rewrite(f, np.maximum(CT, -100)), "air would be -1000"),
-    "CT without bone": ("ct", lambda f: rewrite(f, np.minimum(CT, 20)), "bone has several hundred"),
-    "PET very high": ("pet", lambda f: rewrite(f, with_value(PET, 5000)), "highest SUV of 5000"),
-    "PET a little negative": ("pet", lambda f: rewrite(f, with_value(PET, -0.5)), "a few negative"),
-    "PET low": ("pet", lambda f: rewrite(f, PET / PET.max() * 0.9), "was not normalised"),
-    "CT overlaps partly": ("ct", lambda f: rewrite(f, CT[:, :, :9]), "the rest is taken as air"),
-    "label outside of the body": ("label", lambda f: rewrite(f, CORNER), "mostly where the PET is below"),
-}
 
 
 @pytest.mark.parametrize("kind", ERRORS)

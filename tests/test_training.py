@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -15,33 +14,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from conftest import BUNDLES, NETWORKS, STAGE1, write_prepared
+from helpers import BUNDLES, ENVIRONMENT, NETWORKS, STAGE1, assert_same_weights, train, training_command, write_prepared
 from monai.bundle import ConfigParser
-
-ENVIRONMENT = {**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
-
-
-def command(
-    bundle: str, data: Path, models: Path, *configs: str, processes: int = 1, run_id: str = "training", **overrides
-) -> list[str]:
-    files = str([config if config.endswith(".json") else f"configs/{config}.json" for config in configs])
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
-    result = [sys.executable, *launcher, "-m", "monai.bundle", "run", run_id, "--config_file", files, "--dataset_dir", str(data)]
-    overrides = {"ckpt_dir": models, "output_dir": models / "logs", "val_interval": 1, **overrides}
-    return result + [text for name, value in overrides.items() for text in (f"--{name}", str(value))]
-
-
-def train(bundle: str, data: Path, models: Path, *configs: str, **options) -> str:
-    done = subprocess.run(
-        command(bundle, data, models, *configs, **options), cwd=BUNDLES / bundle, capture_output=True, text=True, env=ENVIRONMENT
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout + done.stderr
-
-
-def weights(file: Path) -> dict[str, torch.Tensor]:
-    content = torch.load(file, weights_only=True)
-    return content.get("network", content)
 
 
 def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
@@ -57,13 +31,6 @@ def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
     return sorted(points.items())
 
 
-def assert_same_weights(left: Path, right: Path) -> None:
-    left, right = weights(left), weights(right)
-    assert left.keys() == right.keys()
-    different = [name for name in left if not torch.equal(left[name], right[name])]
-    assert not different
-
-
 def test_one_seed_gives_the_same_weights_and_another_seed_others(prepared, tmp_path):
     for name, seed in (("a", 7), ("b", 7), ("c", 8)):
         train(STAGE1, prepared, tmp_path / name, "train", "demo", max_epochs=2, seed=seed)
@@ -77,7 +44,7 @@ def test_a_training_killed_within_an_epoch_goes_on_to_the_same_weights(prepared,
     train(STAGE1, prepared, tmp_path / "whole", "train", "demo", max_epochs=5)
     models = tmp_path / "killed"
     process = subprocess.Popen(
-        command(STAGE1, prepared, models, "train", "demo", max_epochs=5),
+        training_command(STAGE1, prepared, models, "train", "demo", max_epochs=5),
         cwd=BUNDLES / STAGE1,
         env=ENVIRONMENT,
         stdout=subprocess.DEVNULL,
@@ -130,7 +97,7 @@ def test_a_loss_that_is_not_finite_stops_with_study_and_epoch(tmp_path):
     voxels[::2] = np.nan
     nib.save(nib.Nifti1Image(voxels, image.affine), file)
     done = subprocess.run(
-        command(STAGE1, data, tmp_path / "models", "train", "demo", max_epochs=2),
+        training_command(STAGE1, data, tmp_path / "models", "train", "demo", max_epochs=2),
         cwd=BUNDLES / STAGE1,
         capture_output=True,
         text=True,

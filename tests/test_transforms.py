@@ -9,9 +9,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from helpers import las, make_study, write_nifti, write_study
 from monai.data import MetaTensor
 from monai.transforms import CropForegroundd, LoadImaged, SaveImaged, Spacingd, SpatialResample
-from tiny import las, make_study, write_nifti, write_study
 
 from petct_cascade.loading import AIR_HU, LoadImagePETCTd, PadToStudyd
 from petct_cascade.resampling import SeparableResample, SeparableSpacingd

@@ -1,7 +1,7 @@
 """A developer's tool: the Model Zoo's checks of every bundle, and the archives with which bundles are published.
 
-    python tests/zoo.py check [--profile demo] [--schema FILE] [BUNDLE ...]
-    python tests/zoo.py pack [--output DIR] [--weights-url URL] [--schema FILE] [BUNDLE ...]
+    python tools/zoo.py check [--profile demo] [--schema FILE] [BUNDLE ...]
+    python tools/zoo.py pack [--output DIR] [--weights-url URL] [--schema FILE] [BUNDLE ...]
 
 Nothing is downloaded and nothing is sent anywhere.
 """
@@ -30,11 +30,18 @@ import torch
 from monai.bundle import ConfigParser
 from packaging.requirements import Requirement
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 ROOT = Path(__file__).parents[1]
 BUNDLES = ROOT / "bundles"
 ENSEMBLE = "autopet_ensemble"
+# Data that is not part of the repository: a copy of the schema, and real studies for some tests.
+SHARED = Path(os.environ.get("PETCT_SHARED") or ROOT.parent / "shared").resolve()
 # Where a copy of the schema is looked for when none is named.
-SCHEMA = ROOT / "../shared/schema/meta_schema_20240725.json"
+SCHEMA = SHARED / "schema/meta_schema_20240725.json"
 # Its deep supervision or its windows are Python that TorchScript does not compile; a trace holds one run of them.
 TRACED = ("autopet_stage1_dynunet", "autopet_stage2_swinunetr")
 # Larger files are named in large_files.yml instead of being kept in the bundle.
@@ -89,7 +96,7 @@ def copy_bundle(bundle: Path, folder: Path, profile: str = "full") -> Path:
 
 
 def make_weights(bundle: Path) -> Path:
-    """Write a new network's weights, by chance but always the same, as the bundle's `models/model.pt`."""
+    """Write a new network's random weights, always the same, as the bundle's `models/model.pt`."""
     parser = ConfigParser()
     parser.read_config(bundle / "configs/inference.json")
     torch.manual_seed(0)
@@ -180,7 +187,7 @@ def paths(bundle: Path) -> str:
 
 
 def packages(bundle: Path) -> str:
-    """The packages in metadata.json are those that configs and Python import, in versions that requirements.txt allows."""
+    """The packages in metadata.json are those that configs and Python import, in versions that pyproject.toml allows."""
     content = read(bundle / "configs/metadata.json")
     text = "".join(
         file.read_text(encoding="utf-8") for file in (bundle / "configs").glob("*.json") if file.name != "metadata.json"
@@ -209,11 +216,11 @@ def packages(bundle: Path) -> str:
     named |= {
         name: content[f"{field}_version"] for name, field in {"monai": "monai", "torch": "pytorch", "numpy": "numpy"}.items()
     }
-    for line in (ROOT / "requirements.txt").read_text().splitlines():
+    for line in tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]:
         requirement = Requirement(line)
         if requirement.name in named and named[requirement.name] not in requirement.specifier:
             raise FaultError(
-                f"{requirement.name} {named[requirement.name]} is not {requirement.specifier}, as requirements.txt asks"
+                f"{requirement.name} {named[requirement.name]} is not {requirement.specifier}, as pyproject.toml asks"
             )
     return ", ".join(sorted(named))
 

@@ -4,32 +4,71 @@ from __future__ import annotations
 
 import hashlib
 import os
-import posixpath
 import shlex
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from petct_cascade.command_line import bundle_command, relative_path
 from petct_training.commands import SOME_FAILED
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.files import read_json, write_json
 
 ENSEMBLE = "autopet_ensemble"
-
-
-# Patches a network's train.json so that only the voxels of each patch are read.
-FEEDING = f"../../{ENSEMBLE}/configs/feeding"
-
-
 STAGE1 = "autopet_stage1_dynunet"
-
-
 STAGE2 = ("autopet_stage2_segresnet", "autopet_stage2_swinunetr", "autopet_stage2_unet")
+PROFILES = ("full", "demo")
+
+
+@dataclass(frozen=True)
+class Method:
+    """What the whole method is run on and how; the attributes are the arguments of `run_pipeline`."""
+
+    studies: Path
+    work_dir: Path
+    bundles_dir: Path
+    profile: str = "full"
+    num_gpus: int = 0
+    prepare_options: Mapping[str, Any] = field(default_factory=dict)
+    train_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def prepared(self) -> Path:
+        """Folder of the prepared data set."""
+        return self.work_dir / "prepared"
+
+    @property
+    def data(self) -> tuple[Path, Path]:
+        """The two files that every step after `prepare` reads."""
+        return self.prepared / "datalist.json", self.prepared / "fingerprint.json"
+
+    @property
+    def coarse_masks(self) -> Path:
+        """Folder of stage 1's masks."""
+        return self.prepared / "coarse_masks"
+
+    @property
+    def results(self) -> Path:
+        """Folder of Table 1, scores and report."""
+        return self.work_dir / "results"
+
+    @property
+    def demo(self) -> tuple[str, ...]:
+        """The config that patches the others to the demo profile, or none."""
+        return ("demo",) if self.profile == "demo" else ()
+
+    def weights(self, bundle: str) -> tuple[Path, Path]:
+        """Return the two files in which the weights of a bundle lie."""
+        return self.models(bundle) / "model.pt", self.models(bundle) / "fingerprint.json"
+
+    def models(self, bundle: str) -> Path:
+        """Return the folder for the weights of a bundle."""
+        return self.work_dir / "models" / bundle
 
 
 @dataclass(frozen=True)
@@ -65,119 +104,126 @@ class Step:
     @property
     def files(self) -> list[str]:
         """The config files, relative to the bundle's folder."""
-        return [posixpath.normpath(f"configs/{config}.json") for config in self.configs]
+        return [f"configs/{config}.json" for config in self.configs]
 
     def arguments(self, resume: bool = False) -> list[str]:
-        """What follows `python` on the command line."""
-        files = self.files
-        launcher = ["-m", "monai.bundle"]
-        if self.processes > 1:
-            launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={self.processes}", *launcher]
-        result = [*launcher, "run", self.run_id, "--config_file", files[0] if len(files) == 1 else repr(files)]
+        """Return what follows `python` on the command line."""
         overrides = {**self.overrides, **({"resume": True} if resume else {})}
-        for name, value in overrides.items():
-            result += [f"--{name}", os.path.relpath(value, self.bundle) if isinstance(value, Path) else str(value)]
-        return result
+        values = {
+            name: relative_path(value, self.bundle) if isinstance(value, Path) else value for name, value in overrides.items()
+        }
+        return bundle_command(self.run_id, self.files, values, self.processes)
 
     def state(self) -> dict[str, Any]:
-        """What the result depends on: the command, the configs' content, and size and time of every input file."""
+        """Return what the result depends on: the command, the configs' content, and size and time of every input file."""
         configs = {name: hashlib.sha256((self.bundle / name).read_bytes()).hexdigest() for name in self.files}
         return {"command": self.arguments(), "configs": configs, "inputs": {str(path): _listing(path) for path in self.inputs}}
 
     def result(self) -> dict[str, Any]:
-        """Name, size and time of every file that the step has made."""
+        """Return name, size and time of every file that the step has made."""
         return {str(path): _listing(path) for path in self.outputs}
 
 
+class Outcome(NamedTuple):
+    """Whether a step ran, and whether it left out studies that have errors."""
+
+    ran: bool
+    some_failed: bool
+
+
 def _listing(path: Path) -> list[list[Any]]:
-    """Name, size and time of modification of a file, or of every file in a folder."""
+    """Return name, size and time of modification of a file, or of every file in a folder."""
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
 
 
-def plan(
-    studies: Path,
-    work_dir: Path,
-    bundles_dir: Path,
-    profile: str = "full",
-    num_gpus: int = 0,
-    prepare_options: Mapping[str, Any] | None = None,
-    train_options: Mapping[str, Any] | None = None,
-) -> list[Step]:
-    """The steps of the method, in their order; the arguments are those of `run_pipeline`."""
-    prepared, models, results = work_dir / "prepared", work_dir / "models", work_dir / "results"
-    demo = ("demo",) if profile == "demo" else ()
-    multi_gpu = ("multi_gpu_train",) if num_gpus > 1 else ()
-    data = (prepared / "datalist.json", prepared / "fingerprint.json")
-    # Files that the preparation may read, the evaluation reads again.
-    allowed = {name: value for name, value in (prepare_options or {}).items() if name == "allow_outside"}
-
-    def train(name: str, extra_inputs: tuple[Path, ...] = ()) -> Step:
-        return Step(
-            name=f"train {name}",
-            bundle=bundles_dir / name,
-            run_id="training",
-            configs=("train", FEEDING, *demo, *multi_gpu),
-            overrides={
-                "dataset_dir": prepared,
-                "ckpt_dir": models / name,
-                "output_dir": work_dir / "logs" / name,
-                **(train_options or {}),
-            },
-            inputs=data + extra_inputs,
-            outputs=(models / name / "model.pt", models / name / "fingerprint.json"),
-            resumes=True,
-            processes=max(1, num_gpus),
-            fresh=(models / name, work_dir / "logs" / name),
-        )
-
-    predict = Step(
-        name="predict the coarse masks",
-        bundle=bundles_dir / STAGE1,
-        run_id="inferring",
-        configs=("inference", *demo),
-        overrides={"dataset_dir": prepared, "ckpt_dir": models / STAGE1, "output_dir": prepared / "coarse_masks"},
-        inputs=(*data, models / STAGE1 / "model.pt"),
-        outputs=(prepared / "coarse_masks",),
-    )
+def plan(method: Method) -> list[Step]:
+    """Return the steps of the method in their order."""
     return [
-        Step(
-            name="prepare",
-            bundle=bundles_dir / ENSEMBLE,
-            run_id="prepare",
-            configs=("prepare",),
-            overrides={"studies": studies, "dataset_dir": prepared, **(prepare_options or {})},
-            inputs=(studies,),
-            outputs=data,
-            problems=data[0],
-        ),
-        train(STAGE1),
-        predict,
-        *(train(name, (prepared / "coarse_masks",)) for name in STAGE2),
-        Step(
-            name="assemble",
-            bundle=bundles_dir / ENSEMBLE,
-            run_id="assemble",
-            configs=("inference", "assemble", *demo),
-            overrides={"models_dir": models, "ckpt_dir": models / ENSEMBLE},
-            inputs=tuple(models / name / "model.pt" for name in (STAGE1, *STAGE2)),
-            outputs=(models / ENSEMBLE / "model.pt", models / ENSEMBLE / "fingerprint.json"),
-        ),
-        Step(
-            name="evaluate",
-            bundle=bundles_dir / ENSEMBLE,
-            run_id="evaluating",
-            configs=("inference", "evaluate", *demo),
-            overrides={"dataset_dir": prepared, "ckpt_dir": models / ENSEMBLE, "output_dir": results, **allowed},
-            inputs=(*data, models / ENSEMBLE / "model.pt"),
-            outputs=(results / "table1.md", results / "scores.csv"),
-            problems=results / "problems.json",
-        ),
+        _prepare(method),
+        _train(method, STAGE1),
+        _predict(method),
+        *(_train(method, bundle, method.coarse_masks) for bundle in STAGE2),
+        _assemble(method),
+        _evaluate(method),
     ]
 
 
-def _run(step: Step, record: Path) -> tuple[bool, bool]:
-    """Run a step unless its result is there, and say whether it ran, and whether it left studies out that have errors.
+def _prepare(method: Method) -> Step:
+    return Step(
+        name="prepare",
+        bundle=method.bundles_dir / ENSEMBLE,
+        run_id="prepare",
+        configs=("prepare",),
+        overrides={"studies": method.studies, "dataset_dir": method.prepared, **method.prepare_options},
+        inputs=(method.studies,),
+        outputs=method.data,
+        problems=method.data[0],
+    )
+
+
+def _train(method: Method, bundle: str, *further_inputs: Path) -> Step:
+    models, logs = method.models(bundle), method.work_dir / "logs" / bundle
+    return Step(
+        name=f"train {bundle}",
+        bundle=method.bundles_dir / bundle,
+        run_id="training",
+        configs=("train", *method.demo, *(["multi_gpu_train"] if method.num_gpus > 1 else [])),
+        overrides={"dataset_dir": method.prepared, "ckpt_dir": models, "output_dir": logs, **method.train_options},
+        inputs=(*method.data, *further_inputs),
+        outputs=method.weights(bundle),
+        resumes=True,
+        processes=max(1, method.num_gpus),
+        fresh=(models, logs),
+    )
+
+
+def _predict(method: Method) -> Step:
+    return Step(
+        name="predict the coarse masks",
+        bundle=method.bundles_dir / STAGE1,
+        run_id="inferring",
+        configs=("inference", *method.demo),
+        overrides={"dataset_dir": method.prepared, "ckpt_dir": method.models(STAGE1), "output_dir": method.coarse_masks},
+        inputs=(*method.data, method.weights(STAGE1)[0]),
+        outputs=(method.coarse_masks,),
+    )
+
+
+def _assemble(method: Method) -> Step:
+    return Step(
+        name="assemble",
+        bundle=method.bundles_dir / ENSEMBLE,
+        run_id="assemble",
+        configs=("inference", "assemble", *method.demo),
+        overrides={"models_dir": method.work_dir / "models", "ckpt_dir": method.models(ENSEMBLE)},
+        inputs=tuple(method.weights(bundle)[0] for bundle in (STAGE1, *STAGE2)),
+        outputs=method.weights(ENSEMBLE),
+    )
+
+
+def _evaluate(method: Method) -> Step:
+    # Files that the preparation may read, the evaluation reads again.
+    allowed = {name: value for name, value in method.prepare_options.items() if name == "allow_outside"}
+    return Step(
+        name="evaluate",
+        bundle=method.bundles_dir / ENSEMBLE,
+        run_id="evaluating",
+        configs=("inference", "evaluate", *method.demo),
+        overrides={
+            "dataset_dir": method.prepared,
+            "ckpt_dir": method.models(ENSEMBLE),
+            "output_dir": method.results,
+            **allowed,
+        },
+        inputs=(*method.data, method.weights(ENSEMBLE)[0]),
+        outputs=(method.results / "table1.md", method.results / "scores.csv"),
+        problems=method.results / "problems.json",
+    )
+
+
+def run_unless_done(step: Step, record: Path) -> Outcome:
+    """Run a step unless its result is there.
 
     The record is written when the step begins and again when it has ended. A training that was interrupted, and whose inputs are
     still the same, goes on where it stopped; one whose inputs have changed, or whose weights were taken away, begins anew.
@@ -189,21 +235,21 @@ def _run(step: Step, record: Path) -> tuple[bool, bool]:
     known = read_json(record) if record.is_file() else {}
     same = known.get("state") == state
     if same and known.get("outputs") == step.result():
-        return False, known["some_failed"]
+        return Outcome(False, known["some_failed"])
     interrupted = same and "outputs" not in known
     if not interrupted:
         for folder in step.fresh:
             shutil.rmtree(folder, ignore_errors=True)
     write_json(record, {"state": state})
     arguments = step.arguments(resume=step.resumes and interrupted)
-    print(f"$ cd {shlex.quote(os.path.relpath(step.bundle))} && {shlex.join(['python', *arguments])}", flush=True)
+    print(f"$ cd {shlex.quote(str(relative_path(step.bundle)))} && {shlex.join(['python', *arguments])}", flush=True)
     code = subprocess.run([sys.executable, *arguments], cwd=step.bundle, check=False).returncode
     if code not in (0, SOME_FAILED):
         raise InputError(
             f"'{step.name}' ended with exit code {code}: see what its command says above, then run the pipeline again"
         )
     write_json(record, {"state": state, "outputs": step.result(), "some_failed": code == SOME_FAILED})
-    return True, code == SOME_FAILED
+    return Outcome(True, code == SOME_FAILED)
 
 
 def run_pipeline(
@@ -231,31 +277,40 @@ def run_pipeline(
         train_options: further ids and values for each training, for example {"max_epochs": 200}.
 
     Raises:
-        SystemExit: with one sentence when the profile is unknown or a step fails; with exit code 3 when all was done, except for
-            some studies.
+        InputError: when the profile is unknown or a step fails.
+        SomeFailedError: when all was done, except for some studies.
     """
-    if profile not in ("full", "demo"):
+    if profile not in PROFILES:
         raise InputError(f"profile is '{profile}': give 'full' or 'demo'")
-    studies, work_dir, bundles_dir = (Path(path).resolve() for path in (studies, work_dir, bundles_dir))
-    if not studies.exists():
-        raise InputError(f"{studies} does not exist: name the raw data set with --studies")
-    steps = plan(studies, work_dir, bundles_dir, profile, num_gpus, prepare_options, train_options)
-    seconds: list[tuple[str, str]] = []
+    method = Method(
+        studies=Path(studies).resolve(),
+        work_dir=Path(work_dir).resolve(),
+        bundles_dir=Path(bundles_dir).resolve(),
+        profile=profile,
+        num_gpus=num_gpus,
+        prepare_options=prepare_options or {},
+        train_options=train_options or {},
+    )
+    if not method.studies.exists():
+        raise InputError(f"{method.studies} does not exist: name the raw data set with --studies")
+    steps = plan(method)
+    durations: dict[str, str] = {}
     incomplete = []
     for number, step in enumerate(steps, 1):
         print(f"\n[{number}/{len(steps)}] {step.name}", flush=True)
         start = time.monotonic()
-        ran, some_failed = _run(step, work_dir / "steps" / f"{step.name.replace(' ', '_')}.json")
-        if some_failed:
-            incomplete.append(f"{step.name}: {os.path.relpath(step.problems)} names them")
-        seconds.append((step.name, f"{time.monotonic() - start:.0f} s" if ran else "was done"))
-        if not ran:
+        outcome = run_unless_done(step, method.work_dir / "steps" / f"{step.name.replace(' ', '_')}.json")
+        durations[step.name] = f"{time.monotonic() - start:.0f} s" if outcome.ran else "was done"
+        if outcome.some_failed and step.problems:
+            incomplete.append(f"{step.name}: {relative_path(step.problems)} names them")
+        if not outcome.ran:
             print("was done", flush=True)
-    _print_summary(seconds, work_dir / "results")
+    _print_summary(durations, method.results)
     if incomplete:
         raise SomeFailedError("some studies have errors, and all was done without them", incomplete)
 
 
-def _print_summary(seconds: Iterable[tuple[str, str]], results: Path) -> None:
-    print("\n" + "\n".join(f"{name:32} {duration:>9}" for name, duration in seconds))
-    print(f"\n{(results / 'table1.md').read_text(encoding='utf-8')}\nResults: {os.path.relpath(results)}", flush=True)
+def _print_summary(durations: Mapping[str, str], results: Path) -> None:
+    """Print how long each step took, and Table 1."""
+    print("\n" + "\n".join(f"{name:32} {duration:>9}" for name, duration in durations.items()))
+    print(f"\n{(results / 'table1.md').read_text(encoding='utf-8')}\nResults: {relative_path(results)}", flush=True)

@@ -1,0 +1,308 @@
+"""The command `petct`: short names for the bundles' commands. Each prints the command that it stands for, and runs it."""
+
+from __future__ import annotations
+
+import importlib.resources
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from petct_cascade.command_line import bundle_command
+from petct_cascade.pipeline import ENSEMBLE, PROFILES
+from petct_training.files import read_json
+
+# A training no longer than this is validated once, at its end: before its first validation it has no `model.pt`. The longest
+# interval between validations in the configs.
+VAL_INTERVAL = 15
+NO_WEIGHTS = (
+    "no weights come with this program: train them with `petct train STUDIES -o WORK` and give --weights WORK, or convert the "
+    "authors' published ones (docs/integrations.md in the repository)"
+)
+ANYWHERE = click.Path(path_type=Path)
+THERE = click.Path(path_type=Path, exists=True)
+
+
+def bundles_folder() -> Path:
+    """Return the folder of the five bundles: the clone's where this file lies in one, the installed ones otherwise."""
+    parent = Path(str(importlib.resources.files("petct_cascade"))).parent
+    return parent.parent if (parent / "configs").is_dir() else parent / "autopet_bundles"
+
+
+def weights_folder(folder: Path | None) -> Path:
+    """Return the folder with `model.pt` for what `--weights` names: that folder, or the WORK folder of `petct train`.
+
+    Raises:
+        click.ClickException: when there are no weights.
+    """
+    if folder is None:
+        places, said = [bundles_folder() / ENSEMBLE / "models"], "--weights is missing"
+    else:
+        places, said = [folder, folder / "models" / ENSEMBLE], f"{folder} holds no model.pt"
+    for place in places:
+        if (place / "model.pt").is_file():
+            return place
+    raise click.ClickException(f"{said}: {NO_WEIGHTS}")
+
+
+def run(run_id: str, configs: Sequence[str], overrides: Mapping[str, Any], settings: Sequence[tuple[str, str]]) -> None:
+    """Print the command of the ensemble's bundle that runs an id, run it in the current folder, and end with its exit code.
+
+    Args:
+        run_id: id that is evaluated.
+        configs: names of config files, later ones patching earlier ones.
+        overrides: ids and their values; those that are None keep the config's.
+        settings: further ids and values, as the user has written them.
+    """
+    bundle = bundles_folder() / ENSEMBLE
+    files = [bundle / f"configs/{name}.json" for name in configs]
+    given = {name: value for name, value in overrides.items() if value is not None}
+    arguments = bundle_command(run_id, files, {"bundle_root": bundle, **given})
+    arguments += [text for name, value in settings for text in (f"--{name}", value)]
+    click.echo(f"$ {shlex.join(['python', *arguments])}")
+    sys.stdout.flush()
+    sys.exit(subprocess.run([sys.executable, *arguments], check=False).returncode)
+
+
+def _settings(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> list[tuple[str, str]]:
+    """Split each ID=VALUE of `--set`."""
+    pairs = []
+    for value in values:
+        name, sign, text = value.partition("=")
+        if not (name and sign):
+            raise click.BadParameter(f"'{value}' is not ID=VALUE, such as overlap=0.25")
+        pairs.append((name, text))
+    return pairs
+
+
+def _demo(profile: str) -> tuple[str, ...]:
+    """Return the config that patches the others to the demo profile, or none."""
+    return ("demo",) if profile == "demo" else ()
+
+
+def _version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"petct {read_json(bundles_folder() / ENSEMBLE / 'configs/metadata.json')['version']}")
+        context.exit()
+
+
+def settings(of: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the option `--set` of a command, for the ids of a config file."""
+    return click.option(
+        "--set",
+        "settings",
+        metavar="ID=VALUE",
+        multiple=True,
+        callback=_settings,
+        help=f"Set any other id of configs/{of}.json, as on MONAI's command line. May be repeated.",
+    )
+
+
+output = click.option("-o", "--output", type=ANYWHERE, required=True, help="Folder for the results; it is made.")
+weights = click.option(
+    "--weights", type=THERE, help="Folder with model.pt and fingerprint.json, or the WORK folder of `petct train`."
+)
+profile = click.option(
+    "--profile",
+    type=click.Choice(PROFILES),
+    default="full",
+    show_default=True,
+    help="Size of the networks: full is the paper's, demo takes minutes on two CPU cores. Weights fit only their own profile.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit.")
+def main() -> None:
+    """Find tumour lesions in whole-body PET/CT.
+
+    Research use only: not for diagnosis, treatment or any other clinical decision.
+
+    Each command prints the `python -m monai.bundle run ...` command that it stands for, and runs it in the current folder. The exit
+    code is 0 when all is done, 3 when some studies could not be used, 1 when nothing was done, 2 when the command is wrong.
+
+    \b
+    Try it with synthetic studies, without a GPU, in ten minutes:
+      petct phantom -o raw
+      petct train raw -o work --profile demo
+      petct segment raw -o masks --weights work --profile demo
+    """
+
+
+@main.command()
+@click.argument("studies", type=THERE, required=False)
+@click.option("--ct", type=THERE, help="CT of one study, in Hounsfield units; give --pet with it.")
+@click.option("--pet", type=THERE, help="PET of the same study, in body-weight SUV.")
+@output
+@weights
+@profile
+@settings("inference")
+def segment(
+    studies: Path | None,
+    ct: Path | None,
+    pet: Path | None,
+    output: Path,
+    weights: Path | None,
+    profile: str,
+    settings: list[tuple[str, str]],
+) -> None:
+    """Find the lesions of new studies.
+
+    \b
+    In:  STUDIES, a folder of studies or a CSV or JSON list of them,
+         or --ct and --pet of one study.
+    Out: a lesion mask for each study on the grid of its PET, SUV and volume
+         read-outs of each lesion, pictures, and report.html.
+
+    \b
+    Examples:
+      petct segment STUDIES -o OUT --weights WORK
+      petct segment --ct ct.nii.gz --pet suv.nii.gz -o OUT --weights WORK
+      petct segment STUDIES -o OUT --weights WORK --set uncertainty=true
+    """
+    if (studies is None) == (ct is None and pet is None):
+        raise click.UsageError("name what to segment: STUDIES, or one study with --ct and --pet")
+    overrides = {"studies": studies, "ct": ct, "pet": pet, "output_dir": output, "ckpt_dir": weights_folder(weights)}
+    run("inferring", ("inference", *_demo(profile)), overrides, settings)
+
+
+@main.command()
+@click.argument("studies", type=THERE)
+@output
+@settings("prepare")
+def prepare(studies: Path, output: Path, settings: list[tuple[str, str]]) -> None:
+    """Prepare studies with labels for training.
+
+    \b
+    In:  STUDIES, a folder in the layout of the challenge or of TCIA,
+         or a CSV or JSON list with case, ct, pet, label.
+    Out: a data set for training: every study checked, split by patient,
+         cropped to the body and resampled.
+
+    \b
+    Examples:
+      petct prepare STUDIES -o DATA
+      petct prepare STUDIES -o DATA --set validation_fraction=0.1
+    """
+    run("prepare", ("prepare",), {"studies": studies, "dataset_dir": output}, settings)
+
+
+@main.command()
+@click.argument("studies", type=THERE)
+@output
+@profile
+@click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Epochs of each training, instead of the profile's.")
+@settings("pipeline")
+def train(studies: Path, output: Path, profile: str, epochs: int | None, settings: list[tuple[str, str]]) -> None:
+    """Train the whole method, from raw studies to scores.
+
+    A finished step is skipped when the command is repeated, and an interrupted training goes on where it stopped.
+
+    \b
+    In:  STUDIES, a folder in the layout of the challenge or of TCIA,
+         or a CSV or JSON list with case, ct, pet, label.
+    Out: WORK/models/autopet_ensemble, the weights for `petct segment`;
+         WORK/results, scores of the validation studies and report.html.
+
+    \b
+    Examples:
+      petct train STUDIES -o WORK
+      petct train STUDIES -o WORK --profile demo
+    """
+    options = None
+    if epochs is not None:
+        options = {"max_epochs": epochs, **({"val_interval": epochs} if epochs < VAL_INTERVAL else {})}
+    overrides = {"studies": studies, "work_dir": output, "profile": profile, "train_options": options}
+    run("pipeline", ("pipeline",), overrides, settings)
+
+
+@main.command()
+@click.argument("data", type=THERE)
+@output
+@weights
+@profile
+@settings("evaluate")
+def evaluate(data: Path, output: Path, weights: Path | None, profile: str, settings: list[tuple[str, str]]) -> None:
+    """Score trained networks on validation studies.
+
+    \b
+    In:  DATA, which `petct prepare` has written (WORK/prepared after `petct train`).
+    Out: scores of stage 1, of each network and of the ensemble on the original
+         grid, the paper's Table 1, masks, read-outs, pictures, and report.html.
+
+    \b
+    Example:
+      petct evaluate DATA -o OUT --weights WORK
+    """
+    overrides = {"dataset_dir": data, "output_dir": output, "ckpt_dir": weights_folder(weights)}
+    run("evaluating", ("inference", "evaluate", *_demo(profile)), overrides, settings)
+
+
+@main.command()
+@click.argument("masks", type=THERE)
+@click.option("--references", type=THERE, required=True, help="Folder of reference masks, or of studies with labels.")
+@click.option("--images", type=THERE, help="Folder of the studies' CT and PET, for read-outs and pictures.")
+@output
+@settings("score")
+def score(masks: Path, references: Path, images: Path | None, output: Path, settings: list[tuple[str, str]]) -> None:
+    """Score masks of any origin against references.
+
+    \b
+    In:  MASKS, a folder of <case>.nii.gz, paired with the references by name.
+    Out: scores.csv (Dice, false-positive and false-negative volume, lesions),
+         their means, and report.html.
+
+    \b
+    Example:
+      petct score MASKS --references REFERENCES -o OUT
+    """
+    overrides = {"predictions": masks, "references": references, "images": images, "output_dir": output}
+    run("score", ("score",), overrides, settings)
+
+
+@main.command()
+@click.argument("masks", type=THERE)
+@click.option("--images", type=THERE, required=True, help="Folder of <case>_0001 (PET) and, if there is one, <case>_0000 (CT).")
+@output
+@settings("score")
+def readout(masks: Path, images: Path, output: Path, settings: list[tuple[str, str]]) -> None:
+    """Measure the lesions of masks of any origin.
+
+    \b
+    In:  MASKS, a folder of <case>.nii.gz, paired with the images by name.
+    Out: volume, SUVmax, SUVmean, SUVpeak and total lesion glycolysis of each study
+         and lesion (CSV, JSON), pictures, and report.html.
+
+    \b
+    Example:
+      petct readout MASKS --images IMAGES -o OUT
+    """
+    run("readout", ("score",), {"predictions": masks, "images": images, "output_dir": output}, settings)
+
+
+@main.command()
+@output
+@click.option(
+    "--num_patients", type=click.IntRange(min=1), metavar="N", help="Number of patients, some of them with several studies."
+)
+@settings("phantom")
+def phantom(output: Path, num_patients: int | None, settings: list[tuple[str, str]]) -> None:
+    """Write synthetic studies with exactly known lesions.
+
+    \b
+    In:  nothing.
+    Out: studies with labels in the layout of the challenge, and lesions.csv.
+
+    \b
+    Example:
+      petct phantom -o raw --num_patients 30
+    """
+    run("phantom", ("phantom",), {"output_dir": output, "num_patients": num_patients}, settings)
+
+
+if __name__ == "__main__":
+    main()

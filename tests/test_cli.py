@@ -1,0 +1,166 @@
+"""Promises of the command `petct`: what each command prints and runs, and that it says what is missing."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from helpers import BUNDLES, ENSEMBLE, write_study
+
+from petct_cascade import cli
+
+COMMANDS = ("segment", "prepare", "train", "evaluate", "score", "readout", "phantom")
+BUNDLE = BUNDLES / ENSEMBLE
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """The user's folder, with a few names in it."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("raw", "2026_11_26", "data", "masks", "weights", "work/models/autopet_ensemble"):
+        Path(name).mkdir(parents=True)
+    for name in ("ct 1,2.nii.gz", "pet#1.nii.gz", "weights/model.pt", "work/models/autopet_ensemble/model.pt"):
+        Path(name).touch()
+    return tmp_path
+
+
+@pytest.fixture
+def started(monkeypatch) -> list[list[str]]:
+    """The commands that were started, none of which runs; each ends with exit code 3."""
+    commands = []
+
+    def start(arguments: list[str], check: bool) -> subprocess.CompletedProcess:
+        commands.append(arguments)
+        return subprocess.CompletedProcess(arguments, 3)
+
+    monkeypatch.setattr(cli.subprocess, "run", start)
+    return commands
+
+
+def petct(*arguments: str) -> Result:
+    return CliRunner().invoke(cli.main, arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "run_id", "configs", "options"),
+    [
+        ("segment raw -o out --weights weights", "inferring", "inference", "--studies raw --output_dir out --ckpt_dir weights"),
+        (
+            "segment --ct 'ct 1,2.nii.gz' --pet pet#1.nii.gz -o out --weights work --profile demo",
+            "inferring",
+            "inference demo",
+            r"""--ct 'ct 1,2.nii.gz' --pet "$'pet\\x231.nii.gz'" --output_dir out --ckpt_dir work/models/autopet_ensemble""",
+        ),
+        ("prepare 2026_11_26 -o data", "prepare", "prepare", """--studies "'2026_11_26'" --dataset_dir data"""),
+        ("prepare raw -o data --set seed=3", "prepare", "prepare", "--studies raw --dataset_dir data --seed 3"),
+        ("train raw -o work", "pipeline", "pipeline", "--studies raw --work_dir work --profile full"),
+        (
+            "train raw -o work --profile demo --epochs 2",
+            "pipeline",
+            "pipeline",
+            """--studies raw --work_dir work --profile demo --train_options "{'max_epochs': 2, 'val_interval': 2}\"""",
+        ),
+        (
+            "train raw -o work --epochs 20",
+            "pipeline",
+            "pipeline",
+            """--studies raw --work_dir work --profile full --train_options "{'max_epochs': 20}\"""",
+        ),
+        (
+            "evaluate data -o out --weights work",
+            "evaluating",
+            "inference evaluate",
+            "--dataset_dir data --output_dir out --ckpt_dir work/models/autopet_ensemble",
+        ),
+        (
+            "score masks --references raw -o out",
+            "score",
+            "score",
+            "--predictions masks --references raw --output_dir out",
+        ),
+        (
+            "score masks --references raw --images data -o out --set model=nnU-Net --set suv_range=[0,5]",
+            "score",
+            "score",
+            "--predictions masks --references raw --images data --output_dir out --model nnU-Net --suv_range [0,5]",
+        ),
+        ("readout masks --images raw -o out", "readout", "score", "--predictions masks --images raw --output_dir out"),
+        ("phantom -o out --num_patients 5", "phantom", "phantom", "--output_dir out --num_patients 5"),
+    ],
+)
+def test_the_command_that_it_stands_for_is_printed_and_run(folder, started, arguments, run_id, configs, options):
+    done = petct(*shlex.split(arguments))
+    (command,) = started
+    assert command[0] == sys.executable
+    assert done.output == f"$ {shlex.join(['python', *command[1:]])}\n", "what is printed is what runs"
+    files = [str(BUNDLE / f"configs/{name}.json") for name in configs.split()]
+    assert command[1:7] == ["-m", "monai.bundle", "run", run_id, "--config_file", files[0] if len(files) == 1 else repr(files)]
+    assert command[7:] == ["--bundle_root", str(BUNDLE), *shlex.split(options)]
+    assert done.exit_code == 3, "the exit code is handed on"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_goes_in_and_what_comes_out_with_an_example(command):
+    help_text = petct(command, "--help").output
+    assert "In:" in help_text
+    assert "Out:" in help_text
+    assert f"petct {command} " in help_text.partition("Example")[2]
+
+
+def test_help_lists_every_command_with_a_whole_sentence():
+    listed = dict(line.split(maxsplit=1) for line in petct("--help").output.partition("Commands:\n")[2].splitlines())
+    assert set(listed) == set(COMMANDS)
+    assert all(text.endswith(".") and not text.endswith("...") for text in listed.values())
+
+
+@pytest.mark.parametrize(
+    "arguments", ["segment raw -o out", "segment raw -o out --weights data", "evaluate data -o out --weights raw"]
+)
+def test_without_weights_one_sentence_says_where_they_come_from(folder, started, monkeypatch, arguments):
+    (folder / "bundles").symlink_to(folder / "nothing")
+    monkeypatch.setattr(cli, "bundles_folder", lambda: folder / "bundles")
+    done = petct(*arguments.split())
+    assert (done.exit_code, started) == (1, [])
+    assert "no weights come with this program" in done.output
+    assert "petct train" in done.output
+    assert len(done.output.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", ["segment -o out", "segment raw --ct pet#1.nii.gz --pet pet#1.nii.gz -o out"])
+def test_segment_wants_studies_or_one_study(folder, started, arguments):
+    done = petct(*arguments.split(), "--weights", "weights")
+    assert (done.exit_code, started) == (2, [])
+    assert "STUDIES, or one study with --ct and --pet" in done.output
+
+
+@pytest.mark.parametrize("setting", ["overlap", "=0.25"])
+def test_a_setting_without_id_or_value_is_refused(folder, started, setting):
+    done = petct("phantom", "-o", "out", "--set", setting)
+    assert (done.exit_code, started) == (2, [])
+    assert f"'{setting}' is not ID=VALUE" in done.output
+
+
+def test_bundles_of_a_clone_are_those_beside_the_code():
+    assert cli.bundles_folder() == BUNDLES
+
+
+def test_installed_bundles_lie_beside_the_package(monkeypatch, tmp_path):
+    monkeypatch.setattr(cli.importlib.resources, "files", lambda package: tmp_path / "site-packages" / package)
+    assert cli.bundles_folder() == tmp_path / "site-packages/autopet_bundles"
+
+
+def test_a_real_run_finds_a_folder_with_an_odd_name(tmp_path, monkeypatch):
+    name = "raw#1, 2"
+    monkeypatch.chdir(tmp_path)
+    for number in range(3):
+        write_study(tmp_path / name, f"fdg_{number}_1", seed=number)
+    program = [sys.executable, "-W", "ignore", "-c", f"import sys; sys.path.insert(0, {str(BUNDLE)!r}); "]
+    program[-1] += "from petct_cascade.cli import main; main(prog_name='petct')"
+    done = subprocess.run([*program, "prepare", name, "-o", f"{name} data"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / f"{name} data/datalist.json").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, f"{name} data"])
