@@ -157,7 +157,7 @@ def test_every_documented_make_has_a_target(document):
     assert set(named) <= set(targets)
 
 
-def petct(python: str = sys.executable) -> list[str]:
+def petct() -> list[str]:
     """The command `petct` of this checkout, which need not be installed."""
     scripts = re.search(
         r"^\[project\.scripts\]\npetct = \"([\w.]+):(\w+)\"", (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE
@@ -165,7 +165,7 @@ def petct(python: str = sys.executable) -> list[str]:
     assert scripts, "pyproject.toml names no command petct"
     places = [str(BUNDLES / ENSEMBLE), str(ROOT / "src"), str(ROOT)]
     code = f"import sys; sys.path[:0] = {places}; sys.argv[0] = 'petct'; from {scripts[1]} import {scripts[2]} as main; main()"
-    return [python, "-c", code]
+    return [sys.executable, "-c", code]
 
 
 @functools.cache
@@ -250,11 +250,13 @@ class Reader:
         # Slurm with one node: a step is one task there.
         programs = folder / "programs"
         programs.mkdir()
-        for name, does in {
+        does_what = {
             "srun": 'SLURM_PROCID=0 SLURM_LOCALID=0 exec "$@"',
             "scontrol": 'test "$1 $2" = "show hostnames" && echo "$3"',
-            "petct": f'exec {shlex.join(petct())} "$@"',
-        }.items():
+        }
+        if any(snippet.text.startswith("petct ") for snippet in self.remaining):
+            does_what["petct"] = f'exec {shlex.join(petct())} "$@"'
+        for name, does in does_what.items():
             (programs / name).write_text(f"#!/bin/sh\n{does}\n")
             (programs / name).chmod(0o755)
         with socket.socket() as free:
