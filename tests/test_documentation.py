@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import json
 import os
 import re
@@ -33,29 +34,33 @@ from helpers import (
 )
 
 DOCUMENTS = sorted(
-    str(file.relative_to(ROOT)) for file in (ROOT / "README.md", *ROOT.glob("docs/*.md"), *BUNDLES.glob("*/docs/README.md"))
+    str(file.relative_to(ROOT))
+    for file in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *BUNDLES.glob("*/docs/README.md"))
 )
 # The documents whose commands are executed by a test of this module, but for those in ELSEWHERE.
 EXECUTED = {
     "README.md",
+    "docs/getting-started.md",
     "docs/integrations.md",
-    "docs/performance.md",
     *(f"bundles/{bundle}/docs/README.md" for bundle in (*NETWORKS, ENSEMBLE)),
 }
 # How a command begins that no test of this module executes, and who does, or why nobody can.
 ELSEWHERE = {
     r"make ": "a target is typed by continuous integration or by a person; make test would start these tests again",
-    r"\S*python tests/zoo\.py ": "tests/test_zoo.py does the checks, on a schema of its own: the zoo's is not in the repository",
-    r"python tests/benchmarks/": "measures for minutes, as make bench does",
+    r"\S*python tools/zoo\.py ": "tests/test_zoo.py does the checks, on a schema of its own: the zoo's is not in the repository",
+    r"python benchmarks/": "measures for minutes, as make bench does",
     r"pytest ": "these tests are among those of make test-slow",
     r"pip install ": "needs a package index",
+    r"tensorboard ": "serves its pages until it is stopped",
     r"cp -r .*\bAPP|python -m monailabel": "tests/test_monailabel.py copies the app and starts the server",
     r"python -m monai\.bundle trt_export ": "needs TensorRT, and a GPU for which it compiles",
 }
-# How an indented block begins that shows files, and nothing to type.
-LISTING = re.compile(r"(bundles/|datalist\.json)\s")
+# Between fences stands what is shown, and not typed: files and lists.
+FENCE = re.compile(r"^```(\w*)\n.*?^```\n", flags=re.MULTILINE | re.DOTALL)
 BLOCK = r"(?:^ {4}.*\n(?:[ ]*\n(?= {4}))*)+"
-INLINE = r"`((?:make|pip|pytest|python|torchrun) [^`]+)`"
+INLINE = r"`((?:make|pip|pytest|python|tensorboard|torchrun|petct \w+) [^`]+)`"
+# The end of the first screen of README.md, and what fits into a line of it.
+FIRST_SCREEN_LINES, LONGEST_COMMAND = 45, 100
 # What a job of Slurm with one node finds in its environment.
 SLURM = "export SLURM_NNODES=1 SLURM_JOB_ID=1 SLURM_JOB_NODELIST=localhost"
 # Options of monai.bundle itself, and ids that only its experiment tracking reads.
@@ -84,23 +89,25 @@ def is_python(text: str) -> bool:
     return True
 
 
+def text_of(document: str) -> str:
+    return (ROOT / document).read_text(encoding="utf-8")
+
+
 def snippets(document: str) -> list[Snippet]:
     """Everything that a document gives to type, in its order, in indented blocks and in the text."""
     start = document.removesuffix("/docs/README.md") if document.startswith("bundles") else "."
-    if document == "README.md":
-        start = f"bundles/{ENSEMBLE}"
     found = []
-    text = (ROOT / document).read_text(encoding="utf-8").replace("\\\n", " ")
+    text = FENCE.sub("", text_of(document)).replace("\\\n", " ")
     for match in re.finditer(f"{BLOCK}|{INLINE}", text, flags=re.MULTILINE):
         block, folder = match[1] or textwrap.dedent(match[0]), start
         if is_python(block):
             found.append(Snippet(block, folder, python=True))
-        elif not LISTING.match(block):
+        else:
             for line in block.splitlines():
                 if change := re.match(r"cd (\S+)$", line):
                     folder = os.path.normpath(change[1])
                 elif line and not line.startswith("#"):
-                    found.append(Snippet(line, folder))
+                    found.append(Snippet(re.sub(r"\s+# .*", "", line), folder))
     return found
 
 
@@ -108,9 +115,18 @@ def is_elsewhere(snippet: Snippet) -> bool:
     return not snippet.python and any(re.match(beginning, snippet.text) for beginning in ELSEWHERE)
 
 
+def is_executed_by_another_module(document: str) -> bool:
+    """Whether a test module other than this one names a page of docs/, whose commands it then executes."""
+    others = (file for file in Path(__file__).parent.glob("test_*.py") if file.name != Path(__file__).name)
+    page = Path(document)
+    return page.parent.name == "docs" and page.name != "README.md" and any(page.name in file.read_text() for file in others)
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_documented_command_is_executed_or_said_not_to_be(document):
-    assert document in EXECUTED or all(is_elsewhere(snippet) for snippet in snippets(document))
+    if document not in EXECUTED and not is_executed_by_another_module(document):
+        assert all(is_elsewhere(snippet) for snippet in snippets(document))
+        assert {match[1] for match in FENCE.finditer(text_of(document))} <= {"text"}
 
 
 @pytest.mark.parametrize("beginning", ELSEWHERE)
@@ -143,12 +159,82 @@ def test_every_documented_run_names_what_exists(document, snippet):
     assert set(options) - OPTIONS <= set(configs), f"{document}: {set(options) - OPTIONS - set(configs)} are no ids of {files}"
 
 
-@pytest.mark.parametrize("document", ["docs/integrations.md", "README.md"])
+@pytest.mark.parametrize("document", ["docs/integrations.md", "README.md", "CONTRIBUTING.md"])
 def test_every_documented_make_has_a_target(document):
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
-    named = re.findall(r"^    make ([a-z-]+)", (ROOT / document).read_text(), flags=re.MULTILINE)
+    named = re.findall(r"^    make ([a-z-]+)", text_of(document), flags=re.MULTILINE)
     assert named
     assert set(named) <= set(targets)
+
+
+def petct() -> list[str]:
+    """The command `petct` of this checkout, which need not be installed."""
+    scripts = re.search(
+        r"^\[project\.scripts\]\npetct = \"([\w.]+):(\w+)\"", (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE
+    )
+    assert scripts, "pyproject.toml names no command petct"
+    places = [str(BUNDLES / ENSEMBLE), str(ROOT / "src"), str(ROOT)]
+    code = f"import sys; sys.path[:0] = {places}; sys.argv[0] = 'petct'; from {scripts[1]} import {scripts[2]} as main; main()"
+    return [sys.executable, "-c", code]
+
+
+@functools.cache
+def help_of(subcommand: str) -> str:
+    return subprocess.run([*petct(), subcommand, "--help"], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize(
+    ("document", "snippet"),
+    [
+        pytest.param(document, snippet, id=f"{document}: {snippet.text}")
+        for document in DOCUMENTS
+        for snippet in snippets(document)
+        if snippet.text.startswith("petct ")
+    ],
+)
+def test_every_documented_petct_names_what_exists(document, snippet):
+    subcommand, *words = shlex.split(snippet.text)[1:]
+    options = [word for word in words if word.startswith("-")]
+    assert all(re.search(rf"(?<![\w-]){option}(?![\w-])", help_of(subcommand)) for option in options), f"{document}: {options}"
+
+
+def test_no_command_on_the_first_screen_needs_a_second_line():
+    screen = text_of("README.md").splitlines()[:FIRST_SCREEN_LINES]
+    commands = [line for line in screen if line.startswith("    ")]
+    assert commands
+    assert max(len(line) for line in commands) <= LONGEST_COMMAND
+
+
+def headings(document: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)", FENCE.sub("", document.read_text(encoding="utf-8")), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_leads_to_a_file_and_a_heading(document):
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", text_of(document)):
+        path, _, anchor = link.partition("#")
+        file = (ROOT / document).parent / path if path else ROOT / document
+        assert file.is_file(), f"{document} links to {link}"
+        assert not anchor or anchor in headings(file), f"{document} links to {link}"
+
+
+def texts_of(file: Path) -> list[str]:
+    """Every text in a module, those with values in pieces; or a whole config."""
+    content = file.read_text(encoding="utf-8")
+    if file.suffix == ".json":
+        return [content]
+    return [node.value for node in ast.walk(ast.parse(content)) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+
+
+def test_every_message_in_troubleshooting_is_one_that_the_program_prints():
+    files = [*BUNDLES.glob("*/petct_*/**/*.py"), *BUNDLES.glob("*/configs/*.json")]
+    texts = [text for file in files for text in texts_of(file)]
+    messages = re.findall(r"^\| `([^`]+)` \|", text_of("docs/troubleshooting.md"), flags=re.MULTILINE)
+    assert len(messages) > 20
+    pieces = {piece.strip() for message in messages for piece in message.split("...")}
+    assert [piece for piece in pieces if not any(piece in text for text in texts)] == []
 
 
 # ---------------------------------------------------------------- executed
@@ -174,10 +260,13 @@ class Reader:
         # Slurm with one node: a step is one task there.
         programs = folder / "programs"
         programs.mkdir()
-        for name, does in {
+        does_what = {
             "srun": 'SLURM_PROCID=0 SLURM_LOCALID=0 exec "$@"',
             "scontrol": 'test "$1 $2" = "show hostnames" && echo "$3"',
-        }.items():
+        }
+        if any(snippet.text.startswith("petct ") for snippet in self.remaining):
+            does_what["petct"] = f'exec {shlex.join(petct())} "$@"'
+        for name, does in does_what.items():
             (programs / name).write_text(f"#!/bin/sh\n{does}\n")
             (programs / name).chmod(0o755)
         with socket.socket() as free:
@@ -278,6 +367,8 @@ def test_every_command_in_the_readme_of_a_network_does_what_it_says(bundle, tmp_
         reader.follow("published.json", *weights, options=SHORT)
     reader.follow("ckpt_export", "models/model.ts")
     reader.follow("onnx_export", "models/model.onnx")
+    if bundle == NETWORKS[1]:
+        reader.follow("channels_last_3d", "models/model.pt", "models/last.pt", options=SHORT)
     assert reader.remaining == []
 
 
@@ -297,7 +388,7 @@ def test_every_command_in_the_readme_of_the_ensemble_does_what_it_says(tmp_path)
     # At the published spacing, of 2 mm, these phantoms would be large.
     shutil.copytree(here / f"WORK/models/{ENSEMBLE}", here / "models", dirs_exist_ok=True)
     cases = [file.name.removesuffix(".nii.gz") for file in sorted((here / "RAW/labelsTr").iterdir())]
-    reader.follow("--dataset_dir RAW", *(f"OUT/{case}.nii.gz" for case in cases), "OUT/pictures/*.png", *REPORT)
+    reader.follow("--studies RAW", *(f"OUT/{case}.nii.gz" for case in cases), "OUT/pictures/*.png", *REPORT)
     masks = here / "MASKS"
     masks.mkdir()
     for case in cases:
@@ -315,20 +406,49 @@ def test_every_command_in_the_readme_of_the_ensemble_does_what_it_says(tmp_path)
     assert reader.remaining == []
 
 
+DEMO = "--profile demo"
+TWO_EPOCHS = "--epochs 2"
+SMALL_PHANTOMS = "--set num_patients=6 --set shrink=8"
+
+
 @pytest.mark.slow
 def test_every_command_in_the_first_readme_does_what_it_says(tmp_path):
     reader = Reader("README.md", tmp_path)
     here = reader.folder
-    cases = write_raw(here / "RAW")
-    (here / "STUDIES").symlink_to("RAW")
-    ct, pet = (f"RAW/imagesTr/{cases[0]}_000{channel}.nii.gz" for channel in (0, 1))
-    (here / "studies.csv").write_text(f"case,ct,pet\nlisted,{ct},{pet}\n")
-    shutil.copyfile(here / ct, here / "ct.nii.gz")
-    shutil.copyfile(here / pet, here / "suv.nii.gz")
-    reader.follow("run pipeline", *(f"WORK/{pattern}" for pattern in PIPELINE), options=SHORT_PIPELINE)
-    reader.follow("--dataset_dir STUDIES", *(f"OUT/{case}.nii.gz" for case in cases), *REPORT)
-    reader.follow("--studies studies.csv", "OUT/listed.nii.gz", *REPORT)
-    reader.follow("--ct ct.nii.gz --pet suv.nii.gz", "OUT/suv.nii.gz", *REPORT)
+    work = tuple(f"WORK/{pattern}" for pattern in PIPELINE)
+    reader.follow("petct phantom", "RAW/lesions.csv", "RAW/imagesTr/*", "RAW/labelsTr/*", options=SMALL_PHANTOMS)
+    reader.follow("petct train RAW", *work, options=TWO_EPOCHS)
+    phantoms = [file.name for file in (here / "RAW/labelsTr").iterdir()]
+    reader.follow("petct segment RAW", *(f"OUT/{name}" for name in phantoms), "OUT/pictures/*.png", *REPORT)
+    cases = write_raw(here / "STUDIES")
+    shutil.copyfile(here / f"STUDIES/imagesTr/{cases[0]}_0000.nii.gz", here / "CT.nii.gz")
+    shutil.copyfile(here / f"STUDIES/imagesTr/{cases[0]}_0001.nii.gz", here / "SUV.nii.gz")
+    reader.follow("--ct CT.nii.gz --pet SUV.nii.gz", "OUT/SUV.nii.gz", *REPORT, options=DEMO)
+    reader.follow("petct segment STUDIES", *(f"OUT/{case}.nii.gz" for case in cases), *REPORT, options=DEMO)
+    reader.follow("petct train STUDIES", *work, options=f"{DEMO} {TWO_EPOCHS}")
+    assert reader.remaining == []
+
+
+@pytest.mark.slow
+def test_every_command_in_getting_started_does_what_it_says(tmp_path):
+    reader = Reader("docs/getting-started.md", tmp_path)
+    here = reader.folder
+    reader.follow("petct phantom", "RAW/lesions.csv", "RAW/imagesTr/*", "RAW/labelsTr/*", options=SMALL_PHANTOMS)
+    cases = write_raw(here / "STUDIES")
+    reader.follow("petct prepare", "DATA/datalist.json", "DATA/fingerprint.json", "DATA/images/*.nii", "DATA/labels/*.nii")
+    for folder in ("TRIAL", "WORK"):
+        patterns = tuple(f"{folder}/{pattern}" for pattern in PIPELINE)
+        reader.follow(f"-o {folder}", *patterns, options=f"{DEMO} {TWO_EPOCHS}" if folder == "WORK" else TWO_EPOCHS)
+    (here / "NEW").symlink_to("STUDIES")
+    reader.follow("petct segment NEW", *(f"OUT/{case}.nii.gz" for case in cases), "OUT/pictures/*.png", *REPORT, options=DEMO)
+    (here / "MASKS").mkdir()
+    for case in cases:
+        shutil.copyfile(here / f"OUT/{case}.nii.gz", here / f"MASKS/{case}.nii.gz")
+    (here / "REF").symlink_to("STUDIES/labelsTr")
+    (here / "IMAGES").symlink_to("STUDIES/imagesTr")
+    reader.follow("petct score", "SCORES/scores.csv", "SCORES/summary.md", "SCORES/report.html")
+    reader.follow("petct readout", *(pattern.replace("OUT/", "READOUTS/") for pattern in REPORT))
+    reader.follow("petct evaluate", *(pattern.replace("OUT/", "EVALUATION/") for pattern in SCORES), options=DEMO)
     assert reader.remaining == []
 
 
@@ -348,19 +468,9 @@ def test_every_command_and_python_in_the_integrations_does_what_it_says(tmp_path
         "assert not network.training and network.state_dict().keys() == saved.keys()\n"
         "assert all(torch.equal(tensor.cpu(), saved[name]) for name, tensor in network.state_dict().items())"
     )
-    reader.type_python(same.format(STAGE1), same.format(ENSEMBLE), "import os; assert len(os.listdir('MASKS')) == 6")
     reader.follow("run import_weights", *(f"../{bundle}/models/*" for bundle in (*NETWORKS, ENSEMBLE)))
     shutil.copyfile(reader.root / "DATA/fingerprint.json", bundles / STAGE1 / "models/fingerprint.json")
+    reader.type_python(same.format(STAGE1), same.format(ENSEMBLE), "import os; assert len(os.listdir('MASKS')) == 6")
     reader.type_python("assert len(site.trainer.data_loader) and len(site.evaluator.data_loader); site.finalize()")
     reader.follow("--tracking mlflow", "mlflow.db", "models/model.pt", options=SHORT)
-    assert reader.remaining == []
-
-
-@pytest.mark.slow
-def test_every_command_on_performance_does_what_it_says(tmp_path):
-    reader = Reader("docs/performance.md", tmp_path)
-    write_prepared(reader.folder / "DATA")
-    write_prepared(reader.root / "bundles/autopet_stage2_segresnet/DATA")
-    for words in ("feeding.json']", "feeding_gpu.json']", "channels_last_3d"):
-        reader.follow(words, "models/model.pt", "models/last.pt", options=SHORT)
     assert reader.remaining == []
