@@ -1,7 +1,6 @@
 """Those of the recipe's transforms that take MONAI's own classes longest: the same results in a fraction of the time.
 
-feeding.json puts them in the places of MONAI's. `Quick` classes draw by the chances of the MONAI class of the same name, and take
-those of its arguments that the recipe gives.
+`Quick` classes draw by the chances of the MONAI class of the same name, and take those of its arguments that the recipe gives.
 """
 
 from __future__ import annotations
