@@ -101,11 +101,11 @@ def test_data_that_can_be_trained_with_is_not_refused(bundle, data, models, monk
     [
         (
             lambda data: change_json(data / "datalist.json", lambda c: c.update(training=[])),
-            "names no studies for training or none",
+            "datalist.json names no studies for training",
         ),
         (
             lambda data: change_json(data / "datalist.json", lambda c: c.pop("validation")),
-            "names no studies for training or none",
+            "datalist.json names no studies for validation",
         ),
         (empty_labels, "no label of the training studies in .*datalist.json marks a lesion"),
         (
@@ -147,7 +147,7 @@ def test_weights_of_another_network_or_damaged_ones_are_refused(bundle, configs,
         assert "model.pt holds the weights of another network" in refusal(bundle, configs, data, models, monkeypatch)
     torch.save(state_dict(bundle, "demo"), file)
     file.write_bytes(file.read_bytes()[:-500])
-    assert "model.pt is damaged" in refusal(bundle, configs, data, models, monkeypatch)
+    assert "model.pt cannot be read as weights of PyTorch: it is damaged" in refusal(bundle, configs, data, models, monkeypatch)
 
 
 @pytest.mark.parametrize("bundle", NETWORKS)
@@ -170,5 +170,7 @@ def test_training_is_not_resumed_from_another_network_fingerprint_or_number_of_e
     assert "last.pt was trained with another fingerprint" in refusal(bundle, ["train"], data, models, monkeypatch, resume=True)
     start(bundle, ["train"], data, models, monkeypatch, resume="false")
     last.write_bytes(last.read_bytes()[:1000])
-    assert "last.pt is damaged" in refusal(bundle, ["train"], data, models, monkeypatch, resume="true")
+    assert "last.pt cannot be read as weights of PyTorch: it is damaged" in refusal(
+        bundle, ["train"], data, models, monkeypatch, resume="true"
+    )
     start(bundle, ["train"], data, models, monkeypatch)

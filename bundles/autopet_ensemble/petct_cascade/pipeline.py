@@ -22,10 +22,6 @@ from petct_training.files import read_json, write_json
 ENSEMBLE = "autopet_ensemble"
 
 
-# Patches a network's train.json so that only the voxels of each patch are read.
-FEEDING = f"../../{ENSEMBLE}/configs/feeding"
-
-
 STAGE1 = "autopet_stage1_dynunet"
 
 
@@ -117,7 +113,7 @@ def plan(
             name=f"train {name}",
             bundle=bundles_dir / name,
             run_id="training",
-            configs=("train", FEEDING, *demo, *multi_gpu),
+            configs=("train", *demo, *multi_gpu),
             overrides={
                 "dataset_dir": prepared,
                 "ckpt_dir": models / name,
