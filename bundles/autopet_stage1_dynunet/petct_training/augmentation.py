@@ -112,23 +112,30 @@ class QuickRandGaussianNoised(RandGaussianNoised):
 
 
 class _Noise(RandGaussianNoise):
-    def randomize(self, img: torch.Tensor, mean: float | None = None) -> None:
+    def randomize(self, img: torch.Tensor, mean: float | None = None) -> None:  # type: ignore[override]
         RandomizableTransform.randomize(self, None)
         std = self.R.uniform(0, self.std)
         generator = torch.Generator(img.device).manual_seed(int(self.R.randint(MAX_SEED, dtype="uint32")))
-        self.noise = torch.empty(img.shape, device=img.device).normal_(self.mean, std, generator=generator)
+        self.noise: Any = torch.empty(img.shape, device=img.device).normal_(self.mean, std, generator=generator)
 
 
 class QuickRandGaussianSmoothd(RandGaussianSmoothd):
     """`RandGaussianSmoothd` of volumes by products with banded matrices, where MONAI convolves."""
 
-    def __init__(self, keys: KeysCollection, prob: float = 0.1, **sigmas: tuple[float, float]) -> None:
-        super().__init__(keys, prob=prob, **sigmas)
-        self.rand_smooth = _Smooth(prob=1.0, **sigmas)
+    def __init__(
+        self,
+        keys: KeysCollection,
+        prob: float = 0.1,
+        sigma_x: tuple[float, float] = (0.25, 1.5),
+        sigma_y: tuple[float, float] = (0.25, 1.5),
+        sigma_z: tuple[float, float] = (0.25, 1.5),
+    ) -> None:
+        super().__init__(keys, sigma_x, sigma_y, sigma_z, prob=prob)
+        self.rand_smooth = _Smooth(sigma_x, sigma_y, sigma_z, prob=1.0)
 
 
 class _Smooth(RandGaussianSmooth):
-    def __call__(self, img: MetaTensor, randomize: bool = True) -> MetaTensor:
+    def __call__(self, img: MetaTensor, randomize: bool = True) -> MetaTensor:  # type: ignore[override]
         if randomize:
             self.randomize()
         sigmas = (self.x, self.y, self.z)
@@ -144,7 +151,7 @@ class QuickRandSimulateLowResolutiond(RandSimulateLowResolutiond):
 
 
 class _LowResolution(RandSimulateLowResolution):
-    def __call__(self, img: MetaTensor, randomize: bool = True) -> MetaTensor:
+    def __call__(self, img: MetaTensor, randomize: bool = True) -> MetaTensor:  # type: ignore[override]
         if randomize:
             self.randomize()
         size = [max(1, int(np.round(side * self.zoom_factor))) for side in img.shape[1:]]
@@ -156,14 +163,14 @@ class QuickRandAdjustContrastd(RandAdjustContrastd):
     """`RandAdjustContrastd` without a copy of the whole image for each step of the formula."""
 
     def __init__(
-        self, keys: KeysCollection, prob: float = 0.1, gamma: Sequence[float] = (0.5, 4.5), invert_image: bool = False
+        self, keys: KeysCollection, prob: float = 0.1, gamma: tuple[float, float] = (0.5, 4.5), invert_image: bool = False
     ) -> None:
         super().__init__(keys, prob, gamma, invert_image)
         self.adjuster = _Contrast(1.0, gamma, invert_image)
 
 
 class _Contrast(RandAdjustContrast):
-    def __call__(self, img: MetaTensor, randomize: bool = True) -> MetaTensor:
+    def __call__(self, img: MetaTensor, randomize: bool = True) -> MetaTensor:  # type: ignore[override]
         if randomize:
             self.randomize()
         image = img.as_tensor()

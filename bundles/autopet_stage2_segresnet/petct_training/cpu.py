@@ -100,7 +100,8 @@ def channels_last(network: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
     """
     if not switched_on():
         return network
-    network.to(memory_format=torch.channels_last_3d)
+    # PyTorch's types know this form of `to` for tensors alone.
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     for module in network.modules():
         if type(module) is nn.InstanceNorm3d:
             module.__class__ = ChannelsLastInstanceNorm3d

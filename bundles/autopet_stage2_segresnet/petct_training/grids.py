@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from typing import cast
 
+import nibabel as nib
 import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+from nibabel.spatialimages import SpatialImage
 
 from petct_training.errors import InputError
+
+
+def open_volume(file: str | os.PathLike) -> SpatialImage:
+    """Open a file of a volume, of which only the header is read until its voxels are asked for."""
+    return cast(SpatialImage, nib.load(file))
 
 
 def voxel_volume_ml(spacing: Sequence[float]) -> float:

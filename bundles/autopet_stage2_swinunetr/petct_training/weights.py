@@ -18,7 +18,7 @@ from petct_training.files import atomic, write_json
 _scalar = np.float64(0).__reduce__()[0]
 
 
-PLAIN_TYPES = [
+PLAIN_TYPES: list[Any] = [
     *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     *(np.dtype, type(np.dtype(np.float32)), type(np.dtype(np.float64))),
 ]

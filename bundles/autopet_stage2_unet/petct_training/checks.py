@@ -7,13 +7,13 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 
 from petct_training.data import Item
 from petct_training.errors import InputError
 from petct_training.files import read_json
+from petct_training.grids import open_volume
 from petct_training.weights import misfit, read_weights
 
 PREPARE = "python -m monai.bundle run prepare --config_file configs/prepare.json"
@@ -102,7 +102,7 @@ def check_lesions(items: Iterable[Item], datalist: str | os.PathLike) -> None:
     Raises:
         InputError: when every label is empty.
     """
-    if not any(np.asanyarray(nib.load(item["label"]).dataobj).any() for item in items):
+    if not any(np.asanyarray(open_volume(item["label"]).dataobj).any() for item in items):
         raise InputError(f"no label of the training studies in {datalist} marks a lesion: prepare a data set that has lesions")
 
 
@@ -140,7 +140,7 @@ def _check_files(item: Item, keys: Sequence[str]) -> None:
 
 
 def _check_spacing(item: Item, spacing: Sequence[float], fingerprint_file: str | os.PathLike | None) -> None:
-    own = [float(size) for size in nib.load(item["image"]).header.get_zooms()[:3]]
+    own = [float(size) for size in open_volume(item["image"]).header.get_zooms()[:3]]
     if not np.allclose(own, spacing, atol=TOLERANCE_MM):
         raise InputError(
             f"{fingerprint_file} does not belong to the data: its spacing is {list(spacing)} mm, and that of {item['image']} is "
@@ -149,7 +149,7 @@ def _check_spacing(item: Item, spacing: Sequence[float], fingerprint_file: str |
 
 
 def _check_coarse_mask(item: Item) -> None:
-    mask, image = nib.load(item["coarse_mask"]), nib.load(item["image"])
+    mask, image = open_volume(item["coarse_mask"]), open_volume(item["image"])
     if mask.shape != image.shape[:3] or not np.allclose(mask.affine, image.affine, atol=TOLERANCE_MM):
         raise InputError(
             f"{item['coarse_mask']} is of another preparation: it lies on another grid than {item['image']}: take it away, and make it "

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import ignite.engine.engine
 from ignite.engine import Engine, Events
@@ -56,7 +56,7 @@ class StopIfNotFinite:
         Raises:
             InputError: when it is not finite.
         """
-        output = engine.state.output
+        output = cast(list[dict[str, Any]], engine.state.output)
         if not math.isfinite(output[0]["loss"]):
             studies = ", ".join(sample["image"].meta["filename_or_obj"] for sample in output)
             raise InputError(
