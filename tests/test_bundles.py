@@ -255,7 +255,7 @@ def test_a_copied_bundle_trains_evaluates_and_infers_alone(bundle, prepared, tmp
         (
             STAGE2[0],
             ["train"],
-            "coarse_mask",
+            "coarse_masks",
             r"has no coarse mask \(.*\.nii\.gz is missing\): make it with `python -m monai.bundle run inferring",
         ),
         (STAGE1, ["inference"], "model.pt", r"model\.pt is missing: train it with `python -m monai.bundle run training"),
@@ -263,7 +263,7 @@ def test_a_copied_bundle_trains_evaluates_and_infers_alone(bundle, prepared, tmp
         (
             STAGE2[0],
             ["inference"],
-            "coarse_mask",
+            "coarse_masks",
             r"has no coarse mask \(.*\.nii\.gz is missing\): make it with `python -m monai.bundle run inferring",
         ),
     ],

@@ -190,7 +190,7 @@ class _Contrast(RandAdjustContrast):
 
 
 def smoothing(length: int, sigma: float) -> torch.Tensor:
-    """Give the matrix (length, length) that convolves with MONAI's Gaussian kernel of a standard deviation in voxels, among zeros."""
+    """Return the matrix (length, length) that convolves with MONAI's Gaussian kernel of a standard deviation in voxels, among zeros."""
     taps = gaussian_1d(torch.tensor(sigma))
     radius = len(taps) // 2
     index = torch.arange(length)
@@ -199,7 +199,7 @@ def smoothing(length: int, sigma: float) -> torch.Tensor:
 
 
 def upsampling(few: int, many: int) -> torch.Tensor:
-    """Give the matrix (many, few) of linear interpolation as `torch.nn.functional.interpolate` does it, with align_corners=False."""
+    """Return the matrix (many, few) of linear interpolation as `torch.nn.functional.interpolate` does it, with align_corners=False."""
     position = ((torch.arange(many) + 0.5) * (few / many) - 0.5).clamp(min=0)
     # A voxel counts the more the nearer it is; beyond the last, that one alone does.
     return (1 - (position.clamp(max=few - 1)[:, None] - torch.arange(few)).abs()).clamp(min=0)

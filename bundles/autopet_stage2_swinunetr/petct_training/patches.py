@@ -21,7 +21,7 @@ from petct_training.grids import bounding_box, open_volume
 
 
 class ReadPatchd(Randomizable, MapTransform):
-    """Read a patch around a voxel drawn by chance, as loading, padding and `RandCropByPosNegLabeld` of the whole study would give it.
+    """Read a patch around a randomly drawn voxel, as loading, padding and `RandCropByPosNegLabeld` of the whole study would give it.
 
     The study is thought of as padded by `border` on each side, and then to `window_size` where it is smaller. A lesion voxel is
     drawn with the probability `lesion_fraction`, otherwise a voxel of the background; a study that has only one of the two
@@ -132,35 +132,38 @@ class ReadAffinePatchd(Randomizable):
         return self
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        size = self.reader.spatial_size
-        window = self.reader.draw(data)
-        matrix = self._draw_matrix()
-        reached = np.array(list(np.ndindex(2, 2, 2))) * (np.array(size) - 1) @ matrix[:3, :3].T + matrix[:3, 3]
+        window, matrix = self.reader.draw(data), self._draw_matrix()
+        start, stop = self._reached(matrix, window, self.reader.grid(data))
+        item = self.transforms(self.reader.read(data, window, start.tolist(), (stop - start).tolist()))
+        # From voxels of the patch to voxels of what was read.
+        matrix[:3, 3] -= start
+        grid = sampling_grid(matrix, self.reader.spatial_size, (stop - start).tolist())
+        for key, mode in self.affine.key_iterator(item, self.affine.mode):
+            image = item[key]
+            item[key] = MetaTensor(
+                _sampled(image.as_tensor(), matrix, grid, mode),
+                affine=image.affine @ torch.from_numpy(matrix),
+                meta={"filename_or_obj": image.meta["filename_or_obj"]},
+            )
+        return item
+
+    def _reached(self, matrix: np.ndarray, window: Sequence[int], grid: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the first voxel of the window that a patch reaches within the study, and the one after the last.
+
+        Args:
+            matrix: (4, 4), from voxels of the patch to voxels of the window.
+            window: first voxel of the window in the study.
+            grid: voxels of the study along x, y, z.
+        """
+        corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(self.reader.spatial_size) - 1)
+        reached = corners @ matrix[:3, :3].T + matrix[:3, 3]
         # What the window has of the study; where the two have nothing in common, a voxel without anything in it.
         first = np.maximum(-np.array(window), 0)
-        last = np.maximum(np.minimum(self.reader.window_size, np.array(self.reader.grid(data)) - window) - 1, first)
+        last = np.maximum(np.minimum(self.reader.window_size, np.array(grid) - window) - 1, first)
         # Interpolation takes a voxel and the next.
         start = np.clip(np.floor(reached.min(axis=0)), first, last).astype(int)
         stop = np.clip(np.floor(reached.max(axis=0)) + 1, first, last).astype(int) + 1
-        item = self.transforms(self.reader.read(data, window, start.tolist(), (stop - start).tolist()))
-        matrix[:3, 3] -= start
-        grid = sampling_grid(matrix, size, (stop - start).tolist())
-        whole = tuple(slice(0, length) for length in (stop - start).tolist())
-        for key, mode in self.affine.key_iterator(item, self.affine.mode):
-            image = item[key]
-            source = image.as_tensor()
-            patch = torch.zeros(len(source), *size, device=source.device)
-            # A mask's lesions are a small part of it.
-            occupied = bounding_box((source != 0).any(dim=0).cpu().numpy()) if mode == "nearest" else whole
-            box = None if occupied is None else destination(occupied, matrix, size)
-            if box is not None:
-                reached_box = (slice(None), *box)
-                part = grid[reached_box].to(source.device)
-                patch[reached_box] = grid_sample(source[None], part, mode=mode, align_corners=False)[0]
-            item[key] = MetaTensor(
-                patch, affine=image.affine @ torch.from_numpy(matrix), meta={"filename_or_obj": image.meta["filename_or_obj"]}
-            )
-        return item
+        return start, stop
 
     def _draw_matrix(self) -> np.ndarray:
         """Draw a matrix (4, 4) from voxels of the patch to voxels of the window, whose centres MONAI lays on each other."""
@@ -171,6 +174,20 @@ class ReadAffinePatchd(Randomizable):
         from_centre[:3, 3] = -(np.array(self.reader.spatial_size) - 1) / 2
         to_centre[:3, 3] = (np.array(self.reader.window_size) - 1) / 2
         return to_centre @ matrix @ from_centre
+
+
+def _sampled(source: torch.Tensor, matrix: np.ndarray, grid: torch.Tensor, mode: str) -> torch.Tensor:
+    """Return the patch (C, X, Y, Z) of a volume (C, X', Y', Z') at the places of a sampling grid (1, X, Y, Z, 3)."""
+    size = list(grid.shape[1:4])
+    patch = torch.zeros(len(source), *size, device=source.device)
+    # A mask's lesions are a small part of it.
+    nearest = mode == "nearest"
+    occupied = bounding_box((source != 0).any(dim=0).cpu().numpy()) if nearest else tuple(map(slice, [0] * 3, source.shape[1:]))
+    box = None if occupied is None else destination(occupied, matrix, size)
+    if box is not None:
+        place = (slice(None), *box)
+        patch[place] = grid_sample(source[None], grid[place].to(source.device), mode=mode, align_corners=False)[0]
+    return patch
 
 
 def sampling_grid(matrix: np.ndarray, size: Sequence[int], source: Sequence[int]) -> torch.Tensor:
