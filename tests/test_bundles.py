@@ -242,6 +242,31 @@ def test_a_copied_bundle_trains_evaluates_and_infers_alone(bundle, prepared, tmp
     assert "nothing to do" in run("run", "inference", output_dir=tmp_path / "masks")
 
 
+@pytest.mark.parametrize("bundle", NETWORKS_ONE_OF_EACH_STAGE_FIRST)
+def test_a_copied_bundle_is_opened_from_another_folder_with_its_own_python(bundle, prepared, tmp_path):
+    copy = tmp_path / "elsewhere" / bundle
+    shutil.copytree(BUNDLES / bundle, copy, ignore=shutil.ignore_patterns("*.pt", "output", "data", "__pycache__"))
+    shutil.copyfile(prepared / "fingerprint.json", copy / "models/fingerprint.json")
+    torch.save(parser_of(bundle, "train", "demo").get_parsed_content("network_def").state_dict(), copy / "models/model.pt")
+    program = """
+import sys
+from monai.bundle import create_workflow
+root, data, *names = sys.argv[1:]
+files = [f"{root}/configs/{name}.json" for name in names]
+kind = "infer" if "inference" in names else "train"
+workflow = create_workflow(config_file=files, workflow_type=kind, bundle_root=root, dataset_dir=data, output_dir=f"{root}/output")
+if kind == "infer":
+    workflow.run()
+assert workflow.check_properties() == []
+import petct_training
+assert petct_training.__file__.startswith(root), petct_training.__file__
+"""
+    for configs in (["train", "demo"], ["train", "evaluate", "demo"], ["inference", "demo"]):
+        command = [sys.executable, "-W", "ignore", "-c", program, str(copy), str(prepared), *configs]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+
 @pytest.mark.parametrize(
     ("bundle", "configs", "missing", "sentence"),
     [

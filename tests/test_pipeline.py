@@ -137,7 +137,7 @@ def test_more_than_one_gpu_trains_under_torchrun():
     assert len(training) == 4
     for arguments in training:
         assert arguments[:4] == ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=4"]
-        assert "['configs/train.json', '../autopet_ensemble/configs/feeding.json', 'configs/multi_gpu_train.json']" in arguments
+        assert "['configs/train.json', 'configs/multi_gpu_train.json']" in arguments
 
 
 def test_every_config_that_a_step_names_exists():
