@@ -1,6 +1,6 @@
 """What the four default networks cost at full size, computed on tensors without data: parameters, operations, memory.
 
-    python tests/benchmarks/budget.py
+    python benchmarks/budget.py
 
 No network is run: PyTorch's meta device carries shapes alone, so that the figures need neither a GPU nor time. Those of training
 are in float32, those of inference in float16 as on a GPU; a floating-point operation is one multiplication or one addition.

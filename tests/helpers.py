@@ -43,7 +43,6 @@ FINGERPRINT = {
 FLAG_OF = dict(zip((STAGE1, *STAGE2), ("dynunet", "segresnet", "swinunetr", "unet"), strict=True))
 NAMES = ("stage1", "SegResNet", "UNet")
 ENVIRONMENT = {**os.environ, "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
-FEEDING = str(BUNDLES / ENSEMBLE / "configs/feeding.json")
 SMALL = {"patch_size": [24, 28, 32], "translation": 6}
 
 
@@ -214,15 +213,6 @@ def write_prepared(folder: Path, num_studies: int = 6, shape: tuple[int, int, in
 def parser_of(bundle: str, *configs: str) -> ConfigParser:
     parser = ConfigParser()
     parser.read_config([BUNDLES / bundle / f"configs/{name}.json" for name in configs])
-    return parser
-
-
-def parse(bundle: str, data: Path, *, feeding: bool, further: tuple[str, ...] = (), **overrides) -> ConfigParser:
-    """The training config of a bundle over a data set, with feeding.json or without."""
-    parser = ConfigParser()
-    parser.read_config([BUNDLES / bundle / "configs/train.json", *([FEEDING] if feeding else []), *further])
-    dropout = {} if bundle == STAGE1 else {"dropout_prob": 0}
-    parser.update({"bundle_root": str(BUNDLES / bundle), "dataset_dir": str(data), **SMALL, **dropout, **overrides})
     return parser
 
 

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from helpers import NETWORKS, parse
+from helpers import NETWORKS
 from monai.data import MetaTensor
 from monai.transforms import (
     Flip,
@@ -17,6 +17,7 @@ from monai.transforms import (
     RandSimulateLowResolutiond,
     ScaleIntensityRange,
 )
+from plain_chain import parse
 
 from petct_training.augmentation import (
     QuickRandAdjustContrastd,
@@ -132,13 +133,14 @@ def test_the_recipes_numbers_are_the_plain_chains(bundle, prepared):
         own = {name: value for name, value in vars(transform).items() if isinstance(value, (bool, int, float, str, tuple))}
         return own | {name: numbers(value) for name, value in vars(transform).items() if hasattr(value, "prob")}
 
-    fast, plain = (parse(bundle, prepared, feeding=feeding) for feeding in (True, False))
-    intensity = [parser.get_parsed_content("train::intensity_transforms") for parser in (fast, plain)]
-    assert len(intensity[0]) == 6
-    for quick, own in zip(*intensity, strict=True):
-        assert isinstance(quick, type(own))
-        assert numbers(quick) == numbers(own)
-    (flips,), each_axis = (parser.get_parsed_content("train::flip_transforms") for parser in (fast, plain))
+    quick = parse(bundle, prepared, quick=True)
+    plain = parse(bundle, prepared, quick=False)
+    names = ("noise", "smooth", "intensity", "low_resolution", "gamma_inverted", "gamma")
+    own = plain.get_parsed_content("plain::intensity")
+    for name, expected in zip(names, own, strict=True):
+        transform = quick.get_parsed_content(f"train::{name}")
+        assert isinstance(transform, type(expected))
+        assert numbers(transform) == numbers(expected)
+    flips, each_axis = quick.get_parsed_content("train::flip"), plain.get_parsed_content("plain::flips")
     assert [(flip.flipper.spatial_axis, flip.prob) for flip in each_axis] == [(axis, flips.prob) for axis in range(3)]
-    # Stage 1 has no coarse mask to flip.
-    assert set(flips.keys) - {"coarse_mask"} == set(each_axis[0].keys) - {"coarse_mask"}
+    assert {flip.keys for flip in each_axis} == {flips.keys}

@@ -14,7 +14,7 @@ import ignite.distributed
 import jsonschema
 import pytest
 import torch
-from helpers import BUNDLES, NETWORKS, NETWORKS_ONE_OF_EACH_STAGE_FIRST, ROOT, STAGE1, STAGE2, needs_shared
+from helpers import BUNDLES, NETWORKS, NETWORKS_ONE_OF_EACH_STAGE_FIRST, ROOT, STAGE1, STAGE2, needs_shared, parser_of
 from monai.bundle import ConfigParser, ConfigWorkflow
 from zoo import SCHEMA
 
@@ -98,7 +98,7 @@ def test_every_config_has_all_properties_of_its_workflow(
 @pytest.mark.parametrize("config", CONFIG_FILES)
 def test_all_four_bundles_have_the_same_ids_in_the_same_order(config):
     ids = {bundle: [key for key in read(bundle, config) if not key.startswith("network_def::")] for bundle in NETWORKS}
-    stage2_only = {"dropout_prob", "dropout_holes", "dropout_size", "coarse_mask_dir", "validate::items"}
+    stage2_only = {"dropout_prob", "dropout_holes", "dropout_size", "coarse_mask_dir"}
     stage1_only = {"deep_supervision_heads"} if config == "demo" else set()
     for bundle in STAGE2:
         expected = [key for key in ids[STAGE1] if key not in stage1_only and (bundle == STAGE1 or key in ids[bundle])]
@@ -109,7 +109,7 @@ def test_all_four_bundles_have_the_same_ids_in_the_same_order(config):
 @pytest.mark.parametrize("config", CONFIG_FILES)
 def test_stage_2_bundles_differ_only_in_network_and_what_it_forces(config):
     network = re.compile(
-        r"^::(_desc_|network_def::.*|network_def|patch_size|batch_size|deep_supervision_heads|loss_function|required_files"
+        r"^::(_desc_|network_def::.*|network_def|patch_size|batch_size|deep_supervision_heads|loss_function.*"
         + ("|max_epochs|val_interval|learning_rate" if config == "demo" else "")
         + ")$"
     )
@@ -140,11 +140,49 @@ def test_inference_normalises_as_validation_does(bundle):
     assert validation == scaling(read(bundle, "inference")["preprocessing"]["transforms"])
 
 
+@pytest.mark.parametrize("bundle", sorted(path.name for path in BUNDLES.iterdir() if path.name != STAGE1))
+def test_petct_training_is_the_same_in_every_bundle(bundle):
+    """`make sync` spreads it from stage 1's."""
+
+    def files(name: str) -> dict[str, bytes]:
+        folder = BUNDLES / name / "petct_training"
+        return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.suffix != ".pyc"}
+
+    own, source = ({name: data for name, data in files(of).items() if "__pycache__" not in name} for of in (bundle, STAGE1))
+    drifted = [f"{bundle}/petct_training/{name}" for name in sorted({*own, *source}) if own.get(name) != source.get(name)]
+    assert not drifted, f"run `make sync`: these differ from {STAGE1}'s: {', '.join(drifted)}"
+
+
 @pytest.mark.parametrize("bundle", NETWORKS)
-def test_a_network_bundle_is_nothing_but_configuration(bundle):
-    assert not list((BUNDLES / bundle).rglob("*.py"))
-    for config in CONFIG_FILES:
-        assert "scripts." not in (BUNDLES / bundle / f"configs/{config}.json").read_text()
+def test_petct_training_is_the_only_python_of_a_network_bundle(bundle):
+    assert {file.parent.name for file in (BUNDLES / bundle).rglob("*.py")} == {"petct_training"}
+
+
+READ_BY_OTHER_TOOLS = {
+    "inference": ["network_def", "network", "device", "inferer", "preprocessing", "postprocessing", "dataset::transform"],
+    "train": [
+        *("network_def", "network", "device", "inferer", "loss", "optimizer", "lr_scheduler"),
+        *("train::inferer", "train::dataset::_target_", "train::dataloader::_target_", "train::trainer::_target_"),
+        *("validate::inferer", "validate::preprocessing", "validate::postprocessing", "validate::key_metric"),
+    ],
+}
+
+
+@pytest.mark.parametrize("profile", [[], ["demo"]], ids=["full", "demo"])
+@pytest.mark.parametrize("config", READ_BY_OTHER_TOOLS)
+@pytest.mark.parametrize("bundle", NETWORKS)
+def test_what_other_tools_read_names_no_package_of_ours(bundle, config, profile):
+    parser = parser_of(bundle, config, *profile)
+
+    def reached(name: str, seen: set[str]) -> str:
+        """The text of an id, and of all that it refers to."""
+        text = json.dumps(parser[name])
+        seen.add(name)
+        names = {match.replace("#", "::") for match in re.findall(r"[@%]([A-Za-z_][\w:#]*)", text)}
+        return text + "".join(reached(inner, seen) for inner in sorted(names) if inner not in seen)
+
+    for name in READ_BY_OTHER_TOOLS[config]:
+        assert "petct" not in reached(name, set()), name
 
 
 @pytest.mark.parametrize("bundle", sorted(path.name for path in BUNDLES.iterdir()))
@@ -203,6 +241,31 @@ def test_a_copied_bundle_trains_evaluates_and_infers_alone(bundle, prepared, tmp
     assert "nothing to do" in run("run", "inference", output_dir=tmp_path / "masks")
 
 
+@pytest.mark.parametrize("bundle", NETWORKS_ONE_OF_EACH_STAGE_FIRST)
+def test_a_copied_bundle_is_opened_from_another_folder_with_its_own_python(bundle, prepared, tmp_path):
+    copy = tmp_path / "elsewhere" / bundle
+    shutil.copytree(BUNDLES / bundle, copy, ignore=shutil.ignore_patterns("*.pt", "output", "data", "__pycache__"))
+    shutil.copyfile(prepared / "fingerprint.json", copy / "models/fingerprint.json")
+    torch.save(parser_of(bundle, "train", "demo").get_parsed_content("network_def").state_dict(), copy / "models/model.pt")
+    program = """
+import sys
+from monai.bundle import create_workflow
+root, data, *names = sys.argv[1:]
+files = [f"{root}/configs/{name}.json" for name in names]
+kind = "infer" if "inference" in names else "train"
+workflow = create_workflow(config_file=files, workflow_type=kind, bundle_root=root, dataset_dir=data, output_dir=f"{root}/output")
+if kind == "infer":
+    workflow.run()
+assert workflow.check_properties() == []
+import petct_training
+assert petct_training.__file__.startswith(root), petct_training.__file__
+"""
+    for configs in (["train", "demo"], ["train", "evaluate", "demo"], ["inference", "demo"]):
+        command = [sys.executable, "-W", "ignore", "-c", program, str(copy), str(prepared), *configs]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+
 @pytest.mark.parametrize(
     ("bundle", "configs", "missing", "sentence"),
     [
@@ -216,7 +279,7 @@ def test_a_copied_bundle_trains_evaluates_and_infers_alone(bundle, prepared, tmp
         (
             STAGE2[0],
             ["train"],
-            "coarse_mask",
+            "coarse_masks",
             r"has no coarse mask \(.*\.nii\.gz is missing\): make it with `python -m monai.bundle run inferring",
         ),
         (STAGE1, ["inference"], "model.pt", r"model\.pt is missing: train it with `python -m monai.bundle run training"),
@@ -224,7 +287,7 @@ def test_a_copied_bundle_trains_evaluates_and_infers_alone(bundle, prepared, tmp
         (
             STAGE2[0],
             ["inference"],
-            "coarse_mask",
+            "coarse_masks",
             r"has no coarse mask \(.*\.nii\.gz is missing\): make it with `python -m monai.bundle run inferring",
         ),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,10 @@ import pytest
 import torch
 from helpers import BUNDLES, NETWORKS, STAGE2, parser_of
 from monai.bundle import ConfigWorkflow
+
+from petct_training import checks
+from petct_training.data import read_items
+from petct_training.errors import InputError
 
 
 @pytest.fixture
@@ -101,11 +106,11 @@ def test_data_that_can_be_trained_with_is_not_refused(bundle, data, models, monk
     [
         (
             lambda data: change_json(data / "datalist.json", lambda c: c.update(training=[])),
-            "names no studies for training or none",
+            "datalist.json names no studies for training",
         ),
         (
             lambda data: change_json(data / "datalist.json", lambda c: c.pop("validation")),
-            "names no studies for training or none",
+            "datalist.json names no studies for validation",
         ),
         (empty_labels, "no label of the training studies in .*datalist.json marks a lesion"),
         (
@@ -147,7 +152,7 @@ def test_weights_of_another_network_or_damaged_ones_are_refused(bundle, configs,
         assert "model.pt holds the weights of another network" in refusal(bundle, configs, data, models, monkeypatch)
     torch.save(state_dict(bundle, "demo"), file)
     file.write_bytes(file.read_bytes()[:-500])
-    assert "model.pt is damaged" in refusal(bundle, configs, data, models, monkeypatch)
+    assert "model.pt cannot be read as weights of PyTorch: it is damaged" in refusal(bundle, configs, data, models, monkeypatch)
 
 
 @pytest.mark.parametrize("bundle", NETWORKS)
@@ -170,5 +175,50 @@ def test_training_is_not_resumed_from_another_network_fingerprint_or_number_of_e
     assert "last.pt was trained with another fingerprint" in refusal(bundle, ["train"], data, models, monkeypatch, resume=True)
     start(bundle, ["train"], data, models, monkeypatch, resume="false")
     last.write_bytes(last.read_bytes()[:1000])
-    assert "last.pt is damaged" in refusal(bundle, ["train"], data, models, monkeypatch, resume="true")
+    assert "last.pt cannot be read as weights of PyTorch: it is damaged" in refusal(
+        bundle, ["train"], data, models, monkeypatch, resume="true"
+    )
     start(bundle, ["train"], data, models, monkeypatch)
+
+
+# ---------------------------------------------------------------- the checks as functions, which raise
+
+
+def test_the_tensors_that_differ_are_named(tmp_path):
+    torch.save(torch.nn.Linear(3, 2).state_dict(), tmp_path / "model.pt")
+    with pytest.raises(InputError, match=r"of another size \(it has in another shape weight \(2, 3\) instead of \(2, 4\)\)"):
+        checks.check_weights(torch.nn.Linear(4, 2), tmp_path / "model.pt")
+    with pytest.raises(InputError, match="it holds besides bias"):
+        checks.check_weights(torch.nn.Linear(3, 2, bias=False), tmp_path / "model.pt")
+    checks.check_weights(torch.nn.Linear(3, 2), tmp_path / "model.pt")
+
+
+def test_a_list_that_is_not_json_is_one_sentence(tmp_path):
+    (tmp_path / "datalist.json").write_text('{"training": [')
+    with pytest.raises(InputError, match=r"datalist\.json is damaged \(.*\): prepare the data set again"):
+        checks.check_prepared(tmp_path / "datalist.json", ["training"])
+
+
+def test_only_the_splits_that_are_needed_must_have_studies(data):
+    change_json(data / "datalist.json", lambda content: content.update(training=[]))
+    checks.check_prepared(data / "datalist.json", ["validation"])
+    checks.check_prepared(data / "datalist.json")
+    with pytest.raises(InputError, match="names no studies for training"):
+        checks.check_prepared(data / "datalist.json", ["training", "validation"])
+
+
+def test_a_label_is_asked_for_only_where_it_is_needed(data):
+    items = read_items(data / "datalist.json", ["training"], data)
+    Path(items[0]["label"]).unlink()
+    checks.check_studies(items, keys=["image"])
+    with pytest.raises(InputError, match=r"is incomplete \(.* is missing\)"):
+        checks.check_studies(items)
+
+
+@pytest.mark.parametrize("configs", [["train"], ["train", "evaluate"], ["inference"]], ids="+".join)
+@pytest.mark.parametrize("bundle", STAGE2)
+def test_the_former_name_of_the_coarse_masks_folder_is_refused(bundle, configs, data, models, monkeypatch):
+    names = [f"configs/{name}.json" for name in configs]
+    monkeypatch.setattr(sys, "argv", ["monai/bundle/__main__.py", "run", "run", "--config_file", str(names), "--stage1_dir", "a"])
+    said = refusal(bundle, configs, data, models, monkeypatch)
+    assert said == "error: --stage1_dir is not known any more: give --coarse_mask_dir"

@@ -12,25 +12,22 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from helpers import BUNDLES, NETWORKS, STAGE1, STAGE2
+from helpers import BUNDLES, NETWORKS, SMALL, STAGE1, STAGE2
 from monai.bundle import ConfigParser
 from monai.losses import DeepSupervisionLoss, DiceCELoss
 from monai.transforms import (
-    BorderPadd,
     Compose,
     OneOf,
     RandAdjustContrastd,
-    RandAffined,
     RandCoarseDropoutd,
-    RandCropByPosNegLabeld,
-    RandFlipd,
     RandGaussianNoised,
     RandGaussianSmoothd,
     RandScaleIntensityd,
     RandSimulateLowResolutiond,
-    SpatialPadd,
 )
 from monai.utils import set_determinism
+
+from petct_training.augmentation import RandFlipAxesd
 
 PATCH = {
     "autopet_stage1_dynunet": [128, 160, 112],
@@ -56,9 +53,7 @@ def parse(bundle: str, data, **overrides) -> ConfigParser:
 
 
 def transforms(parser: ConfigParser, kind: type) -> list:
-    top = parser.get_parsed_content("train::preprocessing").transforms
-    every = [inner for item in top for inner in ([item, *item.transforms] if isinstance(item, OneOf) else [item])]
-    return [item for item in every if isinstance(item, kind)]
+    return [item for item in parser.get_parsed_content("train::preprocessing").transforms if isinstance(item, kind)]
 
 
 @pytest.mark.parametrize("bundle", NETWORKS)
@@ -83,21 +78,21 @@ def test_patch_and_sliding_window_are_the_papers(bundle, prepared):
     inferer = parser.get_parsed_content("validate::evaluator").inferer
     assert list(inferer.roi_size) == PATCH[bundle]
     assert (inferer.overlap, inferer.mode) == (0.5, "constant")
-    crop, affine = transforms(parser, RandCropByPosNegLabeld)[0], transforms(parser, RandAffined)[0]
-    assert list(crop.cropper.spatial_size) == [int(math.sqrt(2) * 1.2 * size) for size in PATCH[bundle]]
-    assert crop.cropper.pos_ratio == 0.5
-    assert list(affine.rand_affine.spatial_size) == PATCH[bundle]
-    assert list(transforms(parser, BorderPadd)[0].padder.spatial_border) == [size // 2 for size in PATCH[bundle]]
-    assert list(transforms(parser, SpatialPadd)[0].padder.spatial_size) == list(crop.cropper.spatial_size)
+    reader, affine = (parser.get_parsed_content(f"train::{name}") for name in ("patch_around_voxel", "affine"))
+    assert list(reader.window_size) == [int(math.sqrt(2) * 1.2 * size) for size in PATCH[bundle]]
+    assert reader.lesion_fraction == 0.5
+    assert list(reader.spatial_size) == list(affine.rand_affine.spatial_size) == PATCH[bundle]
+    assert list(reader.border) == [size // 2 for size in PATCH[bundle]]
 
 
 @pytest.mark.parametrize("bundle", NETWORKS)
 def test_augmentation_is_the_papers(bundle, prepared):
     parser = parse(bundle, prepared)
     (choice,) = [item for item in parser.get_parsed_content("train::preprocessing").transforms if isinstance(item, OneOf)]
-    centre, affine = choice.transforms
+    centre, affine_patch = choice.transforms
     assert list(choice.weights) == [0.8, 0.2]
-    assert list(centre.cropper.roi_size) == PATCH[bundle]
+    assert centre.transforms[0] is affine_patch.reader is parser.get_parsed_content("train::patch_around_voxel")
+    affine = affine_patch.affine
     assert affine.rand_affine.prob == 1
     grid = affine.rand_affine
     assert grid.rand_affine_grid.rotate_range == (0.52,) * 3
@@ -111,7 +106,7 @@ def test_augmentation_is_the_papers(bundle, prepared):
     assert (low.prob, low.sim_lowres_tfm.zoom_range) == (0.25, (0.5, 1.0))
     gamma = [(item.prob, item.adjuster.gamma, item.adjuster.invert_image) for item in transforms(parser, RandAdjustContrastd)]
     assert gamma == [(0.1, (0.7, 1.5), True), (0.3, (0.7, 1.5), False)]
-    assert [(item.prob, item.flipper.spatial_axis) for item in transforms(parser, RandFlipd)] == [(0.5, 0), (0.5, 1), (0.5, 2)]
+    assert [item.prob for item in transforms(parser, RandFlipAxesd)] == [0.5]
 
 
 @pytest.mark.parametrize("bundle", STAGE2)
@@ -194,7 +189,9 @@ def write_aligned(folder, shape=(50, 46, 54)) -> None:
     nib.save(nib.Nifti1Image(label.astype(np.uint8), affine), folder / "labels/a.nii")
     nib.save(nib.Nifti1Image(label.astype(np.uint8), affine), folder / "coarse_masks/a.nii.gz")
     item = {"case": "a", "patient": "a", "tracer": "fdg", "image": "images/a.nii", "label": "labels/a.nii", "original": {}}
-    (folder / "datalist.json").write_text(json.dumps({"raw_dir": ".", "training": [item], "validation": [item], "excluded": []}))
+    (folder / "datalist.json").write_text(
+        json.dumps({"studies_dir": ".", "training": [item], "validation": [item], "excluded": []})
+    )
     ranges = {
         "ct": {"percentile_00_5": 0, "percentile_99_5": 100, "mean": 0, "std": 1},
         "pet": {"percentile_00_5": 0, "percentile_99_5": 12, "mean": 0, "std": 1},
@@ -209,7 +206,6 @@ def aligned(tmp_path_factory):
     return folder
 
 
-SMALL = {"patch_size": [24, 28, 32], "translation": 6}
 NO_INTENSITY = dict.fromkeys(
     ("noise_prob", "smooth_prob", "intensity_prob", "low_resolution_prob", "gamma_prob", "gamma_inverted_prob"), 0
 )
@@ -221,7 +217,7 @@ def augment(bundle, data, times, **overrides):
     set_determinism(3)
     dataset = parser.get_parsed_content("train::dataset")
     dataset.transform.set_random_state(3)
-    return [patch for _ in range(times) for patch in dataset[0]]
+    return [dataset[0] for _ in range(times)]
 
 
 @pytest.mark.parametrize("bundle", STAGE2)
@@ -276,8 +272,8 @@ def test_a_patch_without_affine_holds_the_studys_own_voxels(bundle, aligned):
 @pytest.mark.parametrize("bundle", NETWORKS)
 def test_a_volume_smaller_than_the_patch_is_padded(bundle, aligned):
     parser = parse(bundle, aligned, patch_size=[64, 64, 64])
-    for patch in parser.get_parsed_content("train::dataset")[0]:
-        assert patch["image"].shape[1:] == patch["label"].shape[1:] == (64, 64, 64)
+    patch = parser.get_parsed_content("train::dataset")[0]
+    assert patch["image"].shape[1:] == patch["label"].shape[1:] == (64, 64, 64)
 
 
 @pytest.mark.parametrize("bundle", NETWORKS)

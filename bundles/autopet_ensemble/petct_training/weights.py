@@ -18,7 +18,7 @@ from petct_training.files import atomic, write_json
 _scalar = np.float64(0).__reduce__()[0]
 
 
-PLAIN_TYPES = [
+PLAIN_TYPES: list[Any] = [
     *((_scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     *(np.dtype, type(np.dtype(np.float32)), type(np.dtype(np.float64))),
 ]
@@ -35,14 +35,42 @@ def load_weights(network: torch.nn.Module, file: str | os.PathLike, remedy: str)
     Raises:
         InputError: when the file is unreadable, or its tensors are not those of the network; the sentence names them.
     """
-    try:
-        with torch.serialization.safe_globals(PLAIN_TYPES):
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise InputError(f"{file} cannot be read as weights of PyTorch: {remedy}") from error
+    content = read_weights(file, remedy)
     state = content.get("state_dict", content) if isinstance(content, Mapping) else content
     if not isinstance(state, Mapping):
         raise InputError(f"{file} holds a {type(state).__name__}, not a state dict: {remedy}")
+    fault = misfit(network, state)
+    if fault:
+        raise InputError(f"{file} does not fit {type(network).__name__}: {fault}; {remedy}")
+    network.load_state_dict(state)
+
+
+def read_weights(file: str | os.PathLike, remedy: str, device: torch.device | str = "cpu") -> Any:
+    """Read what PyTorch has written to a file, whose code, if it holds any, is never run.
+
+    Args:
+        file: tensors, numbers and containers of these.
+        remedy: what to do when it cannot be read, the end of a sentence.
+        device: where the tensors go.
+
+    Raises:
+        InputError: when the file is damaged, or holds something else.
+    """
+    try:
+        with torch.serialization.safe_globals(PLAIN_TYPES):
+            return torch.load(file, map_location=device, weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise InputError(f"{file} cannot be read as weights of PyTorch: {remedy}") from error
+
+
+def misfit(network: torch.nn.Module, state: object) -> str:
+    """Say in what a state dict differs from that of a network; nothing where it fits.
+
+    Returns:
+        The names of missing, additional and differently shaped tensors, ten of each at most, after "it".
+    """
+    if not isinstance(state, Mapping):
+        return f"it is a {type(state).__name__}, not a state dict"
     expected = network.state_dict()
     faults = {
         "lacks": sorted(expected.keys() - state.keys()),
@@ -53,10 +81,8 @@ def load_weights(network: torch.nn.Module, file: str | os.PathLike, remedy: str)
             if name in state and _shape(state[name]) != _shape(tensor)
         ),
     }
-    if any(faults.values()):
-        said = ", ".join(f"{what} {_shorten(names)}" for what, names in faults.items() if names)
-        raise InputError(f"{file} does not fit {type(network).__name__}: it {said}; {remedy}")
-    network.load_state_dict(state)
+    said = ", ".join(f"{what} {_shorten(names)}" for what, names in faults.items() if names)
+    return f"it {said}" if said else ""
 
 
 def save_weights(network: torch.nn.Module, fingerprint: Mapping[str, Any], folder: Path) -> None:

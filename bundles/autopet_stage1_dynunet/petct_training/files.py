@@ -17,7 +17,7 @@ from petct_training.errors import InputError, cannot_write
 
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike) -> Iterator[Path]:
-    """Give a temporary path to write to, and rename it to `path` when the block ends without an exception.
+    """Yield a temporary path to write to, and rename it to `path` when the block ends without an exception.
 
     The temporary file lies in a folder `.part-...` beside `path`, since a rename is atomic only within one file system. It has the
     name of `path`: image writers choose the format by it, and PyTorch writes it into the file.
@@ -56,7 +56,7 @@ def make_folder(folder: str | os.PathLike) -> None:
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=os.fspath(folder)):
             pass
     except OSError as error:
         raise InputError(cannot_write(folder, error)) from error

@@ -1,7 +1,6 @@
 """Those of the recipe's transforms that take MONAI's own classes longest: the same results in a fraction of the time.
 
-feeding.json puts them in the places of MONAI's. `Quick` classes draw by the chances of the MONAI class of the same name, and take
-those of its arguments that the recipe gives.
+`Quick` classes draw by the chances of the MONAI class of the same name, and take those of its arguments that the recipe gives.
 """
 
 from __future__ import annotations
@@ -113,23 +112,30 @@ class QuickRandGaussianNoised(RandGaussianNoised):
 
 
 class _Noise(RandGaussianNoise):
-    def randomize(self, img: torch.Tensor, mean: float | None = None) -> None:
+    def randomize(self, img: torch.Tensor, mean: float | None = None) -> None:  # type: ignore[override]
         RandomizableTransform.randomize(self, None)
         std = self.R.uniform(0, self.std)
         generator = torch.Generator(img.device).manual_seed(int(self.R.randint(MAX_SEED, dtype="uint32")))
-        self.noise = torch.empty(img.shape, device=img.device).normal_(self.mean, std, generator=generator)
+        self.noise: Any = torch.empty(img.shape, device=img.device).normal_(self.mean, std, generator=generator)
 
 
 class QuickRandGaussianSmoothd(RandGaussianSmoothd):
     """`RandGaussianSmoothd` of volumes by products with banded matrices, where MONAI convolves."""
 
-    def __init__(self, keys: KeysCollection, prob: float = 0.1, **sigmas: tuple[float, float]) -> None:
-        super().__init__(keys, prob=prob, **sigmas)
-        self.rand_smooth = _Smooth(prob=1.0, **sigmas)
+    def __init__(
+        self,
+        keys: KeysCollection,
+        prob: float = 0.1,
+        sigma_x: tuple[float, float] = (0.25, 1.5),
+        sigma_y: tuple[float, float] = (0.25, 1.5),
+        sigma_z: tuple[float, float] = (0.25, 1.5),
+    ) -> None:
+        super().__init__(keys, sigma_x, sigma_y, sigma_z, prob=prob)
+        self.rand_smooth = _Smooth(sigma_x, sigma_y, sigma_z, prob=1.0)
 
 
 class _Smooth(RandGaussianSmooth):
-    def __call__(self, img: MetaTensor, randomize: bool = True) -> MetaTensor:
+    def __call__(self, img: MetaTensor, randomize: bool = True) -> MetaTensor:  # type: ignore[override]
         if randomize:
             self.randomize()
         sigmas = (self.x, self.y, self.z)
@@ -145,7 +151,7 @@ class QuickRandSimulateLowResolutiond(RandSimulateLowResolutiond):
 
 
 class _LowResolution(RandSimulateLowResolution):
-    def __call__(self, img: MetaTensor, randomize: bool = True) -> MetaTensor:
+    def __call__(self, img: MetaTensor, randomize: bool = True) -> MetaTensor:  # type: ignore[override]
         if randomize:
             self.randomize()
         size = [max(1, int(np.round(side * self.zoom_factor))) for side in img.shape[1:]]
@@ -157,14 +163,14 @@ class QuickRandAdjustContrastd(RandAdjustContrastd):
     """`RandAdjustContrastd` without a copy of the whole image for each step of the formula."""
 
     def __init__(
-        self, keys: KeysCollection, prob: float = 0.1, gamma: Sequence[float] = (0.5, 4.5), invert_image: bool = False
+        self, keys: KeysCollection, prob: float = 0.1, gamma: tuple[float, float] = (0.5, 4.5), invert_image: bool = False
     ) -> None:
         super().__init__(keys, prob, gamma, invert_image)
         self.adjuster = _Contrast(1.0, gamma, invert_image)
 
 
 class _Contrast(RandAdjustContrast):
-    def __call__(self, img: MetaTensor, randomize: bool = True) -> MetaTensor:
+    def __call__(self, img: MetaTensor, randomize: bool = True) -> MetaTensor:  # type: ignore[override]
         if randomize:
             self.randomize()
         image = img.as_tensor()
@@ -184,7 +190,7 @@ class _Contrast(RandAdjustContrast):
 
 
 def smoothing(length: int, sigma: float) -> torch.Tensor:
-    """Give the matrix (length, length) that convolves with MONAI's Gaussian kernel of a standard deviation in voxels, among zeros."""
+    """Return the matrix (length, length) that convolves with MONAI's Gaussian kernel of a standard deviation in voxels, among zeros."""
     taps = gaussian_1d(torch.tensor(sigma))
     radius = len(taps) // 2
     index = torch.arange(length)
@@ -193,7 +199,7 @@ def smoothing(length: int, sigma: float) -> torch.Tensor:
 
 
 def upsampling(few: int, many: int) -> torch.Tensor:
-    """Give the matrix (many, few) of linear interpolation as `torch.nn.functional.interpolate` does it, with align_corners=False."""
+    """Return the matrix (many, few) of linear interpolation as `torch.nn.functional.interpolate` does it, with align_corners=False."""
     position = ((torch.arange(many) + 0.5) * (few / many) - 0.5).clamp(min=0)
     # A voxel counts the more the nearer it is; beyond the last, that one alone does.
     return (1 - (position.clamp(max=few - 1)[:, None] - torch.arange(few)).abs()).clamp(min=0)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, cast
 
-import nibabel as nib
 import numpy as np
 import torch
 from monai.config import KeysCollection
@@ -18,11 +17,11 @@ from monai.utils import MAX_SEED, ensure_tuple_rep
 from torch.nn.functional import grid_sample
 
 from petct_training.errors import InputError
-from petct_training.grids import bounding_box
+from petct_training.grids import bounding_box, open_volume
 
 
 class ReadPatchd(Randomizable, MapTransform):
-    """Read a patch around a voxel drawn by chance, as loading, padding and `RandCropByPosNegLabeld` of the whole study would give it.
+    """Read a patch around a randomly drawn voxel, as loading, padding and `RandCropByPosNegLabeld` of the whole study would give it.
 
     The study is thought of as padded by `border` on each side, and then to `window_size` where it is smaller. A lesion voxel is
     drawn with the probability `lesion_fraction`, otherwise a voxel of the background; a study that has only one of the two
@@ -63,7 +62,7 @@ class ReadPatchd(Randomizable, MapTransform):
         self.lesion_fraction = lesion_fraction
         self.outside = ensure_tuple_rep(outside, len(self.keys))
 
-    def randomize(self, label: np.ndarray) -> tuple[int, ...]:
+    def randomize(self, label: np.ndarray) -> tuple[int, ...]:  # type: ignore[override]
         """Draw a window for a label (X, Y, Z). Returns its first voxel, counted in the study without padding."""
         padding, shape = self._padding(label.shape)
         lesion = _lesion_indices(label, padding, shape)
@@ -80,11 +79,11 @@ class ReadPatchd(Randomizable, MapTransform):
 
     def draw(self, data: Mapping[Hashable, Any]) -> tuple[int, ...]:
         """Draw a window for an item. Returns its first voxel, counted in the study without padding."""
-        return self.randomize(np.asanyarray(nib.load(data[self.label_key]).dataobj))
+        return self.randomize(np.asanyarray(open_volume(data[self.label_key]).dataobj))
 
     def grid(self, data: Mapping[Hashable, Any]) -> tuple[int, ...]:
         """Number of voxels of an item's study along x, y, z."""
-        return nib.load(data[self.label_key]).shape
+        return open_volume(data[self.label_key]).shape
 
     def read(
         self, data: Mapping[Hashable, Any], window: Sequence[int], start: Sequence[int], size: Sequence[int]
@@ -129,48 +128,66 @@ class ReadAffinePatchd(Randomizable):
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> ReadAffinePatchd:
         super().set_random_state(seed, state)
         for part in (self.reader, self.transforms, self.affine):
-            part.set_random_state(seed=self.R.randint(MAX_SEED, dtype="uint32"))
+            part.set_random_state(seed=int(self.R.randint(MAX_SEED, dtype="uint32")))
         return self
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        size = self.reader.spatial_size
-        window = self.reader.draw(data)
-        matrix = self._draw_matrix()
-        reached = np.array([*np.ndindex(2, 2, 2)]) * (np.array(size) - 1) @ matrix[:3, :3].T + matrix[:3, 3]
+        window, matrix = self.reader.draw(data), self._draw_matrix()
+        start, stop = self._reached(matrix, window, self.reader.grid(data))
+        item = self.transforms(self.reader.read(data, window, start.tolist(), (stop - start).tolist()))
+        # From voxels of the patch to voxels of what was read.
+        matrix[:3, 3] -= start
+        grid = sampling_grid(matrix, self.reader.spatial_size, (stop - start).tolist())
+        for key, mode in self.affine.key_iterator(item, self.affine.mode):
+            image = item[key]
+            item[key] = MetaTensor(
+                _sampled(image.as_tensor(), matrix, grid, mode),
+                affine=image.affine @ torch.from_numpy(matrix),
+                meta={"filename_or_obj": image.meta["filename_or_obj"]},
+            )
+        return item
+
+    def _reached(self, matrix: np.ndarray, window: Sequence[int], grid: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the first voxel of the window that a patch reaches within the study, and the one after the last.
+
+        Args:
+            matrix: (4, 4), from voxels of the patch to voxels of the window.
+            window: first voxel of the window in the study.
+            grid: voxels of the study along x, y, z.
+        """
+        corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(self.reader.spatial_size) - 1)
+        reached = corners @ matrix[:3, :3].T + matrix[:3, 3]
         # What the window has of the study; where the two have nothing in common, a voxel without anything in it.
         first = np.maximum(-np.array(window), 0)
-        last = np.maximum(np.minimum(self.reader.window_size, np.array(self.reader.grid(data)) - window) - 1, first)
+        last = np.maximum(np.minimum(self.reader.window_size, np.array(grid) - window) - 1, first)
         # Interpolation takes a voxel and the next.
         start = np.clip(np.floor(reached.min(axis=0)), first, last).astype(int)
         stop = np.clip(np.floor(reached.max(axis=0)) + 1, first, last).astype(int) + 1
-        item = self.transforms(self.reader.read(data, window, start.tolist(), (stop - start).tolist()))
-        matrix[:3, 3] -= start
-        grid = sampling_grid(matrix, size, (stop - start).tolist())
-        whole = tuple(slice(0, length) for length in (stop - start).tolist())
-        for key, mode in self.affine.key_iterator(item, self.affine.mode):
-            image = item[key]
-            source = image.as_tensor()
-            patch = torch.zeros(len(source), *size, device=source.device)
-            # A mask's lesions are a small part of it.
-            occupied = bounding_box((source != 0).any(dim=0).cpu().numpy()) if mode == "nearest" else whole
-            box = None if occupied is None else destination(occupied, matrix, size)
-            if box is not None:
-                part = grid[(slice(None), *box)].to(source.device)
-                patch[(slice(None), *box)] = grid_sample(source[None], part, mode=mode, align_corners=False)[0]
-            item[key] = MetaTensor(
-                patch, affine=image.affine @ torch.from_numpy(matrix), meta={"filename_or_obj": image.meta["filename_or_obj"]}
-            )
-        return item
+        return start, stop
 
     def _draw_matrix(self) -> np.ndarray:
         """Draw a matrix (4, 4) from voxels of the patch to voxels of the window, whose centres MONAI lays on each other."""
         grid = self.affine.rand_affine.rand_affine_grid
         grid(self.reader.spatial_size, lazy=True)
-        matrix = grid.get_transformation_matrix().double().numpy().copy()
+        matrix = cast(torch.Tensor, grid.get_transformation_matrix()).double().numpy().copy()
         from_centre, to_centre = np.eye(4), np.eye(4)
         from_centre[:3, 3] = -(np.array(self.reader.spatial_size) - 1) / 2
         to_centre[:3, 3] = (np.array(self.reader.window_size) - 1) / 2
         return to_centre @ matrix @ from_centre
+
+
+def _sampled(source: torch.Tensor, matrix: np.ndarray, grid: torch.Tensor, mode: str) -> torch.Tensor:
+    """Return the patch (C, X, Y, Z) of a volume (C, X', Y', Z') at the places of a sampling grid (1, X, Y, Z, 3)."""
+    size = list(grid.shape[1:4])
+    patch = torch.zeros(len(source), *size, device=source.device)
+    # A mask's lesions are a small part of it.
+    nearest = mode == "nearest"
+    occupied = bounding_box((source != 0).any(dim=0).cpu().numpy()) if nearest else tuple(map(slice, [0] * 3, source.shape[1:]))
+    box = None if occupied is None else destination(occupied, matrix, size)
+    if box is not None:
+        place = (slice(None), *box)
+        patch[place] = grid_sample(source[None], grid[place].to(source.device), mode=mode, align_corners=False)[0]
+    return patch
 
 
 def sampling_grid(matrix: np.ndarray, size: Sequence[int], source: Sequence[int]) -> torch.Tensor:
@@ -232,7 +249,7 @@ def read_box(
     Raises:
         InputError: when the file has another size.
     """
-    image = nib.load(file)
+    image = open_volume(file)
     if image.shape[:3] != tuple(grid):
         raise InputError(
             f"{file} is of another preparation: its size is {image.shape[:3]}, and the label's {tuple(grid)}: make it again"
@@ -243,7 +260,8 @@ def read_box(
     ]
     place = [slice(part.start - first, max(part.stop, part.start) - first) for part, first in zip(inside, start, strict=True)]
     box = np.full((voxels.shape[3], *size), outside, np.float32)
-    box[(slice(None), *place)] = np.moveaxis(voxels[tuple(inside)], 3, 0)
+    filled = (slice(None), *place)
+    box[filled] = np.moveaxis(voxels[tuple(inside)], 3, 0)
     affine = image.affine.copy()
     affine[:3, 3] += affine[:3, :3] @ np.asarray(start)
     return MetaTensor(torch.from_numpy(box), affine=affine, meta={"filename_or_obj": str(file)})
@@ -253,7 +271,7 @@ def _lesion_indices(label: np.ndarray, padding: Sequence[int], shape: Sequence[i
     """Where a label (X, Y, Z) is not zero: sorted indices into the flattened (last axis fastest) padded study."""
     # In the order of the file, so that it is read once from front to back.
     flat = np.flatnonzero(label.ravel(order="K") != 0)
-    order = "F" if label.flags.f_contiguous else "C"
+    order: Literal["F", "C"] = "F" if label.flags.f_contiguous else "C"
     voxels = np.unravel_index(flat, label.shape, order=order)
     return np.sort(np.ravel_multi_index([axis + before for axis, before in zip(voxels, padding, strict=True)], shape))
 

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from typing import cast
 
+import nibabel as nib
 import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+from nibabel.spatialimages import SpatialImage
 
 from petct_training.errors import InputError
 
 
+def open_volume(file: str | os.PathLike) -> SpatialImage:
+    """Open a file of a volume, of which only the header is read until its voxels are asked for."""
+    return cast(SpatialImage, nib.load(file))
+
+
 def voxel_volume_ml(spacing: Sequence[float]) -> float:
-    """Give the volume of one voxel in ml, from its size along X, Y, Z in mm.
+    """Return the volume of one voxel in ml, from its size along X, Y, Z in mm.
 
     Raises:
         InputError: `spacing` is not three positive numbers.
@@ -24,7 +33,7 @@ def voxel_volume_ml(spacing: Sequence[float]) -> float:
 
 
 def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
-    """Give the smallest box that holds all true voxels of a mask (X, Y, Z), or None for an empty mask."""
+    """Return the smallest box that holds all true voxels of a mask (X, Y, Z), or None for an empty mask."""
     box: list[slice] = [slice(None)] * 3
     # The slowest axis in memory comes first: its projection reads the array in order, and the crop spares the other two work.
     for axis in sorted(range(3), key=lambda axis: -abs(mask.strides[axis])):
@@ -48,7 +57,7 @@ def corner_distance(shape: Sequence[int], affine: np.ndarray, other: np.ndarray)
 
 
 def las_spacing(affine: np.ndarray) -> list[float]:
-    """Give the voxel spacing (mm) that an image with this affine (4, 4) has along its axes once it is turned to LAS.
+    """Return the voxel spacing (mm) that an image with this affine (4, 4) has along its axes once it is turned to LAS.
 
     Example:
         >>> las_spacing(np.array([[0, 0, 3.0, 0], [2.0, 0, 0, 0], [0, 1.5, 0, 0], [0, 0, 0, 1]]))

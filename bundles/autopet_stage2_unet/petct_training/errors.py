@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """An input that the user can put right.
+    """An input that the user can fix.
 
     The message is one sentence: which study, which file, what is wrong, what to do.
     """
@@ -30,7 +30,7 @@ def cannot_write(path: object, error: OSError) -> str:
 
 
 def boolean(name: str, value: object) -> bool:
-    """Give true or false, also of the texts "true" and "false" that the command line gives; every other text would count as true.
+    """Return true or false, also of the texts "true" and "false" that the command line gives; every other text would count as true.
 
     Raises:
         InputError: when it is neither.

@@ -1,0 +1,23 @@
+"""Steps of a network bundle's run, as its configs call them: a wrong input ends them with a sentence and an exit code.
+
+In a notebook call the functions of the same names in the other modules: they raise an `InputError` instead.
+"""
+
+from petct_training import checks as _checks
+from petct_training import data as _data
+from petct_training import files as _files
+from petct_training import inference as _inference
+from petct_training import saving as _saving
+from petct_training import training as _training
+from petct_training.commands import command
+
+check_prepared = command(_checks.check_prepared)
+check_trained = command(_checks.check_trained)
+check_studies = command(_checks.check_studies)
+check_lesions = command(_checks.check_lesions)
+check_weights = command(_checks.check_weights)
+make_folder = command(_files.make_folder)
+read_items = command(_data.read_items)
+resume = command(_saving.resume)
+train = command(_training.train)
+infer = command(_inference.infer)

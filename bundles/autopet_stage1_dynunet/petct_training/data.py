@@ -1,0 +1,68 @@
+"""Items of a prepared data set: the studies of a split, with the files that belong to each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.data import load_decathlon_datalist
+
+from petct_training.files import is_newer
+
+Item = dict[str, Any]
+
+
+def read_items(
+    datalist: str | os.PathLike,
+    splits: Sequence[str],
+    dataset_dir: str | os.PathLike,
+    coarse_mask_dir: str | os.PathLike | None = None,
+    studies_dir: str | os.PathLike | None = None,
+) -> list[Item]:
+    """Return the items of some splits of a prepared data set, in the order of its list.
+
+    Args:
+        datalist: the data set's `datalist.json`.
+        splits: names of lists in it, such as "training".
+        dataset_dir: folder to which the names of images and labels are relative.
+        coarse_mask_dir: folder of stage 1's masks; each item then has its own, `<case>.nii.gz`, as "coarse_mask".
+        studies_dir: folder of the raw data set; the labels are then the original ones, on the grid of each study's PET.
+
+    Returns:
+        Per study what the list says of it, with whole paths.
+    """
+    items = [dict(item) for split in splits for item in load_decathlon_datalist(str(datalist), True, split, str(dataset_dir))]
+    for item in items:
+        if coarse_mask_dir is not None:
+            item["coarse_mask"] = mask_file(item, coarse_mask_dir)
+        if studies_dir is not None:
+            item["label"] = os.path.join(studies_dir, item["original"]["label"])
+    return items
+
+
+def unfinished_items(items: Iterable[Item], output_dir: str | os.PathLike, sources: Iterable[str | os.PathLike]) -> list[Item]:
+    """Return the items whose mask in a folder is missing, or older than what it is made from.
+
+    Args:
+        items: items with a case, an image, and a coarse mask where the network takes one.
+        output_dir: folder of the masks.
+        sources: further files that every mask is made from, such as the weights.
+    """
+    common = [Path(source) for source in sources]
+    return [
+        item
+        for item in items
+        if not is_newer(mask_file(item, output_dir), [*common, *(item[key] for key in ("image", "coarse_mask") if key in item)])
+    ]
+
+
+def mask_file(item: Item, folder: str | os.PathLike) -> str:
+    """Return the file of an item's mask in a folder of masks."""
+    return os.path.join(folder, item["case"] + ".nii.gz")
+
+
+def metadata_of_images(batch: Iterable[Item]) -> list[dict[str, Any]]:
+    """Return the metadata of each image of a batch; `filename_or_obj` says which study it is."""
+    return [item["image"].meta for item in batch]

@@ -1,0 +1,115 @@
+"""Running a training: seeding, stopping, showing the loss."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections.abc import Iterator
+from typing import Any, cast
+
+import ignite.engine.engine
+from ignite.engine import Engine, Events
+from ignite.handlers import ProgressBar
+from monai.data.utils import set_rnd
+from monai.handlers import StatsHandler
+from monai.utils import set_determinism
+
+from petct_training.errors import InputError
+
+# Far more than there are processes, so that no two epochs and processes have one seed.
+SEEDS_PER_EPOCH = 1000
+
+
+class SeedEachEpoch:
+    """Seed every random number at the start of each epoch, so that a training that is resumed draws what it would have drawn.
+
+    Args:
+        dataset: whose random transforms are seeded.
+        seed: of the training.
+        rank: number of this process; each draws other patches.
+    """
+
+    def __init__(self, dataset: Any, seed: int, rank: int = 0) -> None:
+        self.dataset, self.seed, self.rank = dataset, seed, rank
+
+    def attach(self, engine: Engine) -> None:
+        """Let a trainer call this at the start of each epoch."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        seed = self.seed + SEEDS_PER_EPOCH * engine.state.epoch + self.rank
+        set_determinism(seed)
+        set_rnd(self.dataset, seed)
+
+
+class StopIfNotFinite:
+    """Stop a training whose loss is not finite, and name the studies of the batch."""
+
+    def attach(self, engine: Engine) -> None:
+        """Let a trainer call this after each step."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Look at the loss of a step.
+
+        Raises:
+            InputError: when it is not finite.
+        """
+        output = cast(list[dict[str, Any]], engine.state.output)
+        if not math.isfinite(output[0]["loss"]):
+            studies = ", ".join(sample["image"].meta["filename_or_obj"] for sample in output)
+            raise InputError(
+                f"the loss is not finite in epoch {engine.state.epoch}, studies {studies}: look at these images, or lower --learning_rate"
+            )
+
+
+class LossBar(ProgressBar):
+    """A progress bar of each epoch that shows the loss of the last step, and is taken away at the epoch's end."""
+
+    def __init__(self) -> None:
+        super().__init__(persist=False)
+
+    def attach(self, engine: Engine) -> None:  # type: ignore[override]
+        """Show the progress of a trainer."""
+        super().attach(engine, output_transform=_loss_of)
+
+
+class ScoreLog(StatsHandler):
+    """Log the score of each validation; an error is left to whoever runs the engine."""
+
+    def __init__(self, name: str = "validation") -> None:
+        super().__init__(iteration_log=False, name=name)
+
+    def exception_raised(self, _engine: Engine, e: Exception) -> None:
+        """Raise the error again, without logging its traceback."""
+        raise e
+
+
+def train(trainer: Engine, max_epochs: int) -> None:
+    """Run a training to its end, or say that it has already reached it.
+
+    Raises:
+        InputError: when the loss is not finite, or something cannot be written.
+    """
+    if trainer.state.epoch >= max_epochs:
+        print("The training has already reached max_epochs.")
+        return
+    with _quiet_engines():
+        trainer.run()
+
+
+@contextlib.contextmanager
+def _quiet_engines() -> Iterator[None]:
+    """Keep the engines from logging an error that passes through them: it is raised."""
+    logger = logging.getLogger(ignite.engine.engine.__name__)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _loss_of(output: list[dict[str, Any]]) -> dict[str, float]:
+    return {"loss": output[0]["loss"]}

@@ -1,0 +1,157 @@
+"""Checks before the first step of a run: what cannot be trained, evaluated or used is refused with one sentence."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from petct_training.data import Item
+from petct_training.errors import InputError
+from petct_training.files import read_json
+from petct_training.grids import open_volume
+from petct_training.weights import misfit, read_weights
+
+PREPARE = "python -m monai.bundle run prepare --config_file configs/prepare.json"
+TRAIN = "python -m monai.bundle run training --config_file configs/train.json --dataset_dir ..."
+PREDICT = "python -m monai.bundle run inferring --config_file configs/inference.json --dataset_dir ..."
+
+DAMAGED = "it is damaged, or no file of weights; train again, or copy it again"
+
+# What headers round: mm of a voxel's size, and of its place.
+TOLERANCE_MM = 0.001
+
+
+def check_prepared(
+    datalist: str | os.PathLike, splits: Sequence[str] = (), fingerprint_file: str | os.PathLike | None = None
+) -> None:
+    """Refuse a folder that is no prepared data set, or one without studies in a split.
+
+    Args:
+        datalist: its `datalist.json`.
+        splits: names of the lists that must hold studies.
+        fingerprint_file: its `fingerprint.json`, where it is needed.
+
+    Raises:
+        InputError: with the command that makes what is missing.
+    """
+    if not os.path.isfile(datalist):
+        raise InputError(
+            f"{datalist} is missing: prepare a data set with `{PREPARE}` in autopet_ensemble, and name its folder with --dataset_dir"
+        )
+    try:
+        content = read_json(datalist)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{datalist} is damaged ({error}): prepare the data set again") from error
+    for split in splits:
+        if not content.get(split):
+            raise InputError(f"{datalist} names no studies for {split}: prepare a data set with more patients")
+    if fingerprint_file is not None and not os.path.isfile(fingerprint_file):
+        raise InputError(f"{fingerprint_file} is missing: prepare the data set again")
+
+
+def check_trained(model_file: str | os.PathLike, fingerprint_file: str | os.PathLike) -> None:
+    """Refuse a folder that lacks a network's weights, or the fingerprint that belongs to them.
+
+    Raises:
+        InputError: with the command that makes what is missing.
+    """
+    if not os.path.isfile(model_file):
+        raise InputError(f"{model_file} is missing: train it with `{TRAIN}` in this bundle's folder")
+    if not os.path.isfile(fingerprint_file):
+        raise InputError(
+            f"{fingerprint_file} is missing: it belongs to the weights beside it; train again, or copy it from where they come"
+        )
+
+
+def check_studies(
+    items: Iterable[Item],
+    keys: Sequence[str] = ("image", "label"),
+    fingerprint: Mapping[str, Any] | None = None,
+    fingerprint_file: str | os.PathLike | None = None,
+) -> None:
+    """Refuse items with missing files, images of another spacing than the fingerprint's, and coarse masks on another grid.
+
+    Args:
+        items: items of a prepared data set; the coarse mask is looked at where an item has one.
+        keys: keys of the files that each item must have.
+        fingerprint: whose spacing (mm) the images must have; without one, any spacing will do.
+        fingerprint_file: where it was read from.
+
+    Raises:
+        InputError: when a file is missing or does not belong to the others; the sentence names it.
+    """
+    items = list(items)
+    for item in items:
+        _check_files(item, keys)
+    if fingerprint is not None:
+        for item in items:
+            _check_spacing(item, fingerprint["spacing"], fingerprint_file)
+    for item in items:
+        if "coarse_mask" in item:
+            _check_coarse_mask(item)
+
+
+def check_lesions(items: Iterable[Item], datalist: str | os.PathLike) -> None:
+    """Refuse training studies none of which has a lesion.
+
+    Raises:
+        InputError: when every label is empty.
+    """
+    if not any(np.asanyarray(open_volume(item["label"]).dataobj).any() for item in items):
+        raise InputError(f"no label of the training studies in {datalist} marks a lesion: prepare a data set that has lesions")
+
+
+def check_weights(network: torch.nn.Module, file: str | os.PathLike) -> None:
+    """Refuse a file whose weights are not those of a network.
+
+    Raises:
+        InputError: when the file is damaged, or its tensors have other names or shapes.
+    """
+    check_fit(network, read_weights(file, DAMAGED), file)
+
+
+def check_fit(network: torch.nn.Module, state: object, file: str | os.PathLike) -> None:
+    """Refuse what a file holds as a network's weights when its tensors have other names or shapes.
+
+    Raises:
+        InputError: with the tensors that differ.
+    """
+    fault = misfit(network, state)
+    if fault:
+        raise InputError(
+            f"{file} holds the weights of another network, or of one of another size ({fault}): name the configs with which it was "
+            "trained, such as configs/demo.json, or another folder with --ckpt_dir"
+        )
+
+
+def _check_files(item: Item, keys: Sequence[str]) -> None:
+    for key in keys:
+        if not os.path.isfile(item[key]):
+            raise InputError(f"{item['case']} is incomplete ({item[key]} is missing): prepare the data set again")
+    if "coarse_mask" in item and not os.path.isfile(item["coarse_mask"]):
+        raise InputError(
+            f"{item['case']} has no coarse mask ({item['coarse_mask']} is missing): make it with `{PREDICT}` in autopet_stage1_dynunet"
+        )
+
+
+def _check_spacing(item: Item, spacing: Sequence[float], fingerprint_file: str | os.PathLike | None) -> None:
+    own = [float(size) for size in open_volume(item["image"]).header.get_zooms()[:3]]
+    if not np.allclose(own, spacing, atol=TOLERANCE_MM):
+        raise InputError(
+            f"{fingerprint_file} does not belong to the data: its spacing is {list(spacing)} mm, and that of {item['image']} is "
+            f"{[round(size, 4) for size in own]} mm: prepare the data set again, or give the fingerprint beside it"
+        )
+
+
+def _check_coarse_mask(item: Item) -> None:
+    mask, image = open_volume(item["coarse_mask"]), open_volume(item["image"])
+    if mask.shape != image.shape[:3] or not np.allclose(mask.affine, image.affine, atol=TOLERANCE_MM):
+        raise InputError(
+            f"{item['coarse_mask']} is of another preparation: it lies on another grid than {item['image']}: take it away, and make it "
+            f"again with `{PREDICT}` in autopet_stage1_dynunet"
+        )

@@ -1,0 +1,151 @@
+"""What a training writes: the best weights with their fingerprint, and its whole state, from which it is resumed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from ignite.handlers import Checkpoint
+
+from petct_training.checks import DAMAGED, check_fit
+from petct_training.errors import InputError, cannot_write
+from petct_training.files import atomic, read_json
+from petct_training.processes import rank
+from petct_training.weights import read_weights
+
+
+class BestWeights(Checkpoint):
+    """Write a network's weights, and the fingerprint that belongs to them, whenever a validation scores higher than all before.
+
+    A handler of the evaluator. Only the first process writes.
+
+    Args:
+        network: whose state dict is written, without that of `DistributedDataParallel` around it.
+        model_file: where the weights go.
+        fingerprint_file: the training's fingerprint; its copy lies beside the weights as `fingerprint.json`.
+        metric: name of the metric; higher is better.
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        model_file: str | os.PathLike,
+        fingerprint_file: str | os.PathLike,
+        metric: str = "val_mean_dice",
+    ) -> None:
+        self.model_file, self.fingerprint_file = Path(model_file), Path(fingerprint_file)
+        super().__init__(
+            {"network": network},
+            save_handler=self.write,
+            filename_pattern=self.model_file.name,
+            score_function=Checkpoint.get_default_score_fn(metric),
+            score_name=metric,
+        )
+
+    def attach(self, engine: Engine) -> None:
+        """Let an evaluator call this at its end."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def write(self, weights: Mapping[str, torch.Tensor], *_: Any) -> None:
+        """Write weights and fingerprint, each complete or not at all.
+
+        Raises:
+            InputError: when the disk is full or the folder must not be written.
+        """
+        if rank() == 0:
+            with atomic(self.model_file.parent / "fingerprint.json") as part:
+                shutil.copyfile(self.fingerprint_file, part)
+            save(weights, self.model_file)
+
+
+class LastState(Checkpoint):
+    """Write the state of a training after every epoch. Only the first process writes.
+
+    Args:
+        state: the objects of which it consists, by name.
+        file: where it goes.
+    """
+
+    def __init__(self, state: Mapping[str, Any], file: str | os.PathLike) -> None:
+        self.file = Path(file)
+        super().__init__(dict(state), save_handler=self.write, filename_pattern=self.file.name)
+
+    def attach(self, engine: Engine) -> None:
+        """Let a trainer call this after each epoch; what is to be in the state must be attached before."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def write(self, state: Mapping[str, Any], *_: Any) -> None:
+        """Write a state, complete or not at all.
+
+        Raises:
+            InputError: when the disk is full or the folder must not be written.
+        """
+        if rank() == 0:
+            save(state, self.file)
+
+
+def save(content: object, file: Path) -> None:
+    """Write tensors, atomically. The bytes do not depend on the file's name, which PyTorch else writes into it.
+
+    Raises:
+        InputError: when the disk is full or the folder must not be written.
+    """
+    with atomic(file) as part, open(part, "wb") as stream:
+        try:
+            torch.save(content, stream)
+        except RuntimeError as error:
+            # PyTorch closes its archive, and says that this failed, after the disk has said why.
+            if isinstance(error.__context__, OSError):
+                raise InputError(cannot_write(file, error.__context__)) from error
+            raise
+
+
+def resume(
+    resume: bool,
+    file: str | os.PathLike,
+    state: Mapping[str, Any],
+    fingerprint: Mapping[str, Any],
+    max_epochs: int,
+    device: torch.device | str = "cpu",
+) -> bool:
+    """Load the state of a training that was interrupted, so that it goes on where it stopped.
+
+    Args:
+        resume: whether it shall go on; otherwise it begins anew.
+        file: the state; where there is none, the training begins anew.
+        state: the objects that take it, by name; among them "network".
+        fingerprint: of the data set with which it goes on.
+        max_epochs: number of epochs over which the learning rate falls.
+        device: where the tensors go.
+
+    Returns:
+        Whether a state was loaded.
+
+    Raises:
+        InputError: when the state is damaged, or that of another network, fingerprint or number of epochs.
+    """
+    if not resume or not os.path.isfile(file):
+        return False
+    content = read_weights(file, DAMAGED, device)
+    network = state["network"]
+    own = content.get("network") if isinstance(content, Mapping) else None
+    check_fit(getattr(network, "module", network), own, file)
+    beside = Path(file).parent / "fingerprint.json"
+    if beside.is_file() and read_json(beside) != fingerprint:
+        raise InputError(
+            f"{file} was trained with another fingerprint than that of the data set: begin anew without --resume, or name the data set "
+            "with which it was trained"
+        )
+    epochs = content["trainer"]["max_epochs"]
+    if epochs != max_epochs:
+        raise InputError(
+            f"{file} is of a training of {epochs} epochs, over which the learning rate falls, and max_epochs is {max_epochs}: give the "
+            "same number, or begin anew without --resume"
+        )
+    Checkpoint.load_objects(dict(state), content)
+    return True

@@ -1,0 +1,146 @@
+"""Promises of what a training writes, and of how it goes on from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from ignite.engine import Engine
+
+from petct_training.errors import InputError
+from petct_training.saving import BestWeights, LastState, resume, save
+
+FINGERPRINT = {"spacing": [2, 2, 3]}
+
+
+def network(value: float = 0) -> torch.nn.Linear:
+    linear = torch.nn.Linear(2, 1)
+    for parameter in linear.parameters():
+        torch.nn.init.constant_(parameter, value)
+    return linear
+
+
+def state(value: float = 0, epochs: int = 5) -> dict:
+    """A training's objects: network, optimiser, and a trainer that has done two epochs."""
+    linear = network(value)
+    optimizer = torch.optim.SGD(linear.parameters(), lr=0.1, momentum=0.9)
+    linear(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    trainer = Engine(lambda engine, batch: None)
+    trainer.run([0, 1], max_epochs=2)
+    trainer.state.max_epochs = epochs
+    return {"network": linear, "optimizer": optimizer, "trainer": trainer}
+
+
+@pytest.fixture
+def best(tmp_path) -> BestWeights:
+    (tmp_path / "data.json").write_text(json.dumps(FINGERPRINT))
+    (tmp_path / "models").mkdir()
+    return BestWeights(network(), tmp_path / "models/model.pt", tmp_path / "data.json", metric="dice")
+
+
+def validate(best: BestWeights, score: float, value: float) -> torch.Tensor:
+    """Score the network with some weights; return the weights that are then on the disk."""
+    torch.nn.init.constant_(best.to_save["network"].weight, value)
+    evaluator = Engine(lambda engine, batch: setattr(engine.state, "metrics", {"dice": score}))
+    best.attach(evaluator)
+    evaluator.run([0])
+    return torch.load(best.model_file, weights_only=True)["weight"]
+
+
+def test_only_a_higher_score_replaces_the_weights(best):
+    kept = [validate(best, score, value)[0, 0].item() for value, score in enumerate([0.5, 0.4, 0.6, 0.6], 1)]
+    assert kept == [1, 1, 3, 3]
+
+
+def test_the_fingerprint_lies_beside_the_weights(best):
+    validate(best, 0.5, 1)
+    assert json.loads((best.model_file.parent / "fingerprint.json").read_text()) == FINGERPRINT
+    assert sorted(file.name for file in best.model_file.parent.iterdir()) == ["fingerprint.json", "model.pt"]
+
+
+def test_the_best_score_is_part_of_the_state(best, tmp_path):
+    validate(best, 0.5, 1)
+    again = BestWeights(network(), best.model_file, best.fingerprint_file, metric="dice")
+    again.load_state_dict(best.state_dict())
+    assert validate(again, 0.4, 7)[0, 0] == 1
+
+
+def test_a_state_is_written_after_every_epoch_and_resumed(tmp_path):
+    objects = state(value=3)
+    last = LastState(objects, tmp_path / "last.pt")
+    epochs = []
+    last.attach(objects["trainer"])
+    trainer = objects["trainer"]
+    trainer.add_event_handler("EPOCH_COMPLETED", lambda engine: epochs.append(written(tmp_path)["trainer"]["iteration"]))
+    trainer.run([0, 1])
+    assert epochs == [6, 8, 10]
+    other = state(value=-1)
+    assert resume(True, tmp_path / "last.pt", other, FINGERPRINT, max_epochs=5)
+    assert torch.equal(other["network"].weight, objects["network"].weight)
+    assert other["trainer"].state.epoch == 5
+    momentum = [torch.cat([s["momentum_buffer"].flatten() for s in o["optimizer"].state.values()]) for o in (other, objects)]
+    assert torch.equal(*momentum)
+
+
+def written(folder: Path) -> dict:
+    return torch.load(folder / "last.pt", weights_only=True)
+
+
+@pytest.fixture
+def last(tmp_path) -> Path:
+    LastState(state(), tmp_path / "last.pt")(Engine(lambda engine, batch: None))
+    return tmp_path / "last.pt"
+
+
+def test_the_state_is_read_once(last, monkeypatch):
+    reads = []
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda *args, **options: (reads.append(args), load(*args, **options))[1])
+    assert resume(True, last, state(1), FINGERPRINT, max_epochs=5)
+    assert len(reads) == 1
+
+
+def test_without_a_state_or_the_wish_to_resume_nothing_is_loaded(last, tmp_path):
+    objects = state(value=3)
+    before = objects["network"].weight.clone()
+    assert not resume(False, last, objects, FINGERPRINT, max_epochs=5)
+    assert not resume(True, tmp_path / "other.pt", objects, FINGERPRINT, max_epochs=5)
+    assert torch.equal(objects["network"].weight, before)
+
+
+def test_the_state_of_another_network_fingerprint_or_number_of_epochs_is_refused(last):
+    def refusal(objects: dict, epochs: int = 5) -> str:
+        with pytest.raises(InputError) as error:
+            resume(True, last, objects, FINGERPRINT, epochs)
+        return str(error.value)
+
+    assert "holds the weights of another network" in refusal({**state(), "network": torch.nn.Linear(3, 1)})
+    assert "is of a training of 5 epochs" in refusal(state(), 6)
+    (last.parent / "fingerprint.json").write_text("{}")
+    assert "was trained with another fingerprint" in refusal(state())
+    last.write_bytes(last.read_bytes()[:500])
+    assert "it is damaged" in refusal(state())
+
+
+def test_the_bytes_do_not_depend_on_the_files_name(tmp_path):
+    for name in ("a.pt", "b.pt"):
+        save(network(2).state_dict(), tmp_path / name)
+    assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "b.pt").read_bytes()
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_the_former_file(tmp_path, monkeypatch):
+    file = tmp_path / "model.pt"
+    save(network(1).state_dict(), file)
+    before = file.read_bytes()
+
+    def full(*_) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(InputError, match=r"model\.pt cannot be written \(No space left on device\)"):
+        save(network(2).state_dict(), file)
+    assert file.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["model.pt"]
