@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -18,11 +19,16 @@ def test_file_appears_when_the_block_has_ended(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
-def test_interrupted_writing_leaves_the_former_file_and_nothing_else(tmp_path):
-    (tmp_path / "a.txt").write_text("former")
-    with pytest.raises(KeyboardInterrupt), atomic(tmp_path / "a.txt") as part:
+def write_half(file: Path) -> None:
+    with atomic(file) as part:
         part.write_text("half")
         raise KeyboardInterrupt
+
+
+def test_interrupted_writing_leaves_the_former_file_and_nothing_else(tmp_path):
+    (tmp_path / "a.txt").write_text("former")
+    with pytest.raises(KeyboardInterrupt):
+        write_half(tmp_path / "a.txt")
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("a.txt", "former")]
 
 

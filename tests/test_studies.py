@@ -1,4 +1,4 @@
-"""Promises of problem and judging studies."""
+"""Promises of finding and judging studies."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def study(tmp_path) -> Study:
     return Study(CASE, "0cda25453b", "fdg", *write_study(tmp_path, CASE))
 
 
-# ---------------------------------------------------------------- problem
+# ---------------------------------------------------------------- finding
 
 
 def test_challenge_layout_is_found_with_patient_and_tracer(tmp_path):
@@ -195,7 +195,7 @@ def test_list_that_names_files_outside_of_its_folder_is_refused_unless_allowed(t
 # ---------------------------------------------------------------- judging
 
 
-def test_good_study_has_no_findings(study):
+def test_good_study_has_no_problems(study):
     assert check_study(study) == []
 
 
@@ -206,7 +206,7 @@ def test_empty_label_is_not_an_error(tmp_path):
     assert not volumes["label"].array.any()
 
 
-def test_study_through_symbolic_links_has_no_findings(study, tmp_path):
+def test_study_through_symbolic_links_has_no_problems(study, tmp_path):
     links = []
     for role, file in study.files.items():
         links.append(tmp_path / f"{role}.nii.gz")
@@ -268,7 +268,7 @@ def damage_middle(file):
 
 
 def enlarge_header(file):
-    """Let a header speak of 27 million million voxels."""
+    """Let a header speak of 27 trillion voxels."""
     content = bytearray(gzip.decompress(file.read_bytes()))
     content[42:48] = np.full(3, 30000, "<i2").tobytes()
     file.write_bytes(gzip.compress(bytes(content)))
