@@ -57,7 +57,7 @@ class Study:
         return files if self.label is None else files | {"label": self.label}
 
 
-def find_studies(source: str | Path, labels: bool, allow_outside: bool = False) -> tuple[list[Study], list[Problem]]:
+def find_studies(source: str | os.PathLike, labels: bool, allow_outside: bool = False) -> tuple[list[Study], list[Problem]]:
     """Find the studies of a data set.
 
     Args:
@@ -187,7 +187,7 @@ def _patients_spelt_twice(studies: Iterable[Study]) -> list[Problem]:
 
 
 def _find(source: Path, labels: bool, allow_outside: bool) -> Iterator[Study | Problem]:
-    """Yield the studies of a source in any of the layouts, and what is wrong with those that are incomplete."""
+    """Return an iterator over the studies of a source in any of the layouts, and over what is wrong with those that are incomplete."""
     if source.suffix.lower() in (".csv", ".json") and source.is_file():
         return _from_list(source, allow_outside)
     if not source.is_dir():
