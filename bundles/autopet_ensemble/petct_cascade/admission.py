@@ -74,23 +74,17 @@ def admit_studies(preparation: Preparation, workers: Workers, studies: Sequence[
         InputError: when too few studies can be used; if `strict`, when any study has an error.
     """
     options = preparation.options
-    excluded = _on_exclusion_list({study.case for study in studies} | {problem.case for problem in problems}, options.exclude)
-    problems = [problem for problem in problems if problem.case not in excluded]
+    on_list = _on_exclusion_list({study.case for study in studies} | {problem.case for problem in problems}, options.exclude)
+    problems = [problem for problem in problems if problem.case not in on_list]
     raise_if_strict(options.strict, problems)
-    judgements = judge_studies(preparation, workers, [study for study in studies if study.case not in excluded])
-    repeated = find_repeated_images({judgement.study.case: judgement.digest for judgement in judgements if judgement.digest})
-    raise_if_strict(options.strict, repeated)
-    problems = [*problems, *(problem for judgement in judgements for problem in judgement.problems), *repeated]
-    problems.sort(key=lambda problem: (problem.case, not problem.error, problem.sentence))
-    excluded |= _reasons_of_errors(problems)
-    if not options.keep_healthy:
-        healthy = [judgement.study.case for judgement in judgements if judgement.healthy]
-        excluded = dict.fromkeys(healthy, "it has no lesion: its label is empty") | excluded
-    excluded = dict(sorted(excluded.items()))
+    judgements = judge_studies(preparation, workers, [study for study in studies if study.case not in on_list])
+    problems = _all_problems(problems, judgements)
+    raise_if_strict(options.strict, problems)
+    healthy = {} if options.keep_healthy else _reasons_of_healthy(judgements)
+    excluded = dict(sorted((healthy | on_list | _reasons_of_errors(problems)).items()))
     training, validation = _split(preparation, judgements, excluded)
-    return Admission(
-        training, validation, excluded, [problem for problem in problems if problem.error or problem.case not in excluded]
-    )
+    problems = [problem for problem in problems if problem.error or problem.case not in excluded]
+    return Admission(training, validation, excluded, problems)
 
 
 def judge_studies(preparation: Preparation, workers: Workers, studies: Sequence[Study]) -> list[Judgement]:
@@ -171,6 +165,18 @@ def _on_exclusion_list(cases: Iterable[str], exclude: Any) -> dict[str, str]:
     if unknown:
         print(f"{len(unknown)} of the cases to exclude are not in the data set: {_first_names(unknown)}", flush=True)
     return dict.fromkeys(sorted(wanted.intersection(cases)), "it is on the exclusion list")
+
+
+def _all_problems(problems: Iterable[Problem], judgements: Sequence[Judgement]) -> list[Problem]:
+    """Return the problems that were found before the studies were read and since, sorted by case, errors first."""
+    repeated = find_repeated_images({judgement.study.case: judgement.digest for judgement in judgements if judgement.digest})
+    together = [*problems, *(problem for judgement in judgements for problem in judgement.problems), *repeated]
+    return sorted(together, key=lambda problem: (problem.case, not problem.error, problem.sentence))
+
+
+def _reasons_of_healthy(judgements: Iterable[Judgement]) -> dict[str, str]:
+    """Return the cases without a lesion, with that as the reason."""
+    return {judgement.study.case: "it has no lesion: its label is empty" for judgement in judgements if judgement.healthy}
 
 
 def _reasons_of_errors(problems: Iterable[Problem]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -78,21 +78,16 @@ def select_studies(
         InputError: when there is nothing to be found, a folder cannot be written, or, if `strict`, when a study cannot be used.
     """
     options = options or SelectOptions()
-    problems: list[Problem] = []
-    if isinstance(studies, Study):
-        found = [studies]
-    else:
-        found, problems = find_studies(studies, labels=False, allow_outside=options.allow_outside)
+    found, problems = _find_or_take(studies, options)
     raise_if_strict(options.strict, problems)
     for folder in folders:
         make_folder(folder)
-    done = [study for study in found if folders and all(_has_result(study, Path(folder), sources) for folder in folders)]
+    done = [study for study in found if _is_done(study, folders, sources)]
     todo = [study for study in found if study not in done]
     if options.check:
-        problems = [*problems, *_judge_all(todo, options)]
+        problems += _judge_all(todo, options)
     bad = {problem.case for problem in problems if problem.error}
-    items, done_items = ([inference_item(study) for study in part if study.case not in bad] for part in (todo, done))
-    return Selection(items, done_items, problems)
+    return Selection(_items_without(bad, todo), _items_without(bad, done), problems)
 
 
 def source_of(
@@ -116,9 +111,22 @@ def inference_item(study: Study) -> dict[str, Any]:
     return item if study.centre is None else item | {"centre": study.centre}
 
 
-def _has_result(study: Study, folder: Path, sources: Sequence[str | os.PathLike]) -> bool:
-    """Return whether a study's mask, or map, in a folder is newer than its images and the other files from which it is made."""
-    return is_newer(folder / f"{study.case}.nii.gz", [study.ct, study.pet, *sources])
+def _find_or_take(studies: str | os.PathLike | Study, options: SelectOptions) -> tuple[list[Study], list[Problem]]:
+    """Return one given study, or those of a folder or list, and what is wrong with others there."""
+    if isinstance(studies, Study):
+        return [studies], []
+    return find_studies(studies, labels=False, allow_outside=options.allow_outside)
+
+
+def _items_without(bad: Set[str], studies: Sequence[Study]) -> list[dict[str, Any]]:
+    """Return the items of the studies whose case is not among the bad ones."""
+    return [inference_item(study) for study in studies if study.case not in bad]
+
+
+def _is_done(study: Study, folders: Sequence[str | os.PathLike], sources: Sequence[str | os.PathLike]) -> bool:
+    """Return whether a study's results in all folders are newer than its images and the other files from which they are made."""
+    made_from = [study.ct, study.pet, *sources]
+    return bool(folders) and all(is_newer(Path(folder) / f"{study.case}.nii.gz", made_from) for folder in folders)
 
 
 def _judge_all(studies: Sequence[Study], options: SelectOptions) -> list[Problem]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from petct_cascade.studies import Study
 from petct_training.errors import InputError
@@ -35,14 +35,39 @@ def split_by_patient(studies: Sequence[Study], fraction: float, seed: int) -> tu
             f"all studies are {what}: training and validation need at least two patients "
             "(a CSV list with the column patient says who is who)"
         )
-    patients = _shuffle_by_tracer(studies, seed)
-    reached = _reachable_sums([sizes[patient] for patient in patients])
-    wanted = fraction * len(studies)
-    number = min((total for total in reached if 0 < total < len(studies)), key=lambda total: (abs(total - wanted), total))
-    chosen = {patients[position] for position in reached[number]}
+    chosen = _choose({patient: sizes[patient] for patient in _shuffle_by_tracer(studies, seed)}, fraction)
     ordered = sorted(studies, key=lambda study: study.case)
     training = [study for study in ordered if study.patient not in chosen]
     return training, [study for study in ordered if study.patient in chosen]
+
+
+def _choose(sizes: Mapping[str, int], fraction: float) -> set[str]:
+    """Return the first patients whose studies are as close to a fraction of all as possible, neither none nor all.
+
+    Args:
+        sizes: number of studies of each patient, in the order in which patients are preferred.
+        fraction: share of the studies.
+    """
+    number = sum(sizes.values())
+    wanted = fraction * number
+
+    def nearest(totals: Iterable[int]) -> int:
+        return min(totals, key=lambda total: (abs(total - wanted), total))
+
+    # Each number of studies that some of the first patients have together, and the last of those by whom it was reached first.
+    last = {0: ""}
+    ideal = nearest(range(1, number))
+    for patient, size in sizes.items():
+        if ideal in last:
+            break
+        for total in list(last):
+            last.setdefault(total + size, patient)
+    total = nearest(total for total in last if 0 < total < number)
+    chosen = set()
+    while total:
+        chosen.add(last[total])
+        total -= sizes[last[total]]
+    return chosen
 
 
 def _shuffle_by_tracer(studies: Sequence[Study], seed: int) -> list[str]:
@@ -64,19 +89,3 @@ def _shuffle_by_tracer(studies: Sequence[Study], seed: int) -> list[str]:
         places[patient] = (before[stratum] + sizes[patient] / 2) / totals[stratum]
         before[stratum] += sizes[patient]
     return sorted(places, key=places.__getitem__)
-
-
-def _reachable_sums(sizes: Sequence[int]) -> dict[int, tuple[int, ...]]:
-    """Return the sums that some of the numbers can have, each with the positions of such numbers.
-
-    They are those that reach the sum first, and so lie near the beginning.
-
-    Example:
-        >>> _reachable_sums([2, 1, 2])
-        {0: (), 2: (0,), 1: (1,), 3: (0, 1), 4: (0, 2), 5: (0, 1, 2)}
-    """
-    sums: dict[int, tuple[int, ...]] = {0: ()}
-    for position, size in enumerate(sizes):
-        for total, positions in list(sums.items()):
-            sums.setdefault(total + size, (*positions, position))
-    return sums

@@ -332,12 +332,12 @@ def _read_csv(source: Path) -> list[dict[str, Any]]:
     heading = lines[0] if lines else ""
     # Spreadsheets of many countries separate by semicolons.
     delimiter = ";" if heading.count(";") > heading.count(",") else ","
-    rows = list(csv.DictReader(lines, delimiter=delimiter))
-    columns = [] if not rows else [str(name).strip().lower() for name in rows[0]]
-    absent = [name for name in ("case", "ct", "pet") if name not in columns]
+    table = csv.DictReader(lines, delimiter=delimiter)
+    rows = [{str(name).strip().lower(): value for name, value in row.items()} for row in table]
+    absent = [name for name in ("case", "ct", "pet") if not rows or name not in rows[0]]
     if absent:
         raise InputError(f"{source} has no column {' and no column '.join(absent)}, or no rows: its first line names the columns")
-    return [{str(name).strip().lower(): value for name, value in row.items()} for row in rows]
+    return rows
 
 
 def _read_json_list(source: Path) -> list[dict[str, Any]]:
