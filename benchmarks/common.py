@@ -23,6 +23,7 @@ sys.path[:0] = [str(ENSEMBLE), str(ROOT / "tests"), str(ROOT / "tools")]
 import nibabel as nib  # noqa: E402
 
 from petct_cascade.phantom import write_phantoms  # noqa: E402
+from petct_cascade.preparation import PrepareOptions  # noqa: E402
 from petct_cascade.prepare import prepare  # noqa: E402
 from petct_training.files import write_json  # noqa: E402
 
@@ -45,7 +46,7 @@ def prepared_studies() -> Path:
     Returns:
         The prepared data set.
     """
-    prepare(full_size_studies(), PREPARED, num_workers=os.cpu_count())
+    prepare(full_size_studies(), PREPARED, PrepareOptions(num_workers=os.cpu_count() or 1))
     for label in (PREPARED / "labels").glob("*.nii"):
         mask = PREPARED / "coarse_masks" / f"{label.name}.gz"
         if not mask.is_file():

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from common import RAW
 
+from petct_cascade.preparation import PrepareOptions
 from petct_cascade.prepare import prepare
 
 ROUNDS = 2
@@ -55,7 +56,7 @@ def measure(name: str, grid: str) -> float:
             # nnU-Net's arrays are z, y, x.
             nnunet.preprocess(cases()[0], Path(folder) / "study", SPACINGS[grid][::-1])
             return time.perf_counter() - start
-        prepare(RAW, folder, spacing=SPACINGS[grid])
+        prepare(RAW, folder, PrepareOptions(spacing=SPACINGS[grid]))
         return (time.perf_counter() - start) / len(cases())
 
 

@@ -30,6 +30,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from petct_cascade.phantom import plan_studies, render
+from petct_cascade.preparation import PrepareOptions
 from petct_cascade.prepare import prepare
 
 # How many times larger than the scanner's the voxels are along each axis, and the number of slices, None for those of the phantom.
@@ -67,7 +68,7 @@ def prepare_studies(folder: Path, num_workers: int) -> float:
     """Seconds a study."""
     spacing = nib.load(next(folder.glob("imagesTr/*"))).header.get_zooms()
     start = time.perf_counter()
-    prepare(folder, folder / "prepared", spacing=[2 * float(size) for size in spacing])
+    prepare(folder, folder / "prepared", PrepareOptions(spacing=[2 * float(size) for size in spacing]))
     return (time.perf_counter() - start) / 2
 
 

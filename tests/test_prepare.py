@@ -1,4 +1,4 @@
-"""Promises of preparation: the split, the fingerprint, the volumes, and going on after an interruption."""
+"""Promises of preparation: what is used, the volumes, and going on after an interruption."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import nibabel as nib
@@ -18,18 +17,19 @@ import numpy as np
 import pytest
 import torch
 from helpers import SARCOMA, needs_shared, write_nifti, write_study
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from monai.data import MetaTensor
 from monai.transforms import Compose, CropForegroundd, LoadImaged, Orientationd, Spacingd, SplitDimd
 
+import petct_cascade.admission
+import petct_cascade.preparation
 import petct_cascade.prepare
-from petct_cascade.commands import prepare
-from petct_cascade.fingerprint import make_fingerprint, target_spacing
-from petct_cascade.prepare import read_exclusions, split_by_patient
-from petct_cascade.studies import Study
-from petct_training.errors import InputError
-from petct_training.grids import las_spacing
+import petct_cascade.prepared_study
+from petct_cascade import commands
+from petct_cascade.exclusions import read_exclusions
+from petct_cascade.judging import read_study
+from petct_cascade.preparation import PrepareOptions
+from petct_cascade.prepare import prepare
+from petct_training.errors import InputError, SomeFailedError
 
 ENSEMBLE = Path(__file__).parents[1] / "bundles/autopet_ensemble"
 
@@ -75,124 +75,17 @@ def reasons(folder: Path) -> dict[str, str]:
     return {entry["case"]: entry["reason"] for entry in datalist(folder)["excluded"]}
 
 
+def forbid_work(monkeypatch) -> None:
+    """Fail when a study is read, or its volumes made."""
+    for module, name in ((petct_cascade.admission, "judge_and_crop"), (petct_cascade.prepare, "make_study")):
+        monkeypatch.setattr(module, name, lambda *arguments: pytest.fail("done again"))
+
+
 def bundle_command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "monai.bundle", "run", "prepare", "--config_file", "configs/prepare.json", *arguments]
 
 
-# ---------------------------------------------------------------- split
-
-
-def make_studies(patients: list[tuple[int, str]]) -> list[Study]:
-    """One study list per patient: how many, and of which tracer."""
-    return [
-        Study(f"{tracer}_{patient}_{number}", str(patient), tracer, Path("ct.nii"), Path("pet.nii"))
-        for patient, (count, tracer) in enumerate(patients)
-        for number in range(count)
-    ]
-
-
-PATIENTS = st.lists(st.tuples(st.integers(1, 7), st.sampled_from(["fdg", "psma"])), min_size=2, max_size=40)
-
-
-@given(patients=PATIENTS, fraction=st.floats(0.05, 0.95), seed=st.integers(0, 10**6))
-@settings(max_examples=100, deadline=None)
-def test_split_never_separates_a_patient(patients, fraction, seed):
-    studies = make_studies(patients)
-    training, validation = split_by_patient(studies, fraction, seed)
-    assert not {study.patient for study in training} & {study.patient for study in validation}
-    assert sorted(study.case for study in (*training, *validation)) == sorted(study.case for study in studies)
-    assert training
-    assert validation
-
-
-@given(patients=PATIENTS, seed=st.integers(0, 100), chance=st.randoms(use_true_random=False))
-@settings(max_examples=50, deadline=None)
-def test_split_does_not_depend_on_the_order_of_the_studies(patients, seed, chance):
-    studies = make_studies(patients)
-    shuffled = studies.copy()
-    chance.shuffle(shuffled)
-    assert split_by_patient(studies, 0.2, seed) == split_by_patient(shuffled, 0.2, seed)
-
-
-@given(
-    patients=st.lists(st.tuples(st.integers(1, 7), st.sampled_from(["fdg", "psma"])), min_size=2, max_size=9),
-    fraction=st.floats(0.05, 0.95),
-)
-@settings(max_examples=60, deadline=None)
-def test_split_is_as_close_to_the_fraction_as_patients_allow(patients, fraction):
-    studies = make_studies(patients)
-    counts = [count for count, _ in patients]
-    subsets = itertools.chain.from_iterable(itertools.combinations(counts, size) for size in range(1, len(counts)))
-    best = min(abs(sum(subset) - fraction * len(studies)) for subset in subsets)
-    _, validation = split_by_patient(studies, fraction, 0)
-    assert abs(len(validation) - fraction * len(studies)) == pytest.approx(best)
-
-
-def test_split_of_the_challenge_keeps_the_share_of_each_tracer():
-    studies = make_studies([(1, "fdg")] * 420 + [(3, "fdg")] * 27 + [(1, "psma")] * 214 + [(2, "psma")] * 162)
-    _, validation = split_by_patient(studies, 0.2, 0)
-    shares = {tracer: count / 5 for tracer, count in Counter(study.tracer for study in studies).items()}
-    for tracer, count in Counter(study.tracer for study in validation).items():
-        assert abs(count - shares[tracer]) <= 1
-    assert abs(len(validation) - 0.2 * len(studies)) <= 0.5
-
-
-def test_split_depends_on_the_seed():
-    studies = make_studies([(1, "fdg")] * 30)
-    assert len({tuple(split_by_patient(studies, 0.2, seed)[1]) for seed in range(10)}) > 5
-
-
-def test_patient_with_both_tracers_is_not_separated():
-    studies = make_studies([(2, "fdg")] * 5)
-    mixed = [Study(f"psma_{s.case}", s.patient, "psma", s.ct, s.pet) for s in studies]
-    training, validation = split_by_patient([*studies, *mixed], 0.2, 0)
-    assert not {study.patient for study in training} & {study.patient for study in validation}
-
-
-def test_one_patient_cannot_be_split():
-    with pytest.raises(InputError, match="one patient"):
-        split_by_patient(make_studies([(5, "fdg")]), 0.2, 0)
-
-
 # ---------------------------------------------------------------- fingerprint
-
-
-def test_fingerprint_is_that_of_all_lesion_voxels():
-    # The numbers 0 ... 999: linear percentiles, mean and deviation of a discrete uniform distribution.
-    ct = np.arange(1000, dtype=np.float32)
-    chunks = [np.stack([part, part / 10]) for part in np.array_split(np.roll(ct, 300), 3)]
-    fingerprint = make_fingerprint([2, 2, 3], chunks, "test")
-    std = np.sqrt((1000**2 - 1) / 12)
-    assert fingerprint["ct"] == pytest.approx({"percentile_00_5": 4.995, "percentile_99_5": 994.005, "mean": 499.5, "std": std})
-    pet = {"percentile_00_5": 0.4995, "percentile_99_5": 99.4005, "mean": 49.95, "std": std / 10}
-    assert fingerprint["pet"] == pytest.approx(pet, rel=1e-6)
-    assert (fingerprint["num_cases"], fingerprint["spacing"], fingerprint["source"]) == (3, [2, 2, 3], "test")
-    assert make_fingerprint([2, 2, 3], chunks[::-1], "test") == fingerprint
-
-
-def test_fingerprint_without_lesions_is_refused():
-    with pytest.raises(InputError, match="no training study has a lesion"):
-        make_fingerprint([2, 2, 3], [np.zeros((2, 0), np.float32)], "test")
-
-
-def test_spacing_is_mean_median_or_given():
-    spacings = [[1, 2, 3], [1, 2, 3], [4, 2, 6]]
-    assert target_spacing(spacings, "mean") == [2, 2, 4]
-    assert target_spacing(spacings, "median") == [1, 2, 3]
-    assert target_spacing(spacings, (2, 2.5, 3)) == [2, 2.5, 3]
-    for wrong in ("average", [1, 2], [1, 2, -3], ["a", "b", "c"]):
-        with pytest.raises(InputError, match="mean"):
-            target_spacing(spacings, wrong)
-
-
-def test_spacing_is_counted_along_the_axes_of_las():
-    for order in itertools.permutations(range(3)):
-        affine = np.eye(4)
-        # Array axis `axis` runs along world axis `order[axis]`.
-        affine[:3, :3] = 0
-        for axis, world in enumerate(order):
-            affine[world, axis] = (1.5, 2.5, 3.5)[world] * (-1) ** axis
-        assert las_spacing(affine) == [1.5, 2.5, 3.5]
 
 
 def test_fingerprint_comes_from_the_training_studies_alone(raw, tmp_path):
@@ -218,7 +111,7 @@ def test_fingerprint_comes_from_the_training_studies_alone(raw, tmp_path):
 
 
 def test_prepared_volume_equals_the_chain_of_the_inference_configs(raw, tmp_path):
-    prepare(raw, tmp_path / "out", spacing=[5, 5, 4])
+    prepare(raw, tmp_path / "out", PrepareOptions(spacing=[5, 5, 4]))
     # As configs/inference.json of the network bundles writes it.
     images = ["image_ct", "image_pet"]
     chain = Compose(
@@ -246,7 +139,7 @@ def test_prepared_volume_equals_the_chain_of_the_inference_configs(raw, tmp_path
 
 
 def test_prepared_label_lies_on_the_image_and_keeps_its_volume(raw, tmp_path):
-    prepare(raw, tmp_path / "out", spacing=[2, 2, 2])
+    prepare(raw, tmp_path / "out", PrepareOptions(spacing=[2, 2, 2]))
     for item in items(tmp_path / "out").values():
         image, label = (nib.load(tmp_path / "out" / item[key]) for key in ("image", "label"))
         assert label.shape == image.shape[:3]
@@ -282,7 +175,7 @@ def test_ct_on_another_grid_lands_on_the_grid_of_the_pet(tmp_path):
         place = points @ affine[:3, :3].T + affine[:3, 3]
         ramp = place @ [5.0, -7.0, 3.0] - 300
         write_nifti(files[0], ramp.astype(np.float32), affine)
-    prepare(raw, tmp_path / "out", spacing=[4, 4, 5])
+    prepare(raw, tmp_path / "out", PrepareOptions(spacing=[4, 4, 5]))
     for case in ("fdg_x_1", "fdg_y_1"):
         image = nib.load(tmp_path / f"out/images/{case}.nii")
         place = np.moveaxis(np.indices(image.shape[:3]), 0, -1) @ image.affine[:3, :3].T + image.affine[:3, 3]
@@ -333,9 +226,8 @@ def test_healthy_and_excluded_and_broken_studies_are_named_and_the_others_prepar
     write_study(raw, "fdg_noct_1", seed=23)[0].unlink()
     shutil.copy(raw / "imagesTr/fdg_p0_day  0.1_0001.nii.gz", write_study(raw, "fdg_twin_1", seed=0, spacing=(4, 4.4, 5))[1])
     (tmp_path / "retracted.txt").write_text("# retracted\nfdg_retracted_1\n\nfdg_unknown_1\n")
-    with pytest.raises(SystemExit, match="3 studies have errors, and all others were prepared") as end:
-        prepare(raw, tmp_path / "out", exclude=tmp_path / "retracted.txt")
-    assert end.value.code == 3
+    with pytest.raises(SomeFailedError, match="3 studies have errors, and all others were prepared") as end:
+        prepare(raw, tmp_path / "out", PrepareOptions(exclude=tmp_path / "retracted.txt"))
     assert re.findall(r"^  study (\S+):", str(end.value), flags=re.MULTILINE) == ["fdg_broken_1", "fdg_noct_1", "fdg_twin_1"]
     named = reasons(tmp_path / "out")
     assert list(named) == ["fdg_broken_1", "fdg_healthy_1", "fdg_noct_1", "fdg_retracted_1", "fdg_twin_1"]
@@ -353,7 +245,7 @@ def test_healthy_and_excluded_and_broken_studies_are_named_and_the_others_prepar
 
 def test_healthy_studies_are_kept_on_request(raw, tmp_path):
     write_study(raw, "fdg_healthy_1", seed=20, lesions=0)
-    prepare(raw, tmp_path / "out", keep_healthy=True)
+    prepare(raw, tmp_path / "out", PrepareOptions(keep_healthy=True))
     assert "fdg_healthy_1" in items(tmp_path / "out")
     assert reasons(tmp_path / "out") == {}
 
@@ -370,15 +262,15 @@ def test_warnings_are_printed_and_the_study_is_used(raw, tmp_path, capsys):
 
 def test_strict_stops_at_a_study_with_an_error(raw, tmp_path):
     write_study(raw, "fdg_broken_1", seed=22)[1].write_bytes(b"")
-    with pytest.raises(SystemExit, match=r"study fdg_broken_1: fdg_broken_1_0001.nii.gz is empty"):
-        prepare(raw, tmp_path / "out", strict=True)
+    with pytest.raises(InputError, match=r"study fdg_broken_1: fdg_broken_1_0001.nii.gz is empty"):
+        prepare(raw, tmp_path / "out", PrepareOptions(strict=True))
     assert not (tmp_path / "out/datalist.json").exists()
 
 
 def test_nothing_left_is_one_sentence_with_all_reasons(tmp_path):
     for number in range(3):
         write_study(tmp_path / "raw", f"fdg_p{number}_1", seed=number, lesions=0)
-    with pytest.raises(SystemExit, match=r"(?s)all studies are left out.*fdg_p0_1, fdg_p1_1, fdg_p2_1"):
+    with pytest.raises(InputError, match=r"(?s)all studies are left out.*fdg_p0_1, fdg_p1_1, fdg_p2_1"):
         prepare(tmp_path / "raw", tmp_path / "out")
 
 
@@ -405,19 +297,19 @@ def test_exclusions_are_read_from_lists_text_and_json(tmp_path):
     ],
 )
 def test_impossible_arguments_are_one_sentence(raw, tmp_path, options):
-    with pytest.raises(SystemExit, match=f"error: .*{'missing' if 'exclude' in options else next(iter(options))}"):
-        prepare(raw, tmp_path / "out", **options)
+    with pytest.raises(InputError, match=f"{'missing' if 'exclude' in options else next(iter(options))}"):
+        prepare(raw, tmp_path / "out", PrepareOptions(**options))
 
 
 def test_data_set_is_not_prepared_into_itself(raw):
-    with pytest.raises(SystemExit, match="folder of its own"):
+    with pytest.raises(InputError, match="folder of its own"):
         prepare(raw, raw)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_folder_that_cannot_be_written_is_one_sentence(raw, tmp_path):
     (tmp_path / "out").mkdir(mode=0o500)
-    with pytest.raises(SystemExit, match="may be written"):
+    with pytest.raises(InputError, match="may be written"):
         prepare(raw, tmp_path / "out")
 
 
@@ -425,16 +317,15 @@ def test_folder_that_cannot_be_written_is_one_sentence(raw, tmp_path):
 
 
 def test_same_seed_gives_the_same_bytes_with_any_number_of_processes(raw, tmp_path):
-    prepare(raw, tmp_path / "one", seed=3)
-    prepare(raw, tmp_path / "two", seed=3, num_workers=2)
+    prepare(raw, tmp_path / "one", PrepareOptions(seed=3))
+    prepare(raw, tmp_path / "two", PrepareOptions(seed=3, num_workers=2))
     assert content(tmp_path / "one") == content(tmp_path / "two")
 
 
 def test_second_run_changes_nothing(raw, tmp_path, monkeypatch):
     prepare(raw, tmp_path / "out")
     before = times(tmp_path / "out")
-    for work in ("_check", "_write_volumes"):
-        monkeypatch.setattr(petct_cascade.prepare, work, lambda *arguments: pytest.fail("done again"))
+    forbid_work(monkeypatch)
     prepare(raw, tmp_path / "out")
     assert times(tmp_path / "out") == before
 
@@ -442,15 +333,15 @@ def test_second_run_changes_nothing(raw, tmp_path, monkeypatch):
 def test_every_study_is_read_once_and_cropped_studies_do_not_stay(raw, tmp_path, monkeypatch):
     write_study(raw, "fdg_healthy_1", seed=20, lesions=0)
     read = []
-    original = petct_cascade.prepare.read_study
-    monkeypatch.setattr(petct_cascade.prepare, "read_study", lambda study: read.append(study.case) or original(study))
-    prepare(raw, tmp_path / "out", spacing=[4, 4, 4.5])
+    for module in (petct_cascade.admission, petct_cascade.prepared_study):
+        monkeypatch.setattr(module, "read_study", lambda study: read.append(study.case) or read_study(study))
+    prepare(raw, tmp_path / "out", PrepareOptions(spacing=[4, 4, 4.5]))
     assert sorted(read) == sorted([*items(tmp_path / "out"), "fdg_healthy_1"])
     read.clear()
     # The check is still that of the present files, but what it had cropped is gone.
-    prepare(raw, tmp_path / "out", spacing=[4, 4, 5])
+    prepare(raw, tmp_path / "out", PrepareOptions(spacing=[4, 4, 5]))
     assert sorted(read) == sorted(items(tmp_path / "out"))
-    prepare(raw, tmp_path / "fresh", spacing=[4, 4, 5])
+    prepare(raw, tmp_path / "fresh", PrepareOptions(spacing=[4, 4, 5]))
     assert content(tmp_path / "out") == content(tmp_path / "fresh")
     assert not list(tmp_path.rglob("cropped"))
 
@@ -458,16 +349,16 @@ def test_every_study_is_read_once_and_cropped_studies_do_not_stay(raw, tmp_path,
 @pytest.mark.parametrize("lost", ["image.nii", "label.nii", "lesion_values.npy", "settings.json"])
 def test_cropped_study_that_a_killed_run_has_left_in_part_is_read_again(raw, tmp_path, monkeypatch, lost):
     prepare(raw, tmp_path / "undisturbed")
-    original = petct_cascade.prepare._make
+    original = petct_cascade.prepare.write_data_set
 
-    def make(preparation, *arguments):
+    def write(preparation, *arguments):
         files = list(preparation.dataset_dir.rglob(f"cropped/*/{lost}"))
         assert len(files) == 6
         for file in files[::2]:
             file.unlink()
         return original(preparation, *arguments)
 
-    monkeypatch.setattr(petct_cascade.prepare, "_make", make)
+    monkeypatch.setattr(petct_cascade.prepare, "write_data_set", write)
     prepare(raw, tmp_path / "out")
     assert content(tmp_path / "out") == content(tmp_path / "undisturbed")
 
@@ -487,14 +378,13 @@ def test_lesion_values_outside_of_the_body_belong_to_the_fingerprint(raw, tmp_pa
 
 
 def test_other_seed_gives_another_split_without_a_new_check(raw, tmp_path, monkeypatch):
-    prepare(raw, tmp_path / "out", spacing=[4, 4, 5])
+    prepare(raw, tmp_path / "out", PrepareOptions(spacing=[4, 4, 5]))
     before = times(tmp_path / "out")
     first = datalist(tmp_path / "out")
-    for work in ("_check", "_write_volumes"):
-        monkeypatch.setattr(petct_cascade.prepare, work, lambda *arguments: pytest.fail("done again"))
+    forbid_work(monkeypatch)
     splits = []
     for seed in range(1, 6):
-        prepare(raw, tmp_path / "out", spacing=[4, 4, 5], seed=seed)
+        prepare(raw, tmp_path / "out", PrepareOptions(spacing=[4, 4, 5], seed=seed))
         splits.append(datalist(tmp_path / "out"))
     assert any(split != first for split in splits)
     same = [name for name, time in times(tmp_path / "out").items() if time == before[name]]
@@ -503,27 +393,27 @@ def test_other_seed_gives_another_split_without_a_new_check(raw, tmp_path, monke
 
 def test_changed_source_is_made_again_and_its_coarse_mask_taken_away(raw, tmp_path):
     out = tmp_path / "out"
-    prepare(raw, out, spacing=[4, 4, 5])
+    prepare(raw, out, PrepareOptions(spacing=[4, 4, 5]))
     (out / "coarse_masks").mkdir()
     for case in items(out):
         (out / f"coarse_masks/{case}.nii.gz").write_text("mask")
     before = times(out)
     changed = "fdg_p2_day  3.1"
     write_study(raw, changed, seed=77)
-    prepare(raw, out, spacing=[4, 4, 5])
+    prepare(raw, out, PrepareOptions(spacing=[4, 4, 5]))
     after = times(out)
     assert before.keys() - after.keys() == {f"coarse_masks/{changed}.nii.gz"}
     remade = {name for name in after if after[name] != before[name]}
     assert remade == {f"images/{changed}.nii", f"labels/{changed}.nii", "datalist.json", "fingerprint.json"}
-    prepare(raw, tmp_path / "fresh", spacing=[4, 4, 5])
+    prepare(raw, tmp_path / "fresh", PrepareOptions(spacing=[4, 4, 5]))
     fresh = content(tmp_path / "fresh")
     assert {name: data for name, data in content(out).items() if not name.startswith("coarse_masks")} == fresh
 
 
 def test_other_spacing_makes_every_volume_again(raw, tmp_path):
     prepare(raw, tmp_path / "out")
-    prepare(raw, tmp_path / "out", spacing=[6, 6, 6])
-    prepare(raw, tmp_path / "fresh", spacing=[6, 6, 6])
+    prepare(raw, tmp_path / "out", PrepareOptions(spacing=[6, 6, 6]))
+    prepare(raw, tmp_path / "fresh", PrepareOptions(spacing=[6, 6, 6]))
     assert content(tmp_path / "out") == content(tmp_path / "fresh")
 
 
@@ -540,16 +430,16 @@ def test_study_that_has_left_the_data_set_is_taken_away_and_nothing_else(raw, tm
     out = tmp_path / "out"
     prepare(raw, out)
     (out / "images/notes.txt").write_text("mine")
-    prepare(raw, out, exclude=["fdg_p3_day  4.1"])
-    prepare(raw, tmp_path / "fresh", exclude=["fdg_p3_day  4.1"])
+    prepare(raw, out, PrepareOptions(exclude=["fdg_p3_day  4.1"]))
+    prepare(raw, tmp_path / "fresh", PrepareOptions(exclude=["fdg_p3_day  4.1"]))
     assert content(out) == content(tmp_path / "fresh") | {"images/notes.txt": b"mine"}
 
 
 def test_interrupted_run_leaves_no_data_list_and_goes_on_to_the_same_bytes(raw, tmp_path, monkeypatch):
     prepare(raw, tmp_path / "undisturbed")
     out = tmp_path / "out"
-    prepare(raw, out, spacing=[7, 7, 7])
-    original = petct_cascade.prepare.write_volume
+    prepare(raw, out, PrepareOptions(spacing=[7, 7, 7]))
+    original = petct_cascade.preparation.write_volume
     for stop in (0, 3, 7):
         calls = itertools.count()
 
@@ -558,13 +448,13 @@ def test_interrupted_run_leaves_no_data_list_and_goes_on_to_the_same_bytes(raw, 
                 raise KeyboardInterrupt
             original(*arguments)
 
-        monkeypatch.setattr(petct_cascade.prepare, "write_volume", save)
+        monkeypatch.setattr(petct_cascade.preparation, "write_volume", save)
         with pytest.raises(KeyboardInterrupt):
             prepare(raw, out)
         assert not (out / "datalist.json").exists()
         (out / f"images/.part-{stop}").mkdir()
         (out / f"images/.part-{stop}/a.nii").write_bytes(b"what a killed run leaves")
-    monkeypatch.setattr(petct_cascade.prepare, "write_volume", original)
+    monkeypatch.setattr(petct_cascade.preparation, "write_volume", original)
     prepare(raw, out)
     assert content(out) == content(tmp_path / "undisturbed")
 
@@ -574,19 +464,16 @@ def test_file_that_breaks_after_the_check_costs_no_other_study(raw, tmp_path, mo
     case = "fdg_p2_day  3.1"
     folder, end = {"ct": ("imagesTr", "_0000"), "pet": ("imagesTr", "_0001"), "label": ("labelsTr", "")}[role]
     file = raw / folder / f"{case}{end}.nii.gz"
-    original = petct_cascade.prepare._make
+    original = petct_cascade.prepare.write_data_set
 
-    def make(*arguments):
+    def write(*arguments):
         file.write_bytes(file.read_bytes()[:100])
         return original(*arguments)
 
-    monkeypatch.setattr(petct_cascade.prepare, "_make", make)
+    monkeypatch.setattr(petct_cascade.prepare, "write_data_set", write)
     for out in ("out", "fresh"):
-        with pytest.raises(
-            SystemExit, match=rf"1 study has errors.*\n  study {case}: {case}{end}.nii.gz is damaged"
-        ) as end_of_run:
+        with pytest.raises(SomeFailedError, match=rf"1 study has errors.*\n  study {case}: {case}{end}.nii.gz is damaged"):
             prepare(raw, tmp_path / out)
-        assert end_of_run.value.code == 3
         assert len(items(tmp_path / out)) == 5
     assert content(tmp_path / "out") == content(tmp_path / "fresh")
 
@@ -618,12 +505,23 @@ def test_full_disk_is_one_sentence_and_leaves_nothing_half_written(raw, tmp_path
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(nib, "save", save)
-    with pytest.raises(SystemExit, match=r"\.nii cannot be written \(No space left on device\): see that there is room"):
+    with pytest.raises(InputError, match=r"\.nii cannot be written \(No space left on device\): see that there is room"):
         prepare(raw, tmp_path / "out")
     assert content(tmp_path / "out") == {}
 
 
 # ---------------------------------------------------------------- command
+
+
+def test_command_takes_texts_for_switches_and_ends_with_exit_code_3_when_some_studies_have_errors(raw, tmp_path):
+    write_study(raw, "fdg_broken_1", seed=22)[1].write_bytes(b"")
+    with pytest.raises(SystemExit, match=r"1 study has errors.*\n  study fdg_broken_1: ") as end:
+        commands.prepare(raw, tmp_path / "out", strict="false")
+    assert end.value.code == 3
+    with pytest.raises(SystemExit, match=r"^error: study fdg_broken_1: ") as end:
+        commands.prepare(raw, tmp_path / "out", strict="true")
+    with pytest.raises(SystemExit, match=r"^error: strict is 'perhaps': give true or false"):
+        commands.prepare(raw, tmp_path / "out", strict="perhaps")
 
 
 def run_bundle(*arguments: str) -> subprocess.CompletedProcess:
@@ -643,7 +541,7 @@ def test_command_prepares_and_ends_with_a_sentence_on_bad_input(raw, tmp_path):
 
 
 @needs_shared(SARCOMA)
-def test_real_studies_with_a_finer_ct_are_prepared_without_a_remark(tmp_path, capsys):
+def test_real_studies_with_a_finer_ct_are_prepared_without_a_warning(tmp_path, capsys):
     prepare(SARCOMA, tmp_path / "out")
     assert len(items(tmp_path / "out")) == 12
     assert len(datalist(tmp_path / "out")["validation"]) == 2

@@ -1,4 +1,4 @@
-"""Promises of problem and judging studies."""
+"""Promises of finding and judging studies."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def study(tmp_path) -> Study:
     return Study(CASE, "0cda25453b", "fdg", *write_study(tmp_path, CASE))
 
 
-# ---------------------------------------------------------------- problem
+# ---------------------------------------------------------------- finding
 
 
 def test_challenge_layout_is_found_with_patient_and_tracer(tmp_path):
@@ -200,7 +200,7 @@ def test_list_that_names_files_outside_of_its_folder_is_refused_unless_allowed(t
 # ---------------------------------------------------------------- judging
 
 
-def test_good_study_has_no_findings(study):
+def test_good_study_has_no_problems(study):
     assert check_study(study) == []
 
 
@@ -211,7 +211,7 @@ def test_empty_label_is_not_an_error(tmp_path):
     assert not volumes["label"].array.any()
 
 
-def test_study_through_symbolic_links_has_no_findings(study, tmp_path):
+def test_study_through_symbolic_links_has_no_problems(study, tmp_path):
     links = []
     for role, file in study.files.items():
         links.append(tmp_path / f"{role}.nii.gz")

@@ -3,6 +3,10 @@
 In a notebook call the functions of the same names in the other modules: they raise an `InputError` instead.
 """
 
+import os
+from collections.abc import Sequence
+from typing import Any
+
 from petct_cascade import assemble as _assemble
 from petct_cascade import evaluation as _evaluation
 from petct_cascade import inference as _inference
@@ -13,6 +17,7 @@ from petct_cascade import published as _published
 from petct_cascade import readout_run as _readout_run
 from petct_cascade import scoring as _scoring
 from petct_cascade import selection as _selection
+from petct_cascade.preparation import PrepareOptions
 from petct_training.commands import command
 
 assemble = command(_assemble.assemble)
@@ -21,10 +26,40 @@ evaluate = command(_evaluation.evaluate)
 infer = command(_inference.infer)
 write_phantoms = command(_phantom.write_phantoms)
 run_pipeline = command(_pipeline.run_pipeline)
-prepare = command(_prepare.prepare)
 import_weights = command(_published.import_weights)
 read_out_folder = command(_readout_run.read_out_folder)
 score_folder = command(_scoring.score_folder)
 score_studies = command(_scoring.score_studies)
 validation_items = command(_scoring.validation_items)
-select_studies = command(_selection.select_studies)
+
+
+@command
+def prepare(studies: str | os.PathLike, dataset_dir: str | os.PathLike, **options: Any) -> None:
+    """Prepare a raw data set for training, as `petct_cascade.prepare.prepare`; `options` are the fields of `PrepareOptions`."""
+    _prepare.prepare(studies, dataset_dir, PrepareOptions(**options))
+
+
+@command
+def select_studies(
+    studies: str | os.PathLike,
+    ct: str | os.PathLike | None = None,
+    pet: str | os.PathLike | None = None,
+    output_dir: str | os.PathLike | None = None,
+    uncertainty_dir: str | os.PathLike | None = None,
+    sources: Sequence[str | os.PathLike] = (),
+    **options: Any,
+) -> _selection.Selection:
+    """Select the studies that an inference has to do, as `petct_cascade.selection.select_studies`.
+
+    Args:
+        studies: folder or list of studies, used when `ct` and `pet` are not given.
+        ct: NIfTI file of one study's CT (HU), on any grid.
+        pet: NIfTI file of its PET (body-weight SUV), after which the study is called (without a final `_0001`).
+        output_dir: folder of masks.
+        uncertainty_dir: folder of maps; when it is given, a study without a map is done again.
+        sources: the other files from which masks are made.
+        options: the fields of `petct_cascade.selection.SelectOptions`.
+    """
+    folders = [folder for folder in (output_dir, uncertainty_dir) if folder is not None]
+    source = _selection.source_of(studies, ct, pet)
+    return _selection.select_studies(source, folders, sources, _selection.SelectOptions(**options))

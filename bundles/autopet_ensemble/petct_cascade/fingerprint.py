@@ -13,7 +13,7 @@ CHANNELS = ("ct", "pet")
 
 
 def target_spacing(spacings: Sequence[Sequence[float]], choice: str | Sequence[float]) -> list[float]:
-    """Give the spacing [x, y, z] in mm to which a data set is resampled.
+    """Return the spacing [x, y, z] in mm to which a data set is resampled.
 
     Args:
         spacings: those of the training studies' PET, along the axes of LAS.
@@ -22,18 +22,29 @@ def target_spacing(spacings: Sequence[Sequence[float]], choice: str | Sequence[f
     Raises:
         InputError: when the choice is none of these.
     """
+    check_spacing_choice(choice)
+    if not isinstance(choice, str):
+        return [float(value) for value in choice]
+    combine = np.mean if choice == "mean" else np.median
+    # Rounded to a nanometre: what lies beyond is the headers' 32-bit arithmetic.
+    return [round(float(value), 6) for value in combine(np.asarray(spacings, dtype=np.float64), axis=0)]
+
+
+def check_spacing_choice(choice: str | Sequence[float]) -> None:
+    """Check that a spacing is "mean", "median", or three numbers in mm.
+
+    Raises:
+        InputError: when it is none of these.
+    """
     if isinstance(choice, str) and choice in ("mean", "median"):
-        combine = np.mean if choice == "mean" else np.median
-        # Rounded to a nanometre: what lies beyond is the headers' 32-bit arithmetic.
-        return [round(float(value), 6) for value in combine(np.asarray(spacings, dtype=np.float64), axis=0)]
+        return
     numbers = [] if isinstance(choice, str) else list(choice)
     if len(numbers) != 3 or not all(isinstance(value, (int, float)) and 0.1 <= value <= 100 for value in numbers):
         raise InputError(f"spacing is {choice!r}: give 'mean', 'median', or three numbers in mm such as [2.0, 2.0, 3.0]")
-    return [float(value) for value in numbers]
 
 
 def make_fingerprint(spacing: Sequence[float], lesion_values: Sequence[np.ndarray], source: str) -> dict[str, Any]:
-    """Make a data set's fingerprint.
+    """Return a data set's fingerprint.
 
     As nnU-Net (Isensee et al., Nature Methods 18:203, 2021), it describes the values inside of the lesions. Nothing is drawn
     at random: every voxel of every lesion counts once, on the original PET grid, before any resampling.

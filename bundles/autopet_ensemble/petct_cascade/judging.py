@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from petct_cascade.problems import Problem
 from petct_cascade.studies import Study
-from petct_cascade.volumes import Volume, _check_binary, check_grid, read_volume
+from petct_cascade.volumes import Volume, check_grid, check_mask, read_volume
 from petct_training.errors import InputError
-from petct_training.grids import bounding_box
+from petct_training.grids import bounding_box, extent
 
 # SUV above which a voxel belongs to the body: the background of a PET is near zero, tissue above 0.3.
 BODY_SUV = 0.3
 
-
 # Body tissue has an SUV near 1 by the definition of SUV; its activity is thousands of Bq/ml.
 HIGHEST_MEDIAN_SUV = 50
 
-
 # Urine in a PSMA study can reach several hundred.
 HIGHEST_SUV = 1000
-
 
 # The smallest share of the PET's extent that the CT covers without a warning, along x, y and z: the field of a CT is
 # 500 mm wide, that of a PET up to 815 mm.
@@ -31,7 +27,7 @@ LEAST_COVERAGE = (0.55, 0.55, 0.9)
 
 
 def check_study(study: Study) -> list[Problem]:
-    """Judge whether a study is fit for use: its files, their geometry, and whether the values can be HU, SUV and a mask.
+    """Return what is wrong with a study: its files, their geometry, and whether the values can be HU, SUV and a mask.
 
     An empty label is none of the problems: the study shows no lesion.
 
@@ -42,20 +38,19 @@ def check_study(study: Study) -> list[Problem]:
 
 
 def read_study(study: Study) -> tuple[list[Problem], dict[str, Volume]]:
-    """Read a study's volumes and judge them: as `check_study`, together with the volumes that could be read.
+    """Read a study's volumes and judge them, as `check_study` does.
 
     Returns:
-        The problems, errors first; and the volumes under "ct", "pet" and "label".
+        The problems, errors first; and the volumes that could be read, under "ct", "pet" and "label".
     """
-    problems: list[tuple[Path | None, str, bool]] = []
+    problems: list[Problem] = []
     volumes: dict[str, Volume] = {}
     for role, file in study.files.items():
         try:
             volumes[role], warnings = read_volume(file)
-            problems += [(file, message, False) for message in warnings]
+            problems += [Problem(study.case, file, message, error=False) for message in warnings]
         except InputError as error:
-            problems.append((file, str(error), True))
-    problems = [Problem(study.case, file, message, error) for file, message, error in problems]
+            problems.append(Problem(study.case, file, str(error), error=True))
     problems += judge_volumes(study.case, volumes)
     return sorted(problems, key=lambda problem: not problem.error), volumes
 
@@ -65,10 +60,21 @@ def judge_volumes(case: str, volumes: Mapping[str, Volume]) -> list[Problem]:
 
     Args:
         case: the study's name.
-        volumes: under "ct", "pet" and "label", as far as there are such.
+        volumes: under "ct" (HU), "pet" (SUV) and "label", as far as there are such, each (X, Y, Z).
     """
-    problems = [problem for judge in (_judge_values, _judge_places, _judge_label) for problem in judge(volumes)]
-    return [Problem(case, file, message, error) for file, message, error in problems]
+    ct, pet, label = (volumes.get(role) for role in ("ct", "pet", "label"))
+    problems: list[Problem] = []
+    mistake = None if ct is None or pet is None else _mistaken_files(case, ct, pet)
+    if mistake is not None:
+        problems.append(mistake)
+    else:
+        problems += [] if ct is None else _judge_values(case, ct, _error_of_ct, _warnings_of_ct)
+        problems += [] if pet is None else _judge_values(case, pet, _error_of_pet, _warnings_of_pet)
+    if ct is not None and pet is not None:
+        problems += _judge_coverage(case, ct, pet)
+    if label is not None:
+        problems += _judge_label(case, label, pet)
+    return problems
 
 
 def find_repeated_images(digests: Mapping[str, str]) -> list[Problem]:
@@ -90,115 +96,117 @@ def find_repeated_images(digests: Mapping[str, str]) -> list[Problem]:
     return problems
 
 
-_Problems = list[tuple[Path | None, str, bool]]
-
-
-def _judge_values(volumes: Mapping[str, Volume]) -> _Problems:
-    """Judge whether CT and PET can be HU and SUV."""
-    ct, pet = volumes.get("ct"), volumes.get("pet")
-    if ct is not None and pet is not None:
-        if ct.file.resolve() == pet.file.resolve() or _are_equal(ct.array, pet.array):
-            return [(pet.file, "is the same image as the CT: put the PET in its place", True)]
-        if pet.array.min() <= -500 and ct.array.min() > -200:
-            return [(ct.file, f"and {pet.file.name} look as if CT and PET were exchanged: exchange the two files", True)]
-    problems: _Problems = []
-    if ct is not None:
-        problems += [(ct.file, message, error) for message, error in _judge_ct(ct.array)]
-    if pet is not None:
-        problems += [(pet.file, message, error) for message, error in _judge_pet(pet.array)]
-    return problems
+def _mistaken_files(case: str, ct: Volume, pet: Volume) -> Problem | None:
+    """Return an error when CT and PET are one image, or each in the other's place."""
+    if ct.file.resolve() == pet.file.resolve() or _are_equal(ct.array, pet.array):
+        return Problem(case, pet.file, "is the same image as the CT: put the PET in its place", error=True)
+    if pet.limits[0] <= -500 and ct.limits[0] > -200:
+        message = f"and {pet.file.name} look as if CT and PET were exchanged: exchange the two files"
+        return Problem(case, ct.file, message, error=True)
+    return None
 
 
 def _are_equal(array: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two volumes hold the same values; nearly all that do not are told apart by some of their slices."""
+    """Return whether two volumes hold the same values; nearly all that do not are told apart by some of their slices."""
     return array.shape == other.shape and all(np.array_equal(array[::step], other[::step]) for step in (16, 1))
 
 
-def _judge_ct(array: np.ndarray) -> list[tuple[str, bool]]:
-    """Judge the values of a CT (X, Y, Z) that should be HU: air is -1000, water 0, bone several hundred."""
-    low, high = float(array.min()), float(array.max())
+def _judge_values(
+    case: str, volume: Volume, error_of: Callable[[Volume], str | None], warnings_of: Callable[[Volume], list[str]]
+) -> list[Problem]:
+    """Judge the values of a CT or PET: an error, or else warnings."""
+    error = error_of(volume)
+    if error is not None:
+        return [Problem(case, volume.file, error, error=True)]
+    return [Problem(case, volume.file, warning, error=False) for warning in warnings_of(volume)]
+
+
+def _error_of_ct(ct: Volume) -> str | None:
+    """Return why the values cannot be HU, in which air is -1000, water 0, bone several hundred."""
+    low, high = ct.limits
     if low == high:
-        return [(f"has the same value {low:g} everywhere: put the CT in its place", True)]
+        return f"has the same value {low:g} everywhere: put the CT in its place"
     if low >= 0 and high <= 1:
-        return [("holds values from 0 to 1, not Hounsfield units: export the CT without normalising it", True)]
+        return "holds values from 0 to 1, not Hounsfield units: export the CT without normalising it"
     if low >= 0:
-        return [(f"holds no negative value (it begins at {low:g}), so it is not in Hounsfield units: export the CT in HU", True)]
+        return f"holds no negative value (it begins at {low:g}), so it is not in Hounsfield units: export the CT in HU"
+    return None
+
+
+def _warnings_of_ct(ct: Volume) -> list[str]:
+    """Return what is unusual about values that can be HU."""
+    low, high = ct.limits
     if low > -200:
-        return [(f"has a lowest value of {low:g} HU, and air would be -1000: check that it is a CT in Hounsfield units", False)]
+        return [f"has a lowest value of {low:g} HU, and air would be -1000: check that it is a CT in Hounsfield units"]
     if high < 50:
-        return [(f"has a highest value of {high:g} HU, and bone has several hundred: check that it is a CT in HU", False)]
+        return [f"has a highest value of {high:g} HU, and bone has several hundred: check that it is a CT in HU"]
     return []
 
 
-def _judge_pet(array: np.ndarray) -> list[tuple[str, bool]]:
-    """Judge the values of a PET (X, Y, Z) that should be body-weight SUV: its mean over the body is near 1."""
-    low, high = float(array.min()), float(array.max())
+def _error_of_pet(pet: Volume) -> str | None:
+    """Return why the values cannot be body-weight SUV, whose mean over the body is near 1."""
+    low, high = pet.limits
     if low == high:
-        return [(f"has the same value {low:g} everywhere: put the PET in its place", True)]
+        return f"has the same value {low:g} everywhere: put the PET in its place"
     if high <= BODY_SUV:
-        return [
-            (f"has a highest value of {high:g}, which is less than any tissue's SUV: export the PET in body-weight SUV", True)
-        ]
-    sample = array.ravel(order="K")[:: max(1, array.size // 1_000_000)]
-    negative = np.count_nonzero(sample < -0.1) / sample.size
-    if low < -100 or negative > 0.01:
-        return [(f"holds negative values down to {low:g}, which an SUV cannot be: check that it is the PET, in SUV", True)]
+        return f"has a highest value of {high:g}, which is less than any tissue's SUV: export the PET in body-weight SUV"
+    sample = pet.array.ravel(order="K")[:: max(1, pet.array.size // 1_000_000)]
+    if low < -100 or np.count_nonzero(sample < -0.1) > 0.01 * sample.size:
+        return f"holds negative values down to {low:g}, which an SUV cannot be: check that it is the PET, in SUV"
     positive = sample[sample > 0]
     median = float(np.median(positive)) if positive.size else 0.0
     if median > HIGHEST_MEDIAN_SUV:
-        message = f"holds values such as {median:.4g}, which look like Bq/ml: convert it to body-weight SUV (weight, dose, decay)"
-        return [(message, True)]
-    problems = []
+        return f"holds values such as {median:.4g}, which look like Bq/ml: convert it to body-weight SUV (weight, dose, decay)"
+    return None
+
+
+def _warnings_of_pet(pet: Volume) -> list[str]:
+    """Return what is unusual about values that can be body-weight SUV."""
+    low, high = pet.limits
+    warnings = []
     if high > HIGHEST_SUV:
-        problems.append((f"has a highest SUV of {high:.4g}: check that it is in body-weight SUV", False))
+        warnings.append(f"has a highest SUV of {high:.4g}: check that it is in body-weight SUV")
     if low < -0.1:
-        problems.append((f"holds a few negative values down to {low:.3g}: they are used as they are", False))
+        warnings.append(f"holds a few negative values down to {low:.3g}: they are used as they are")
     if high <= 1:
-        problems.append((f"has a highest SUV of {high:.3g}: check that it is in body-weight SUV and was not normalised", False))
-    return problems
+        warnings.append(f"has a highest SUV of {high:.3g}: check that it is in body-weight SUV and was not normalised")
+    return warnings
 
 
-def _judge_places(volumes: Mapping[str, Volume]) -> _Problems:
+def _judge_coverage(case: str, ct: Volume, pet: Volume) -> list[Problem]:
     """Judge whether the CT covers the PET in space."""
-    if "ct" not in volumes or "pet" not in volumes:
-        return []
-    ct, pet = volumes["ct"], volumes["pet"]
-    (ct_low, ct_high), (pet_low, pet_high) = (_extent(volume) for volume in (ct, pet))
+    ct_low, ct_high = extent(ct.array.shape, ct.affine)
+    pet_low, pet_high = extent(pet.array.shape, pet.affine)
     shared = np.minimum(ct_high, pet_high) - np.maximum(ct_low, pet_low)
     if (shared <= 0).any():
-        return [(ct.file, f"lies elsewhere in space than {pet.file.name}: check that both are of one study", True)]
+        message = f"lies elsewhere in space than {pet.file.name}: check that both are of one study"
+        return [Problem(case, ct.file, message, error=True)]
     coverage = shared / (pet_high - pet_low)
     if (coverage < LEAST_COVERAGE).any():
         percent = " x ".join(f"{100 * value:.0f}" for value in coverage)
-        return [(ct.file, f"covers only {percent} % of the PET's width, depth and height: the rest is taken as air", False)]
+        message = f"covers only {percent} % of the PET's width, depth and height: the rest is taken as air"
+        return [Problem(case, ct.file, message, error=False)]
     return []
 
 
-def _judge_label(volumes: Mapping[str, Volume]) -> _Problems:
+def _judge_label(case: str, label: Volume, pet: Volume | None) -> list[Problem]:
     """Judge whether the label is a mask on the PET's grid, inside of the body."""
-    label, pet = volumes.get("label"), volumes.get("pet")
-    if label is None:
-        return []
     try:
-        _check_binary(label)
+        check_mask(label)
         if pet is not None:
             check_grid(label, pet, "PET")
     except InputError as error:
-        return [(label.file, str(error), True)]
-    if pet is None:
+        return [Problem(case, label.file, str(error), error=True)]
+    if pet is None or _lies_in_body(label.array, pet.array):
         return []
-    box = bounding_box(label.array != 0)
+    message = f"marks lesions mostly where the PET is below SUV {BODY_SUV}: check that it belongs to this study"
+    return [Problem(case, label.file, message, error=False)]
+
+
+def _lies_in_body(mask: np.ndarray, pet: np.ndarray) -> bool:
+    """Return whether at least half of a mask's voxels (X, Y, Z) are above the background of the PET (SUV); an empty mask is."""
+    box = bounding_box(mask != 0)
     if box is None:
-        return []
-    values = pet.array[box][label.array[box] == 1]
-    if np.count_nonzero(values > BODY_SUV) < values.size / 2:
-        message = f"marks lesions mostly where the PET is below SUV {BODY_SUV}: check that it belongs to this study"
-        return [(label.file, message, False)]
-    return []
-
-
-def _extent(volume: Volume) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper end of a volume along the world's axes, mm, from edge to edge of its outer voxels."""
-    corners = np.array([*np.ndindex(2, 2, 2)]) * np.array(volume.array.shape) - 0.5
-    points = corners @ volume.affine[:3, :3].T + volume.affine[:3, 3]
-    return points.min(axis=0), points.max(axis=0)
+        return True
+    values = pet[box][mask[box] == 1]
+    return bool(np.count_nonzero(values > BODY_SUV) >= values.size / 2)

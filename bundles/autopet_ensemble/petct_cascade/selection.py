@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,9 +13,8 @@ from tqdm import tqdm
 
 from petct_cascade.judging import find_repeated_images, read_study
 from petct_cascade.problems import Problem, raise_if_strict
-from petct_cascade.studies import Study, find_studies, identity
-from petct_cascade.volumes import without_suffix
-from petct_training.errors import InputError
+from petct_cascade.studies import Study, find_studies, study_of_files
+from petct_training.errors import InputError, boolean
 from petct_training.files import is_newer, make_folder
 
 
@@ -34,27 +33,11 @@ class Selection:
     problems: list[Problem] = field(default_factory=list)
 
 
-def select_studies(
-    studies: str | os.PathLike,
-    ct: str | os.PathLike | None = None,
-    pet: str | os.PathLike | None = None,
-    output_dir: str | os.PathLike | None = None,
-    uncertainty_dir: str | os.PathLike | None = None,
-    sources: Sequence[str | os.PathLike] = (),
-    check: bool = True,
-    strict: bool = False,
-    allow_outside: bool = False,
-    num_workers: int = 1,
-) -> Selection:
-    """Choose the studies that an inference has to do.
+@dataclass(frozen=True)
+class SelectOptions:
+    """How studies are selected.
 
-    Args:
-        studies: folder or list of studies, as `petct_cascade.studies.find_studies` reads it; used when `ct` and `pet` are not given.
-        ct: NIfTI file of one study's CT (HU), on any grid.
-        pet: NIfTI file of its PET (body-weight SUV), after which the study is called (without a final `_0001`).
-        output_dir: folder of masks. A study whose `<case>.nii.gz` is there, and newer than its images and `sources`, is left out.
-        uncertainty_dir: folder of maps; when it is given, a study is left out only if its map is there and newer, too.
-        sources: the other files from which masks are made, the weights and their fingerprint.
+    Attributes:
         check: whether the files are read and judged by `petct_cascade.judging.read_study` first, so that bad studies are named before
             the others are done.
         strict: whether the first study with an error ends the run.
@@ -62,53 +45,103 @@ def select_studies(
         num_workers: number of studies that are checked at a time.
 
     Raises:
-        SystemExit: with one sentence when there is nothing to be found, or, if `strict`, when a study cannot be used.
+        InputError: when a switch is neither true nor false.
     """
-    if (ct is None) != (pet is None):
-        raise InputError(f"--{'pet' if pet is None else 'ct'} is missing: give one file for the CT and one for the PET")
-    if pet is not None:
-        found, problems = [_study_of(Path(ct), Path(pet))], []
-    else:
-        source = Path(studies)
-        found, problems = find_studies(source, labels=False, allow_outside=allow_outside)
-    raise_if_strict(strict, problems)
-    folders = [Path(folder) for folder in (output_dir, uncertainty_dir) if folder is not None]
+
+    check: bool = True
+    strict: bool = False
+    allow_outside: bool = False
+    num_workers: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("check", "strict", "allow_outside"):
+            # The command line gives "true" and "false" as texts.
+            object.__setattr__(self, name, boolean(name, getattr(self, name)))
+
+
+def select_studies(
+    studies: str | os.PathLike | Study,
+    folders: Sequence[str | os.PathLike] = (),
+    sources: Sequence[str | os.PathLike] = (),
+    options: SelectOptions | None = None,
+) -> Selection:
+    """Select the studies that an inference has to do.
+
+    Args:
+        studies: folder or list of studies, as `petct_cascade.studies.find_studies` reads it, or one study.
+        folders: where the results go, masks and perhaps maps of uncertainty. They are made; a study whose `<case>.nii.gz` is in each
+            of them, and newer than its images and `sources`, is done.
+        sources: the other files from which results are made, the weights and their fingerprint.
+        options: what else can be chosen.
+
+    Raises:
+        InputError: when there is nothing to be found, a folder cannot be written, or, if `strict`, when a study cannot be used.
+    """
+    options = options or SelectOptions()
+    found, problems = _find_or_take(studies, options)
+    raise_if_strict(options.strict, problems)
     for folder in folders:
         make_folder(folder)
-    done = [study for study in found if folders and all(_is_current(study, folder, sources) for folder in folders)]
-    found = [study for study in found if study not in done]
-    if check:
-        problems = [*problems, *_check(found, strict, num_workers)]
+    done = [study for study in found if _is_done(study, folders, sources)]
+    todo = [study for study in found if study not in done]
+    if options.check:
+        problems += _judge_all(todo, options)
     bad = {problem.case for problem in problems if problem.error}
-    items = [_item(study) for study in found if study.case not in bad]
-    return Selection(items, [_item(study) for study in done if study.case not in bad], problems)
+    return Selection(_items_without(bad, todo), _items_without(bad, done), problems)
 
 
-def _study_of(ct: Path, pet: Path) -> Study:
-    case = without_suffix(pet.name).removesuffix("_0001")
-    tracer, patient = identity(case)
-    return Study(case, patient, tracer, ct, pet)
+def source_of(
+    studies: str | os.PathLike, ct: str | os.PathLike | None = None, pet: str | os.PathLike | None = None
+) -> str | os.PathLike | Study:
+    """Return the study of two files, CT (HU, on any grid) and PET (body-weight SUV); `studies` where neither is given.
+
+    Raises:
+        InputError: when one of the two files is given alone.
+    """
+    if ct is not None and pet is not None:
+        return study_of_files(Path(ct), Path(pet))
+    if ct is not None or pet is not None:
+        raise InputError(f"--{'pet' if pet is None else 'ct'} is missing: give one file for the CT and one for the PET")
+    return studies
 
 
-def _item(study: Study) -> dict[str, Any]:
+def inference_item(study: Study) -> dict[str, Any]:
+    """Return what an inference is told of a study; see `Selection`."""
     item = {"case": study.case, "patient": study.patient, "tracer": study.tracer, "image": [str(study.ct), str(study.pet)]}
     return item if study.centre is None else item | {"centre": study.centre}
 
 
-def _is_current(study: Study, folder: Path, sources: Sequence[str | os.PathLike]) -> bool:
-    """Whether a study's mask, or map, in a folder is newer than its images and the other files from which it is made."""
-    return is_newer(folder / f"{study.case}.nii.gz", [study.ct, study.pet, *sources])
+def _find_or_take(studies: str | os.PathLike | Study, options: SelectOptions) -> tuple[list[Study], list[Problem]]:
+    """Return one given study, or those of a folder or list, and what is wrong with others there."""
+    if isinstance(studies, Study):
+        return [studies], []
+    return find_studies(studies, labels=False, allow_outside=options.allow_outside)
 
 
-def _check(studies: Sequence[Study], strict: bool, num_workers: int) -> list[Problem]:
-    """Read and judge studies before any is done."""
+def _items_without(bad: Set[str], studies: Sequence[Study]) -> list[dict[str, Any]]:
+    """Return the items of the studies whose case is not among the bad ones."""
+    return [inference_item(study) for study in studies if study.case not in bad]
+
+
+def _is_done(study: Study, folders: Sequence[str | os.PathLike], sources: Sequence[str | os.PathLike]) -> bool:
+    """Return whether a study's results in all folders are newer than its images and the other files from which they are made."""
+    made_from = [study.ct, study.pet, *sources]
+    return bool(folders) and all(is_newer(Path(folder) / f"{study.case}.nii.gz", made_from) for folder in folders)
+
+
+def _judge_all(studies: Sequence[Study], options: SelectOptions) -> list[Problem]:
+    """Read and judge studies before any is done.
+
+    Raises:
+        InputError: if `strict`, at the first study with an error.
+    """
     problems: list[Problem] = []
     digests = {}
-    with ThreadPoolExecutor(max(1, num_workers)) as pool:
+    with ThreadPoolExecutor(max(1, options.num_workers)) as pool:
         checks = pool.map(_problems_and_digest, studies)
         progress = tqdm(checks, total=len(studies), desc="check", unit="study", leave=False, disable=not studies)
         for study, (found, digest) in zip(studies, progress, strict=True):
-            raise_if_strict(strict, found)
+            raise_if_strict(options.strict, found)
             problems += found
             if digest is not None:
                 digests[study.case] = digest

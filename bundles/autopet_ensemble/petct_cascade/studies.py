@@ -1,4 +1,4 @@
-"""Problem PET/CT studies on a disk, and judging whether each is fit for use."""
+"""Finding PET/CT studies on a disk."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from petct_cascade.problems import Problem
-from petct_cascade.volumes import SUFFIXES
+from petct_cascade.volumes import SUFFIXES, without_suffix
 from petct_training.errors import InputError
 
 TRACERS = ("fdg", "psma")
 
-
+# Ends of the challenge's file names, and what they hold.
 CHANNELS = {"0000": "ct", "0001": "pet"}
-
 
 # A case names files such as <case>.nii.gz and hidden ones beside them; file systems allow 255 bytes.
 LONGEST_CASE_BYTES = 200
+
+# What an entry of a list may hold beside "image".
+ENTRY_NAMES = ("case", "ct", "pet", "label", "patient", "tracer", "centre")
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Study:
         return files if self.label is None else files | {"label": self.label}
 
 
-def find_studies(source: str | Path, labels: bool, allow_outside: bool = False) -> tuple[list[Study], list[Problem]]:
+def find_studies(source: str | os.PathLike, labels: bool, allow_outside: bool = False) -> tuple[list[Study], list[Problem]]:
     """Find the studies of a data set.
 
     Args:
@@ -80,17 +82,7 @@ def find_studies(source: str | Path, labels: bool, allow_outside: bool = False) 
         InputError: when the source does not exist, has none of these layouts or is not a readable list.
     """
     source = Path(source)
-    if source.suffix.lower() in (".csv", ".json") and source.is_file():
-        found = _from_list(source, allow_outside)
-    elif not source.is_dir():
-        raise InputError(f"{source} does not exist: name the folder of the data set, or a CSV or JSON list of studies")
-    elif (source / "imagesTr").is_dir() or (source / "imagesTs").is_dir():
-        found = _from_challenge(source, labels)
-    elif folders := sorted(folder for depth in ("", "*/") for folder in source.glob(f"{depth}PETCT_*") if folder.is_dir()):
-        found = _from_tcia(folders)
-    else:
-        found = _from_pairs(source, _labels_of(source))
-    studies, problems = _accept(found, labels)
+    studies, problems = _accept(_find(source, labels, allow_outside), labels)
     if not studies and not problems:
         raise InputError(
             f"{source} holds no studies: give a folder with imagesTr and labelsTr, with <case>_0000.nii.gz and <case>_0001.nii.gz, "
@@ -99,8 +91,20 @@ def find_studies(source: str | Path, labels: bool, allow_outside: bool = False) 
     return studies, problems
 
 
+def study_of_files(ct: Path, pet: Path) -> Study:
+    """Return the study of two files, without a label; it is called after the PET, without a final `_0001`.
+
+    Example:
+        >>> study_of_files(Path("a/ct.nii.gz"), Path("a/fdg_p1_day1_0001.nii.gz")).case
+        'fdg_p1_day1'
+    """
+    case = without_suffix(pet.name).removesuffix("_0001")
+    tracer, patient = identity(case)
+    return Study(case, patient, tracer, ct, pet)
+
+
 def identity(case: str) -> tuple[str, str]:
-    """Give the tracer and the patient that a name of the challenge tells.
+    """Return the tracer and the patient that a name of the challenge tells.
 
     Example:
         >>> identity("psma_95b833d46f153cd2_2018-04-16")
@@ -115,42 +119,55 @@ def identity(case: str) -> tuple[str, str]:
     return "unknown", case
 
 
-_Found = Iterator[Study | Problem]
-
-
-def _accept(found: Iterable[Study | Problem], labels: bool) -> tuple[list[Study], list[Problem]]:
-    """Separate studies from problems, and turn studies that lack a label, or whose name cannot be used, into problems."""
-    studies: dict[str, Study] = {}
-    problems = []
-    repeated = set()
-    for item in found:
-        if isinstance(item, Problem):
-            problems.append(item)
-        elif problem := problem_of_name(item.case):
-            problems.append(Problem(item.case, None, problem, error=True))
-        elif item.case in studies or item.case in repeated:
-            repeated.add(item.case)
-        elif labels and item.label is None:
-            message = "the study has no label: add the mask of its lesions (an empty one if it has none), or take the study away"
-            problems.append(Problem(item.case, None, message, error=True))
-        else:
-            studies[item.case] = item
-    for case in repeated:
-        studies.pop(case, None)
-        message = "the name stands for two studies: give each study a name of its own, and keep one file of each kind"
-        problems.append(Problem(case, None, message, error=True))
-    problems += _patients_spelt_twice(studies.values())
-    return [studies[case] for case in sorted(studies)], sorted(problems, key=lambda problem: (problem.case, problem.sentence))
-
-
 def problem_of_name(case: str) -> str | None:
-    """Say why a case cannot be part of a file's name, None when it can: results are called after it, inside of their folder."""
+    """Return why a case cannot be part of a file's name, None when it can: results are called after it, inside of their folder."""
     if not case.strip():
         return "the study has no name: fill in its case"
     if re.search(r"[/\\\x00-\x1f\x7f]", case) or case.startswith("."):
         return "the name cannot be used for a file: take slashes, control characters and a leading dot out of it"
     if len(case.encode()) > LONGEST_CASE_BYTES:
         return f"the name is too long for a file: shorten it to {LONGEST_CASE_BYTES} bytes"
+    return None
+
+
+def is_inside(file: str | os.PathLike, folder: str | os.PathLike) -> bool:
+    """Return whether a path, as it is written, lies in a folder; links are not followed, since the folder's owner has made them."""
+    path, parent = os.path.abspath(file), os.path.abspath(folder)
+    return path.startswith(os.path.join(parent, ""))
+
+
+def _accept(found: Iterable[Study | Problem], labels: bool) -> tuple[list[Study], list[Problem]]:
+    """Separate studies from problems, and turn studies that cannot be used as they were found into problems.
+
+    Returns:
+        The studies, sorted by case, and the problems, sorted by case and sentence.
+    """
+    problems: list[Problem] = []
+    by_case: dict[str, list[Study]] = {}
+    for item in found:
+        if isinstance(item, Problem):
+            problems.append(item)
+        else:
+            by_case.setdefault(item.case, []).append(item)
+    studies = []
+    for case in sorted(by_case):
+        reason = _reason_to_refuse(case, by_case[case], labels)
+        if reason is None:
+            studies += by_case[case]
+        else:
+            problems.append(Problem(case, None, reason, error=True))
+    problems += _patients_spelt_twice(studies)
+    return studies, sorted(problems, key=lambda problem: (problem.case, problem.sentence))
+
+
+def _reason_to_refuse(case: str, studies: Sequence[Study], labels: bool) -> str | None:
+    """Return why the studies of one case cannot be used as they were found; None for a single one that can."""
+    if reason := problem_of_name(case):
+        return reason
+    if len(studies) > 1:
+        return "the name stands for two studies: give each study a name of its own, and keep one file of each kind"
+    if labels and studies[0].label is None:
+        return "the study has no label: add the mask of its lesions (an empty one if it has none), or take the study away"
     return None
 
 
@@ -169,112 +186,145 @@ def _patients_spelt_twice(studies: Iterable[Study]) -> list[Problem]:
     return problems
 
 
-def _from_challenge(source: Path, labels: bool) -> _Found:
+def _find(source: Path, labels: bool, allow_outside: bool) -> Iterator[Study | Problem]:
+    """Return an iterator over the studies of a source in any of the layouts, and over what is wrong with those that are incomplete."""
+    if source.suffix.lower() in (".csv", ".json") and source.is_file():
+        return _from_list(source, allow_outside)
+    if not source.is_dir():
+        raise InputError(f"{source} does not exist: name the folder of the data set, or a CSV or JSON list of studies")
+    if (source / "imagesTr").is_dir() or (source / "imagesTs").is_dir():
+        return _from_challenge(source, labels)
+    folders = sorted(folder for depth in ("", "*/") for folder in source.glob(f"{depth}PETCT_*") if folder.is_dir())
+    return _from_tcia(folders) if folders else _from_pairs(source)
+
+
+def _from_challenge(source: Path, labels: bool) -> Iterator[Study | Problem]:
+    """Yield the studies of a folder with imagesTr and, where no labels are needed, imagesTs."""
     for name in ("imagesTr",) if labels else ("imagesTr", "imagesTs"):
         if (source / name).is_dir():
-            yield from _from_pairs(source / name, _labels_of(source / name))
+            yield from _from_pairs(source / name)
+
+
+def _from_pairs(images: Path) -> Iterator[Study | Problem]:
+    """Yield the studies of a folder of <case>_0000 (CT) and <case>_0001 (PET)."""
+    files: dict[str, dict[str, list[Path]]] = {}
+    for file in sorted(images.iterdir()):
+        match = re.fullmatch(r"(?!\.)(.+)_(0000|0001)(\..*)", file.name)
+        if match and match[3] in SUFFIXES:
+            files.setdefault(match[1], {}).setdefault(CHANNELS[match[2]], []).append(file)
+        elif match:
+            yield Problem(match[1], file, "does not end with .nii.gz or .nii: convert it to NIfTI", error=True)
+    labels = _labels_of(images)
+    for case, channels in files.items():
+        yield _study_of_pair(case, channels, labels)
 
 
 def _labels_of(images: Path) -> Path:
-    """The folder in which labels of a folder of images lie."""
+    """Return the folder in which labels of a folder of images lie."""
     beside = images.resolve().parent / images.resolve().name.replace("images", "labels")
     return beside if beside.is_dir() else images
 
 
-def _from_pairs(images: Path, labels: Path) -> _Found:
-    """Studies of a folder of <case>_0000 (CT) and <case>_0001 (PET)."""
-    files: dict[str, dict[str, list[Path]]] = {}
-    for file in sorted(images.iterdir()):
-        match = re.fullmatch(r"(.+)_(0000|0001)(\..*)", file.name)
-        if match and not file.name.startswith("."):
-            case, channel, suffix = match.groups()
-            if suffix in SUFFIXES:
-                files.setdefault(case, {}).setdefault(CHANNELS[channel], []).append(file)
-            else:
-                yield Problem(case, file, "does not end with .nii.gz or .nii: convert it to NIfTI", error=True)
-    for case, channels in files.items():
-        absent = [name.upper() for name in CHANNELS.values() if name not in channels]
-        double = [several for several in channels.values() if len(several) > 1]
-        if absent:
-            number = next(number for number, name in CHANNELS.items() if name not in channels)
-            message = f"there is no {absent[0]} of this study: add {case}_{number}.nii.gz"
-            yield Problem(case, None, message, error=True)
-        elif double:
-            yield Problem(case, double[0][1], "is there compressed and uncompressed: keep one of the two", error=True)
-        else:
-            tracer, patient = identity(case)
-            candidates = [labels / f"{case}{suffix}" for suffix in SUFFIXES]
-            label = next((file for file in candidates if file.is_file()), None)
-            yield Study(case, patient, tracer, channels["ct"][0], channels["pet"][0], label)
+def _study_of_pair(case: str, channels: Mapping[str, Sequence[Path]], labels: Path) -> Study | Problem:
+    """Return the study of a CT and a PET, with its label if there is one in the folder `labels`.
+
+    Args:
+        case: the study's name.
+        channels: the files that were found under "ct" and "pet".
+        labels: folder of <case>.nii.gz.
+    """
+    for number, name in CHANNELS.items():
+        if name not in channels:
+            message = f"there is no {name.upper()} of this study: add {case}_{number}.nii.gz"
+            return Problem(case, None, message, error=True)
+    for several in channels.values():
+        if len(several) > 1:
+            return Problem(case, several[1], "is there compressed and uncompressed: keep one of the two", error=True)
+    tracer, patient = identity(case)
+    return Study(case, patient, tracer, channels["ct"][0], channels["pet"][0], _volume_called(labels / case))
 
 
-def _from_tcia(folders: Sequence[Path]) -> _Found:
-    """Studies of TCIA's FDG-PET-CT-Lesions, converted to NIfTI by the data set's own scripts."""
-    for folder in (study for patient in folders for study in sorted(patient.iterdir()) if study.is_dir()):
-        patient = folder.parent.name.removeprefix("PETCT_")
-        case = f"fdg_{patient}_{folder.name}"
-        files = {
-            name: next((folder / f"{name}{suffix}" for suffix in SUFFIXES if (folder / f"{name}{suffix}").is_file()), None)
-            for name in ("CTres", "CT", "SUV", "SEG", "PET")
-        }
-        ct = files["CTres"] or files["CT"]
-        if files["SUV"] is None and files["PET"] is not None:
-            message = "is not in SUV, and there is no SUV.nii.gz beside it: convert it to body-weight SUV"
-            yield Problem(case, files["PET"], message, error=True)
-        elif files["SUV"] is None:
-            yield Problem(case, None, f"there is no PET of this study: add SUV.nii.gz to {folder}", error=True)
-        elif ct is None:
-            yield Problem(case, None, f"there is no CT of this study: add CTres.nii.gz to {folder}", error=True)
-        else:
-            yield Study(case, patient, "fdg", ct, files["SUV"], files["SEG"])
+def _from_tcia(patients: Sequence[Path]) -> Iterator[Study | Problem]:
+    """Yield the studies of TCIA's FDG-PET-CT-Lesions, converted to NIfTI by the data set's own scripts."""
+    for patient in patients:
+        for folder in sorted(patient.iterdir()):
+            if folder.is_dir():
+                yield _study_of_tcia_folder(folder)
 
 
-def _from_list(source: Path, allow_outside: bool) -> _Found:
+def _study_of_tcia_folder(folder: Path) -> Study | Problem:
+    """Return the study of a folder PETCT_<patient>/<study>."""
+    patient = folder.parent.name.removeprefix("PETCT_")
+    case = f"fdg_{patient}_{folder.name}"
+    ct = _volume_called(folder / "CTres") or _volume_called(folder / "CT")
+    pet, raw_pet = _volume_called(folder / "SUV"), _volume_called(folder / "PET")
+    if pet is None and raw_pet is not None:
+        message = "is not in SUV, and there is no SUV.nii.gz beside it: convert it to body-weight SUV"
+        return Problem(case, raw_pet, message, error=True)
+    if pet is None:
+        return Problem(case, None, f"there is no PET of this study: add SUV.nii.gz to {folder}", error=True)
+    if ct is None:
+        return Problem(case, None, f"there is no CT of this study: add CTres.nii.gz to {folder}", error=True)
+    return Study(case, patient, "fdg", ct, pet, _volume_called(folder / "SEG"))
+
+
+def _volume_called(stem: Path) -> Path | None:
+    """Return the file <stem>.nii.gz or <stem>.nii that exists, None when neither does."""
+    candidates = [stem.with_name(f"{stem.name}{suffix}") for suffix in SUFFIXES]
+    return next((file for file in candidates if file.is_file()), None)
+
+
+def _from_list(source: Path, allow_outside: bool) -> Iterator[Study | Problem]:
+    """Yield the studies of a CSV or JSON list."""
     rows = _read_csv(source) if source.suffix.lower() == ".csv" else _read_json_list(source)
     for number, row in enumerate(rows, 1):
-        image = row.get("image")
-        if isinstance(image, list) and len(image) == 2:
-            row = {"ct": image[0], "pet": image[1], **row}
-        values = {
-            name: str(row.get(name) or "").strip() for name in ("case", "ct", "pet", "label", "patient", "tracer", "centre")
-        }
-        case = values["case"]
-        if not case:
+        entry = _entry_of_row(row)
+        if not entry["case"]:
             yield Problem(f"{source.name}, entry {number}", None, "the study has no name: fill in its case", error=True)
-            continue
-        absent = [name for name in ("ct", "pet") if not values[name]]
-        if absent:
-            message = f"{source.name} names no {absent[0].upper()} of this study: fill in its {absent[0]}"
-            yield Problem(case, None, message, error=True)
-            continue
-        files = {name: source.parent / values[name] for name in ("ct", "pet", "label") if values[name]}
-        outside = next((name for name, file in files.items() if not is_inside(file, source.parent)), None)
-        if outside is not None and not allow_outside:
-            message = (
-                f"{source.name} names {values[outside]}, which lies outside of the list's folder: move the list or the file, "
+        elif reason := _problem_of_entry(entry, source, allow_outside):
+            yield Problem(entry["case"], None, reason, error=True)
+        else:
+            yield _study_of_entry(entry, source.parent)
+
+
+def _entry_of_row(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return the texts of a row under all of `ENTRY_NAMES`; an empty one stands for what is not given."""
+    image = row.get("image")
+    if isinstance(image, list) and len(image) == 2:
+        row = {"ct": image[0], "pet": image[1], **row}
+    return {name: str(row.get(name) or "").strip() for name in ENTRY_NAMES}
+
+
+def _problem_of_entry(entry: Mapping[str, str], source: Path, allow_outside: bool) -> str | None:
+    """Return why an entry of a list cannot be a study; None when it can."""
+    for name in ("ct", "pet"):
+        if not entry[name]:
+            return f"{source.name} names no {name.upper()} of this study: fill in its {name}"
+    for file in filter(None, (entry["ct"], entry["pet"], entry["label"])):
+        if not allow_outside and not is_inside(source.parent / file, source.parent):
+            return (
+                f"{source.name} names {file}, which lies outside of the list's folder: move the list or the file, "
                 "or allow it with --allow_outside true"
             )
-            yield Problem(case, None, message, error=True)
-            continue
-        tracer, patient = identity(case)
-        yield Study(
-            case=case,
-            patient=values["patient"] or patient,
-            tracer=values["tracer"].lower() or tracer,
-            ct=files["ct"],
-            pet=files["pet"],
-            label=files.get("label"),
-            centre=values["centre"] or None,
-        )
+    return None
 
 
-def is_inside(file: str | os.PathLike, folder: str | os.PathLike) -> bool:
-    """Whether a path, as it is written, lies in a folder; links are not followed, since the folder's owner has made them."""
-    path, parent = os.path.abspath(file), os.path.abspath(folder)
-    return path.startswith(os.path.join(parent, ""))
+def _study_of_entry(entry: Mapping[str, str], folder: Path) -> Study:
+    """Return the study of a list's entry, whose paths are relative to a folder."""
+    tracer, patient = identity(entry["case"])
+    return Study(
+        case=entry["case"],
+        patient=entry["patient"] or patient,
+        tracer=entry["tracer"].lower() or tracer,
+        ct=folder / entry["ct"],
+        pet=folder / entry["pet"],
+        label=folder / entry["label"] if entry["label"] else None,
+        centre=entry["centre"] or None,
+    )
 
 
 def _read_csv(source: Path) -> list[dict[str, Any]]:
+    """Return the rows of a CSV file, under the names of its columns in small letters."""
     try:
         lines = source.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -282,15 +332,16 @@ def _read_csv(source: Path) -> list[dict[str, Any]]:
     heading = lines[0] if lines else ""
     # Spreadsheets of many countries separate by semicolons.
     delimiter = ";" if heading.count(";") > heading.count(",") else ","
-    rows = list(csv.DictReader(lines, delimiter=delimiter))
-    columns = [] if not rows else [str(name).strip().lower() for name in rows[0]]
-    absent = [name for name in ("case", "ct", "pet") if name not in columns]
+    table = csv.DictReader(lines, delimiter=delimiter)
+    rows = [{str(name).strip().lower(): value for name, value in row.items()} for row in table]
+    absent = [name for name in ("case", "ct", "pet") if not rows or name not in rows[0]]
     if absent:
         raise InputError(f"{source} has no column {' and no column '.join(absent)}, or no rows: its first line names the columns")
-    return [{str(name).strip().lower(): value for name, value in row.items()} for row in rows]
+    return rows
 
 
 def _read_json_list(source: Path) -> list[dict[str, Any]]:
+    """Return the objects of a JSON list."""
     try:
         rows = json.loads(source.read_text(encoding="utf-8-sig"))
     except ValueError as error:

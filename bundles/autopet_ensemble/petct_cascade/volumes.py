@@ -1,4 +1,4 @@
-"""Reading and writing NIfTI volumes."""
+"""Reading and writing NIfTI volumes: each is checked from its container to its last voxel."""
 
 from __future__ import annotations
 
@@ -6,46 +6,40 @@ import gzip
 import math
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 import nibabel as nib
 import numpy as np
-from isal import igzip, isal_zlib
+from isal import igzip, igzip_lib, isal_zlib
 from nibabel.filebasedimages import ImageFileError
 from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.spatialimages import HeaderDataError
 
 from petct_training.errors import InputError
 from petct_training.files import atomic
-from petct_training.grids import PLACE_TOLERANCE_MM, corner_distance
-
-
-def write_volume(path: str | os.PathLike, array: np.ndarray, affine: np.ndarray) -> None:
-    """Write a NIfTI file, atomically, that states its place in space twice, as every reader may look for it.
-
-    Args:
-        path: ends with .nii, or with .nii.gz to be compressed.
-        array: (X, Y, Z) or (X, Y, Z, C).
-        affine: (4, 4), from voxel indices to world coordinates in mm.
-    """
-    image = nib.Nifti1Image(array, affine)
-    image.set_sform(affine, "scanner")
-    image.set_qform(affine, "scanner")
-    image.header.set_xyzt_units("mm")
-    with atomic(path) as part:
-        nib.save(image, part)
-
+from petct_training.grids import PLACE_TOLERANCE_MM, corner_distance, spacing_of
 
 SUFFIXES = (".nii.gz", ".nii")
 
+# A gzip file begins with these bytes.
+GZIP_MAGIC = b"\x1f\x8b"
 
 # The compression of .gz makes nothing smaller than by this (zlib's technical details).
 DEFLATE_RATIO = 1032
 
+DAMAGED = "is damaged or cut off: copy it again from where it comes"
+NOT_NIFTI = "is not a NIfTI image: convert it to NIfTI, or copy it again"
 
-READ_ERRORS = (ImageFileError, HeaderDataError, OSError, EOFError, ValueError, KeyError, zlib.error, isal_zlib.error)
+# What decompressing a damaged file raises, and what nibabel raises on top when the content makes no sense.
+# (isal's stubs take its error for an instance.)
+ISAL_ERROR: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]
+DAMAGE_ERRORS = (EOFError, zlib.error, ISAL_ERROR, gzip.BadGzipFile)
+READ_ERRORS = (*DAMAGE_ERRORS, ImageFileError, HeaderDataError, OSError, ValueError, KeyError)
 
 
 @dataclass(frozen=True)
@@ -64,8 +58,13 @@ class Volume:
 
     @property
     def spacing(self) -> np.ndarray:
-        """Distance of neighbouring voxels along the array's axes, mm."""
-        return np.linalg.norm(self.affine[:3, :3], axis=0)
+        """Distance (mm) of neighbouring voxels along the array's axes."""
+        return spacing_of(self.affine)
+
+    @cached_property
+    def limits(self) -> tuple[float, float]:
+        """The lowest and the highest value; both are NaN when any voxel is."""
+        return float(self.array.min()), float(self.array.max())
 
     @property
     def digest(self) -> str:
@@ -75,80 +74,56 @@ class Volume:
 
 
 def without_suffix(name: str) -> str:
-    """Give a file's name without .nii.gz or .nii."""
+    """Return a file's name without .nii.gz or .nii.
+
+    Example:
+        >>> without_suffix("fdg_p1_v1.2.nii.gz")
+        'fdg_p1_v1.2'
+    """
     return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
 
 
-def read_volume(file: Path, channels: int = 1) -> tuple[Volume, list[str]]:
-    """Read a file, and give the volume with what is remarkable about its geometry.
+def write_volume(path: str | os.PathLike, array: np.ndarray, affine: np.ndarray) -> None:
+    """Write a NIfTI file, atomically, that states its place in space twice, as every reader may look for it.
 
     Args:
-        file: NIfTI file.
+        path: ends with .nii, or with .nii.gz to be compressed.
+        array: (X, Y, Z) or (X, Y, Z, C).
+        affine: (4, 4), from voxel indices to world coordinates in mm.
+
+    Raises:
+        InputError: when it cannot be written.
+    """
+    image = nib.Nifti1Image(array, affine)
+    image.set_sform(affine, "scanner")
+    image.set_qform(affine, "scanner")
+    image.header.set_xyzt_units("mm")
+    with atomic(path) as part:
+        nib.save(image, part)
+
+
+def read_volume(file: Path, channels: int = 1) -> tuple[Volume, list[str]]:
+    """Read a NIfTI file and check it.
+
+    Args:
+        file: ends with .nii or .nii.gz.
         channels: 1 for a volume (X, Y, Z), a larger number for one of (X, Y, Z, channels).
+
+    Returns:
+        The volume, and warnings of what is unusual about its geometry, each the end of a sentence that begins with the file's name.
 
     Raises:
         InputError: when it cannot be read, or its geometry makes no sense; the message is the end of a sentence that begins with
             the file's name.
     """
-    if not file.name.endswith(SUFFIXES):
-        raise InputError("does not end with .nii.gz or .nii: convert it to NIfTI")
-    if not file.is_file():
-        raise InputError(f"does not exist in {file.parent}: put it there, or take the study away")
-    try:
-        if file.stat().st_size == 0:
-            raise InputError("is empty (0 bytes): copy it again from where it comes")
-        with open(file, "rb") as stream:
-            if file.name.endswith(".gz") and stream.read(2) != b"\x1f\x8b":
-                raise InputError("ends with .gz but is not compressed: rename it to .nii, or copy it again")
-    except PermissionError as error:
-        raise InputError("must not be read by this user: change its permissions") from error
-    try:
-        with _open(file) as stream, LoggingOutputSuppressor():
-            # nibabel calls a compressed file that ends within the part by which it tells types apart an unknown type.
-            stream.read(4096)
-            image = nib.load(file)
-            stream.seek(0)
-            raw = type(image.header).from_fileobj(stream, check=False)
-    except (EOFError, zlib.error, isal_zlib.error, gzip.BadGzipFile) as error:
-        raise InputError("is damaged or cut off: copy it again from where it comes") from error
-    except READ_ERRORS as error:
-        raise InputError("is not a NIfTI image: convert it to NIfTI, or copy it again") from error
-    if not isinstance(image, (nib.Nifti1Image, nib.Nifti2Image)):
-        raise InputError("is not a NIfTI image: convert it to NIfTI, or copy it again")
-    if image.header.get_data_dtype().kind not in "fiu":
-        raise InputError("holds colours or complex numbers: export one number a voxel")
-    shape = image.shape
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if channels > 1 and (len(shape) != 4 or shape[3] != channels):
-        raise InputError(f"has the size {shape}: give {channels} channels as (X, Y, Z, {channels}), or one file each")
-    if channels == 1 and len(shape) != 3:
-        raise InputError(f"has {len(shape)} dimensions {shape}: give one volume of 3 dimensions")
-    if min(shape) < 1:
-        raise InputError(f"has no voxels (its size is {shape}): export it again")
-    if min(shape[:3]) == 1:
-        raise InputError(f"is a single slice (its size is {shape}): give the whole volume")
-    warnings = _judge_geometry(image, raw)
-    # Memory is not asked for on the word of a damaged header.
-    if math.prod(shape) * image.get_data_dtype().itemsize > DEFLATE_RATIO * file.stat().st_size:
-        raise InputError("is damaged or cut off: copy it again from where it comes")
-    try:
-        with _open(file) as stream:
-            array = np.asanyarray(type(image).from_stream(stream).dataobj).reshape(shape)
-            # The checksum of a compressed file lies behind its voxels.
-            stream.read()
-    except READ_ERRORS as error:
-        raise InputError("is damaged or cut off: copy it again from where it comes") from error
-    # Minimum and maximum are NaN when any voxel is.
-    if array.dtype.kind == "f" and not np.isfinite([array.min(), array.max()]).all():
-        count = np.count_nonzero(~np.isfinite(array))
-        raise InputError(f"holds {count} voxels without a number (NaN or infinite): export it again")
-    return Volume(file, array, image.affine), warnings
-
-
-def _open(file: Path) -> BinaryIO:
-    """Open a file, and decompress it if it is: with ISA-L, in half of the time that zlib takes."""
-    return igzip.open(file, "rb") if file.name.endswith(".gz") else open(file, "rb")
+    check_container(file)
+    image, stored = read_header(file)
+    shape = check_shape(image, channels)
+    check_axes(image.affine)
+    check_spacing(image.affine, stored)
+    volume = Volume(file, read_voxels(file, image, shape), image.affine)
+    check_finite(volume)
+    return volume, geometry_warnings(image.affine, stored)
 
 
 def read_mask(file: Path) -> Volume:
@@ -158,20 +133,178 @@ def read_mask(file: Path) -> Volume:
         InputError: as `read_volume`, and when it holds other values.
     """
     volume, _ = read_volume(file)
-    _check_binary(volume)
+    check_mask(volume)
     return volume
 
 
-def check_grid(volume: Volume, other: Volume, name: str) -> None:
-    """Refuse a volume that does not lie on the grid of another.
-
-    Args:
-        volume: (X, Y, Z).
-        other: (X, Y, Z).
-        name: what the other is called.
+def check_container(file: Path) -> None:
+    """Check that there is a file, and that it is compressed if its name says so.
 
     Raises:
-        InputError: the message is the end of a sentence that begins with the volume's file.
+        InputError: when it is not.
+    """
+    if not file.name.endswith(SUFFIXES):
+        raise InputError("does not end with .nii.gz or .nii: convert it to NIfTI")
+    if not file.is_file():
+        raise InputError(f"does not exist in {file.parent}: put it there, or take the study away")
+    try:
+        with open(file, "rb") as stream:
+            start = stream.read(len(GZIP_MAGIC))
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror}): check its permissions and the disk") from error
+    if not start:
+        raise InputError("is empty (0 bytes): copy it again from where it comes")
+    if file.name.endswith(".gz") and start != GZIP_MAGIC:
+        raise InputError("ends with .gz but is not compressed: rename it to .nii, or copy it again")
+
+
+def read_header(file: Path) -> tuple[nib.Nifti1Image, nib.Nifti1Header]:
+    """Read all but the voxels of a file.
+
+    Returns:
+        The image, whose voxels are still in the file, and its header as it is stored, before nibabel has put anything right.
+
+    Raises:
+        InputError: when it is damaged, no NIfTI image, or does not hold real numbers.
+    """
+    try:
+        with _open(file) as stream, LoggingOutputSuppressor():
+            # nibabel calls a compressed file that ends within the part by which it tells types apart an unknown type.
+            stream.read(4096)
+            image = nib.load(file)
+            if not isinstance(image, nib.Nifti1Image):
+                raise InputError(NOT_NIFTI)
+            stream.seek(0)
+            stored = type(image.header).from_fileobj(stream, check=False)
+    except DAMAGE_ERRORS as error:
+        raise InputError(DAMAGED) from error
+    except READ_ERRORS as error:
+        raise InputError(NOT_NIFTI) from error
+    if image.header.get_data_dtype().kind not in "fiu":
+        raise InputError("holds colours or complex numbers: export one number a voxel")
+    return image, stored
+
+
+def check_shape(image: nib.Nifti1Image, channels: int) -> tuple[int, ...]:
+    """Return the shape (X, Y, Z), or (X, Y, Z, channels) of several channels; further axes of length one are left out.
+
+    Raises:
+        InputError: when it is another, or the image is a single slice.
+    """
+    shape = image.shape
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if channels > 1 and shape[3:] != (channels,):
+        raise InputError(f"has the size {shape}: give {channels} channels as (X, Y, Z, {channels}), or one file each")
+    if channels == 1 and len(shape) != 3:
+        raise InputError(f"has {len(shape)} dimensions {shape}: give one volume of 3 dimensions")
+    if min(shape) < 1:
+        raise InputError(f"has no voxels (its size is {shape}): export it again")
+    if min(shape[:3]) == 1:
+        raise InputError(f"is a single slice (its size is {shape}): give the whole volume")
+    return shape
+
+
+def check_axes(affine: np.ndarray) -> None:
+    """Check that the axes of an affine (4, 4) span a volume, at right angles.
+
+    Raises:
+        InputError: when they do not.
+    """
+    if not np.isfinite(affine).all():
+        raise InputError("has a place in space (affine) that is not a number: export it again")
+    spacing = spacing_of(affine)
+    directions = affine[:3, :3] / np.where(spacing == 0, 1, spacing)
+    if abs(np.linalg.det(directions)) < 1e-3:
+        raise InputError("has axes that do not span a volume (singular affine): export it again")
+    if np.abs(directions.T @ directions - np.eye(3)).max() > 0.01:
+        raise InputError("has axes that are not at right angles (sheared affine): resample it to an upright grid")
+
+
+def check_spacing(affine: np.ndarray, stored: nib.Nifti1Header) -> None:
+    """Check that the voxels of an affine (4, 4) have a size that a PET/CT can have, and the one that the header states.
+
+    Raises:
+        InputError: when they do not.
+    """
+    spacing = spacing_of(affine)
+    stated = np.asarray(stored["pixdim"][1:4], dtype=float)
+    if not (np.isfinite(stated) & (stated > 0)).all():
+        raise InputError(f"has a voxel spacing of {_by(stated)} mm, and none may be zero or negative: export it again")
+    # The lowest three bits are the unit of length: 1 is metres, 3 micrometres (nifti1.h).
+    if stored["xyzt_units"] % 8 in (1, 3) or spacing.max() < 0.02:
+        raise InputError(f"has a voxel spacing of {_by(spacing)} that is not in mm: export it again in mm")
+    if spacing.min() < 0.05 or spacing.max() > 100:
+        raise InputError(f"has a voxel spacing of {_by(spacing)} mm, which no PET/CT has: export it again")
+    if not np.allclose(stated, spacing, rtol=0.01):
+        raise InputError(f"says that its voxels are {_by(stated)} mm large, and elsewhere {_by(spacing)} mm: export it again")
+
+
+def geometry_warnings(affine: np.ndarray, stored: nib.Nifti1Header) -> list[str]:
+    """Return what is unusual about an affine (4, 4) that makes sense."""
+    spacing = spacing_of(affine)
+    least_cosine = np.abs(affine[:3, :3] / spacing).max(axis=0).min()
+    warnings = []
+    if spacing.min() < 0.3 or spacing.max() > 20:
+        warnings.append(f"has an unusual voxel spacing of {_by(spacing)} mm: check that it is right")
+    if stored["sform_code"] <= 0 and stored["qform_code"] <= 0:
+        warnings.append("does not say where left, front and head are: check that its orientation is right")
+    if least_cosine < np.cos(np.deg2rad(15)):
+        warnings.append("lies more than 15 degrees oblique to the body's axes: check that its orientation is right")
+    return warnings
+
+
+def read_voxels(file: Path, image: nib.Nifti1Image, shape: tuple[int, ...]) -> np.ndarray:
+    """Read the voxels of an image, in the type in which it stores them, as an array of this shape.
+
+    Raises:
+        InputError: when the file is damaged, or cannot hold as many.
+    """
+    # Memory is not asked for on the word of a damaged header.
+    if math.prod(shape) * image.get_data_dtype().itemsize > DEFLATE_RATIO * file.stat().st_size:
+        raise InputError(DAMAGED)
+    try:
+        with _open(file) as stream:
+            array = np.asanyarray(type(image).from_stream(stream).dataobj).reshape(shape)
+            # The checksum of a compressed file lies behind its voxels.
+            stream.read()
+    except READ_ERRORS as error:
+        raise InputError(DAMAGED) from error
+    return array
+
+
+def check_finite(volume: Volume) -> None:
+    """Check that every voxel is a number.
+
+    Raises:
+        InputError: when any is NaN or infinite.
+    """
+    if not np.isfinite(volume.limits).all():
+        count = np.count_nonzero(~np.isfinite(volume.array))
+        raise InputError(f"holds {count} voxels without a number (NaN or infinite): export it again")
+
+
+def check_mask(volume: Volume) -> None:
+    """Check that a volume holds 0 and 1 only.
+
+    Raises:
+        InputError: when it holds other values; the message is the end of a sentence that begins with the volume's file.
+    """
+    array = volume.array
+    low, high = volume.limits
+    # Of whole numbers the limits tell, in a fraction of the time.
+    if low >= 0 and high <= 1 and (array.dtype.kind in "iu" or ((array == 0) | (array == 1)).all()):
+        return
+    values = np.unique(array)
+    numbers = ", ".join(f"{value:g}" for value in values[:4]) + (", ..." if len(values) > 4 else "")
+    raise InputError(f"holds the values {numbers}: a mask is 0, and 1 inside of lesions")
+
+
+def check_grid(volume: Volume, other: Volume, name: str) -> None:
+    """Check that a volume (X, Y, Z) lies on the grid of another, which is called `name`.
+
+    Raises:
+        InputError: when it does not; the message is the end of a sentence that begins with the volume's file.
     """
     if volume.array.shape != other.array.shape:
         raise InputError(
@@ -182,53 +315,13 @@ def check_grid(volume: Volume, other: Volume, name: str) -> None:
         raise InputError(f"lies up to {distance:.1f} mm beside the {name}: resample it to the grid of the {name}")
 
 
-def _check_binary(volume: Volume) -> None:
-    array = volume.array
-    # Of whole numbers the limits tell, in a fraction of the time.
-    binary = array.min() >= 0 and array.max() <= 1 if array.dtype.kind in "iu" else ((array == 0) | (array == 1)).all()
-    if not binary:
-        values = np.unique(volume.array)
-        numbers = ", ".join(f"{value:g}" for value in values[:4]) + (", ..." if len(values) > 4 else "")
-        raise InputError(f"holds the values {numbers}: a mask is 0, and 1 inside of lesions")
+@contextmanager
+def _open(file: Path) -> Iterator[BufferedIOBase]:
+    """Open a file, and decompress it if it is: with ISA-L, in half of the time that zlib takes."""
+    with igzip.open(file, "rb") if file.name.endswith(".gz") else open(file, "rb") as stream:
+        yield stream
 
 
-def _judge_geometry(image: nib.Nifti1Image, raw: nib.Nifti1Header) -> list[str]:
-    """Judge affine and spacing of an image; `raw` is its header before nibabel has put anything right.
-
-    Returns:
-        What is remarkable.
-
-    Raises:
-        InputError: when the voxels have no sensible place in space.
-    """
-    affine = image.affine
-    if not np.isfinite(affine).all():
-        raise InputError("has a place in space (affine) that is not a number: export it again")
-    axes = affine[:3, :3]
-    spacing = np.linalg.norm(axes, axis=0)
-    shown = " x ".join(f"{value:.4g}" for value in spacing)
-    stored = np.asarray(raw["pixdim"][1:4], dtype=float)
-    if not np.isfinite(stored).all() or (stored <= 0).any() or (spacing == 0).any():
-        numbers = " x ".join(f"{value:.4g}" for value in stored)
-        raise InputError(f"has a voxel spacing of {numbers} mm, and none may be zero or negative: export it again")
-    directions = axes / spacing
-    if abs(np.linalg.det(directions)) < 1e-3:
-        raise InputError("has axes that do not span a volume (singular affine): export it again")
-    cosines = directions.T @ directions - np.eye(3)
-    if np.abs(cosines).max() > 0.01:
-        raise InputError("has axes that are not at right angles (sheared affine): resample it to an upright grid")
-    if raw["xyzt_units"] % 8 in (1, 3) or spacing.max() < 0.02:
-        raise InputError(f"has a voxel spacing of {shown} that is not in mm: export it again in mm")
-    if spacing.min() < 0.05 or spacing.max() > 100:
-        raise InputError(f"has a voxel spacing of {shown} mm, which no PET/CT has: export it again")
-    if not np.allclose(stored, spacing, rtol=0.01):
-        numbers = " x ".join(f"{value:.4g}" for value in stored)
-        raise InputError(f"says that its voxels are {numbers} mm large, and elsewhere {shown} mm: export it again")
-    warnings = []
-    if spacing.min() < 0.3 or spacing.max() > 20:
-        warnings.append(f"has an unusual voxel spacing of {shown} mm: check that it is right")
-    if raw["sform_code"] <= 0 and raw["qform_code"] <= 0:
-        warnings.append("does not say where left, front and head are: check that its orientation is right")
-    if np.abs(directions).max(axis=0).min() < np.cos(np.deg2rad(15)):
-        warnings.append("lies more than 15 degrees oblique to the body's axes: check that its orientation is right")
-    return warnings
+def _by(numbers: np.ndarray) -> str:
+    """Return numbers such as 2 x 2 x 3."""
+    return " x ".join(f"{value:.4g}" for value in numbers)

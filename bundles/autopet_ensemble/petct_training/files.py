@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all."""
+"""Files that appear complete or not at all, and how to tell that one has changed."""
 
 from __future__ import annotations
 
@@ -68,8 +68,17 @@ def remove_unfinished(folder: str | os.PathLike) -> None:
         shutil.rmtree(part)
 
 
+def stamp(file: str | os.PathLike) -> list[int]:
+    """Return a file's size (bytes) and time of modification (ns), by which a change is noticed; an empty list when there is no file."""
+    try:
+        state = os.stat(file)
+    except OSError:
+        return []
+    return [state.st_size, state.st_mtime_ns]
+
+
 def is_newer(file: str | os.PathLike, sources: Iterable[str | os.PathLike]) -> bool:
-    """Whether a file exists and was written after every file that it is made from; all of these have to exist.
+    """Return whether a file exists and was written after every file that it is made from; all of these have to exist.
 
     An older file that was put in place of a source keeps its time of modification, but not that of its status.
     """

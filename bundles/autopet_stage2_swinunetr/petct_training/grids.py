@@ -1,4 +1,7 @@
-"""Grids of voxels in space: affines, spacings, bounding boxes."""
+"""Grids of voxels in space: affines, spacings, boxes.
+
+An affine (4, 4) leads from voxel indices to the world, in mm along left to right, back to front, feet to head (RAS, as in NIfTI).
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,14 @@ from typing import cast
 
 import nibabel as nib
 import numpy as np
-from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+from nibabel.affines import apply_affine, voxel_sizes
+from nibabel.orientations import io_orientation
 from nibabel.spatialimages import SpatialImage
 
 from petct_training.errors import InputError
+
+# How far apart (mm) the corners of two grids may lie that count as one: headers round their numbers.
+PLACE_TOLERANCE_MM = 0.1
 
 
 def open_volume(file: str | os.PathLike) -> SpatialImage:
@@ -20,7 +27,51 @@ def open_volume(file: str | os.PathLike) -> SpatialImage:
     return cast(SpatialImage, nib.load(file))
 
 
-def voxel_volume_ml(spacing: Sequence[float]) -> float:
+def spacing_of(affine: np.ndarray) -> np.ndarray:
+    """Return the distance (mm) of neighbouring voxels along each axis of an array with this affine (4, 4).
+
+    Example:
+        >>> spacing_of(np.diag([-2.0, 2.0, 3.0, 1.0])).tolist()
+        [2.0, 2.0, 3.0]
+    """
+    return voxel_sizes(np.asarray(affine, dtype=float))
+
+
+def las_spacing(affine: np.ndarray) -> list[float]:
+    """Return the voxel spacing (mm) that an image with this affine (4, 4) has along its axes once it is turned to LAS.
+
+    Example:
+        >>> las_spacing(np.array([[0, 0, 3.0, 0], [2.0, 0, 0, 0], [0, 1.5, 0, 0], [0, 0, 0, 1]]))
+        [3.0, 2.0, 1.5]
+    """
+    axis_of_world = np.argsort(io_orientation(affine)[:, 0])
+    return [float(size) for size in spacing_of(affine)[axis_of_world]]
+
+
+def as_affine(grid: np.ndarray | Sequence[float]) -> np.ndarray:
+    """Return an affine (4, 4) as it is, or make one of three voxel sizes (mm), with its origin in the first voxel.
+
+    Example:
+        >>> as_affine([2, 2, 3]).tolist()
+        [[2.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0], [0.0, 0.0, 3.0, 0.0], [0.0, 0.0, 0.0, 1.0]]
+    """
+    values = np.asarray(grid, dtype=float)
+    return np.diag([*values, 1.0]) if values.shape == (3,) else values
+
+
+def affine_of_part(affine: np.ndarray, start: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Return the affine (4, 4) of a part of a volume that begins at the voxel `start` (X, Y, Z).
+
+    Example:
+        >>> affine_of_part(np.diag([2.0, 2.0, 3.0, 1.0]), [10, 0, 1])[:3, 3].tolist()
+        [20.0, 0.0, 3.0]
+    """
+    part = np.array(affine, dtype=float)
+    part[:3, 3] += part[:3, :3] @ np.asarray(start)
+    return part
+
+
+def voxel_volume_ml(spacing: Sequence[float] | np.ndarray) -> float:
     """Return the volume of one voxel in ml, from its size along X, Y, Z in mm.
 
     Raises:
@@ -45,27 +96,25 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
     return box[0], box[1], box[2]
 
 
-# How far apart (mm) the corners of two grids may lie that count as one: headers round their numbers.
-PLACE_TOLERANCE_MM = 0.1
-
-
 def corner_distance(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> float:
-    """Largest distance (mm) between the same corner voxels of two volumes of one shape (X, Y, Z) with two affines (4, 4)."""
-    corners = np.array([*np.ndindex(2, 2, 2)]) * (np.array(shape) - 1)
-    difference = np.asarray(affine, float) - np.asarray(other, float)
-    return float(np.linalg.norm(corners @ difference[:3, :3].T + difference[:3, 3], axis=1).max())
+    """Return the largest distance (mm) between the same corner voxels of two volumes of one shape (X, Y, Z) with two affines (4, 4)."""
+    corners = _unit_corners() * (np.array(shape) - 1)
+    difference = np.asarray(affine, dtype=float) - np.asarray(other, dtype=float)
+    return float(np.linalg.norm(apply_affine(difference, corners), axis=1).max())
 
 
-def las_spacing(affine: np.ndarray) -> list[float]:
-    """Return the voxel spacing (mm) that an image with this affine (4, 4) has along its axes once it is turned to LAS.
+def extent(shape: Sequence[int], affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the lower and the upper end (mm) of a volume (X, Y, Z) along the world's axes, counted to its outer voxels' outer faces.
 
     Example:
-        >>> las_spacing(np.array([[0, 0, 3.0, 0], [2.0, 0, 0, 0], [0, 1.5, 0, 0], [0, 0, 0, 1]]))
-        [3.0, 2.0, 1.5]
+        >>> low, high = extent([10, 10, 10], np.diag([2.0, 2.0, 3.0, 1.0]))
+        >>> low.tolist(), high.tolist()
+        ([-1.0, -1.0, -1.5], [19.0, 19.0, 28.5])
     """
-    turn = ornt_transform(io_orientation(affine), axcodes2ornt("LAS"))
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    result = [0.0, 0.0, 0.0]
-    for axis, (target, _) in enumerate(turn):
-        result[int(target)] = float(spacing[axis])
-    return result
+    corners = apply_affine(affine, _unit_corners() * np.array(shape) - 0.5)
+    return corners.min(axis=0), corners.max(axis=0)
+
+
+def _unit_corners() -> np.ndarray:
+    """Return the eight corners (8, 3) of a cube from 0 to 1."""
+    return np.array([*np.ndindex(2, 2, 2)])

@@ -1,0 +1,239 @@
+"""What a preparation is told, where its files lie, and what they were made from."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.data import MetaTensor
+
+from petct_cascade.fingerprint import check_spacing_choice
+from petct_cascade.judging import BODY_SUV
+from petct_cascade.studies import Study
+from petct_cascade.volumes import write_volume
+from petct_training.errors import InputError, boolean
+from petct_training.files import atomic, make_folder, read_json, stamp, write_json
+
+# Raised when the judgement of studies or the making of volumes changes, so that what was made before is made again.
+VERSION = 3
+
+# Folder, inside of the prepared data set, of the records that say what was made from which files.
+RECORDS = ".prepare"
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """What the user of a preparation may choose.
+
+    Attributes:
+        seed: what the split depends on.
+        validation_fraction: share of the studies for validation, approached as closely as whole patients allow.
+        exclude: cases to leave out, such as retracted samples; see `petct_cascade.exclusions.read_exclusions`.
+        spacing: "mean" or "median" of the training studies' PET spacing, or [x, y, z] in mm.
+        keep_healthy: whether studies without lesions are used too.
+        strict: whether the first study with an error ends the run.
+        allow_outside: whether a list may name files outside of its folder.
+        body_suv: SUV above which a voxel belongs to the body.
+        body_margin: voxels that are kept around the body.
+        num_workers: processes; each needs about 1.5 GB of memory for a study of 400 x 400 x 326 voxels, in proportion to its voxels.
+
+    Raises:
+        InputError: when a value is impossible.
+
+    Example:
+        >>> PrepareOptions(validation_fraction=2)
+        Traceback (most recent call last):
+        petct_training.errors.InputError: validation_fraction is 2: give a number between 0 and 1
+    """
+
+    seed: int = 0
+    validation_fraction: float = 0.2
+    exclude: str | os.PathLike | Sequence[str] | None = None
+    spacing: str | Sequence[float] = "mean"
+    keep_healthy: bool = False
+    strict: bool = False
+    allow_outside: bool = False
+    body_suv: float = BODY_SUV
+    body_margin: int = 2
+    num_workers: int = 1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.validation_fraction, (int, float)) or not 0 < self.validation_fraction < 1:
+            raise InputError(f"validation_fraction is {self.validation_fraction!r}: give a number between 0 and 1")
+        if not isinstance(self.num_workers, int) or self.num_workers < 0:
+            raise InputError(f"num_workers is {self.num_workers!r}: give a whole number")
+        check_spacing_choice(self.spacing)
+        for name in ("keep_healthy", "strict", "allow_outside"):
+            # The command line gives "true" and "false" as texts.
+            object.__setattr__(self, name, boolean(name, getattr(self, name)))
+
+
+@dataclass(frozen=True)
+class CroppedStudy:
+    """A study cropped to its body on its own grid, which the check leaves for the making, so that every study is read once.
+
+    Attributes:
+        folder: image.nii, label.nii and lesion_values.npy as in the prepared data set, and settings.json, which is written last.
+    """
+
+    folder: Path
+
+    @property
+    def files(self) -> list[Path]:
+        """The files of image, label and lesion values."""
+        return [self.folder / name for name in ("image.nii", "label.nii", "lesion_values.npy")]
+
+    @property
+    def settings_file(self) -> Path:
+        """The file that says what the others depend on."""
+        return self.folder / "settings.json"
+
+    def is_complete(self, settings: Mapping[str, Any]) -> bool:
+        """Return whether all files are there, which a run that was killed while it moved or removed them may have left in part."""
+        return read_record(self.settings_file) == settings and all(file.is_file() for file in self.files)
+
+    def write(self, settings: Mapping[str, Any], image: MetaTensor, label: MetaTensor, values: np.ndarray) -> None:
+        """Write an image (2, X, Y, Z), its label (1, X, Y, Z), both in LAS, and the values (2, n) inside of its lesions.
+
+        Raises:
+            InputError: when the disk is full.
+        """
+        image_file, label_file, values_file = self.files
+        self.settings_file.unlink(missing_ok=True)
+        write_image_and_label(image, label, image_file, label_file)
+        with atomic(values_file) as part:
+            np.save(part, values)
+        write_json(self.settings_file, settings)
+
+    def move(self, outputs: Sequence[Path]) -> None:
+        """Make the files the results, as they are, and remove the folder."""
+        self.settings_file.unlink()
+        for file, output in zip(self.files, outputs, strict=True):
+            make_folder(output.parent)
+            os.replace(file, output)
+        shutil.rmtree(self.folder)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A raw data set, the prepared one that is made from it, and how.
+
+    Attributes:
+        root: folder of the raw data set.
+        dataset_dir: folder of the prepared one.
+        options: what the user has chosen.
+    """
+
+    root: Path
+    dataset_dir: Path
+    options: PrepareOptions
+
+    @property
+    def datalist_file(self) -> Path:
+        """The file that names the studies; where it is, the data set is complete."""
+        return self.dataset_dir / "datalist.json"
+
+    @property
+    def fingerprint_file(self) -> Path:
+        """The file that says what spacing and lesions are like."""
+        return self.dataset_dir / "fingerprint.json"
+
+    @property
+    def cropped_dir(self) -> Path:
+        """The folder of the studies that were checked and not yet made."""
+        return self.dataset_dir / RECORDS / "cropped"
+
+    def relative_to_root(self, file: Path) -> str:
+        """Return a raw file's path relative to the raw data set, with slashes on every system."""
+        return relative_path(file.absolute(), self.root.absolute())
+
+    def sources(self, study: Study) -> dict[str, list]:
+        """Return path and stamp of a study's files: when these are the same, so are the results."""
+        return {role: [self.relative_to_root(file), *stamp(file)] for role, file in study.files.items()}
+
+    def settings(self, study: Study) -> dict[str, Any]:
+        """Return all that a study's volumes depend on, but for the spacing."""
+        return {
+            "version": VERSION,
+            "sources": self.sources(study),
+            "body_suv": self.options.body_suv,
+            "body_margin": self.options.body_margin,
+        }
+
+    def checked_record(self, case: str) -> Path:
+        """Return the file that holds the judgement of a case."""
+        return self.dataset_dir / RECORDS / "checked" / f"{case}.json"
+
+    def finished_record(self, case: str) -> Path:
+        """Return the file that says that a case's volumes are finished, or, while it holds null, that they are ours to remove."""
+        return self.dataset_dir / RECORDS / "finished" / f"{case}.json"
+
+    def finished_cases(self) -> list[str]:
+        """Return the cases whose volumes this or an earlier run has made."""
+        return [file.stem for file in (self.dataset_dir / RECORDS / "finished").glob("*.json")]
+
+    def cropped(self, case: str) -> CroppedStudy:
+        """Return where a case is kept between check and making."""
+        return CroppedStudy(self.cropped_dir / case)
+
+    def lesion_values(self, case: str) -> Path:
+        """Return the file of the values (2, n), CT in HU and PET in SUV, inside of a case's lesions."""
+        return self.dataset_dir / RECORDS / "lesion_values" / f"{case}.npy"
+
+    def outputs(self, case: str) -> list[Path]:
+        """Return the files of a case's image, label and lesion values."""
+        return [
+            self.dataset_dir / "images" / f"{case}.nii",
+            self.dataset_dir / "labels" / f"{case}.nii",
+            self.lesion_values(case),
+        ]
+
+    def coarse_mask(self, case: str) -> Path:
+        """Return the file of stage 1's mask of a case, which is worth nothing once the case's volumes are others."""
+        return self.dataset_dir / "coarse_masks" / f"{case}.nii.gz"
+
+    def result(self, case: str, settings: Mapping[str, Any], spacing: Sequence[float]) -> dict[str, Any]:
+        """Return what the record of a finished case holds: what it was made from, how, and the stamps of its volumes."""
+        return {"settings": settings, "spacing": list(spacing), "outputs": [stamp(file) for file in self.outputs(case)]}
+
+    def is_finished(self, study: Study, spacing: Sequence[float]) -> bool:
+        """Return whether a study's volumes are there and were made from the present files with the present settings."""
+        record = read_record(self.finished_record(study.case))
+        return record == self.result(study.case, self.settings(study), spacing)
+
+    def remove(self, case: str) -> None:
+        """Remove a case's volumes, and then the record that says that they are ours."""
+        for file in (*self.outputs(case), self.coarse_mask(case), self.finished_record(case)):
+            file.unlink(missing_ok=True)
+
+
+def write_image_and_label(image: MetaTensor, label: MetaTensor, image_file: Path, label_file: Path) -> None:
+    """Write an image (C, X, Y, Z) with its channels last, and the label (1, X, Y, Z) on its grid.
+
+    Raises:
+        InputError: when the disk is full.
+    """
+    affine = image.affine.numpy()
+    write_volume(image_file, np.moveaxis(image.numpy(), 0, -1), affine)
+    write_volume(label_file, label.numpy()[0].astype(np.uint8, copy=False), affine)
+
+
+def relative_path(path: Path, folder: Path) -> str:
+    """Return a path as seen from a folder, with slashes on every system; on another drive of Windows, the path itself."""
+    try:
+        return Path(os.path.relpath(path, folder)).as_posix()
+    except ValueError:
+        return path.as_posix()
+
+
+def read_record(file: Path) -> Any:
+    """Return the content of a JSON file, None when there is none or it is broken."""
+    try:
+        return read_json(file)
+    except (OSError, ValueError):
+        return None
