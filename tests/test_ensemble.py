@@ -21,7 +21,7 @@ from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 from tiny import las, write_nifti, write_study
 
-import petct_cascade.transforms
+import petct_cascade.loading
 from petct_cascade.commands import prepare
 
 BUNDLE_OF = dict(zip(("DynUNet", "SegResNet", "SwinUNETR", "UNet"), (STAGE1, *STAGE2), strict=True))
