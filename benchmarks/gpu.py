@@ -1,8 +1,8 @@
-"""Seconds and peak memory of the default networks on a GPU, in training and in inference: python tests/benchmarks/gpu.py
+"""Seconds and peak memory of the default networks on a GPU, in training and in inference: python benchmarks/gpu.py
 
 Windows are forwards of two at once, as the inference takes them. Steps are forward, loss, backward and optimiser in mixed precision, of
 the paper's batch, on data in memory. Studies are full-size phantoms that `run inferring` segments one after the other, from files to files,
-with and without the check and the read-outs, which the CPU does. Weights are by chance, with a threshold above which almost no voxel lies.
+with and without the check and the read-outs, which the CPU does. Weights are random, with a threshold above which almost no voxel lies.
 Memory is what PyTorch has allocated at the peak, and in brackets what it has reserved.
 """
 
@@ -117,7 +117,7 @@ def studies(body_margin: int) -> dict[str, float]:
             workflow_type="infer",
             run_id="inferring",
             logging_file=False,
-            dataset_dir=str(raw),
+            studies=str(raw),
             ckpt_dir=str(inference.MODELS),
             output_dir=output,
             body_margin=body_margin,

@@ -1,6 +1,6 @@
-"""Seconds and memory of the ensemble's inference for one full-size study: python tests/benchmarks/inference.py
+"""Seconds and memory of the ensemble's inference for one full-size study: python benchmarks/inference.py
 
-The four networks have the paper's size and weights by chance, which take as long as trained ones. "Command" is all of
+The four networks have the paper's size and random weights, which take as long as trained ones. "Command" is all of
 `monai.bundle run inferring`, from two .nii.gz files to one, with judging, read-outs, picture and report. "Forwards" are the bare
 networks on as many windows of the same size, in the same precision and number at once: of the body's box, and of the whole volume
 as it would be without the crop. "Reading" is decompressing the two files with nibabel, and nothing more. "UNet alone" is the
@@ -51,7 +51,7 @@ def study() -> list[Path]:
 
 
 def write_models() -> None:
-    """Write weights by chance, and a fingerprint with the phantoms' spacing, which leaves their grid as it is."""
+    """Write random weights, and a fingerprint with the phantoms' spacing, which leaves their grid as it is."""
     alone = {
         "network_def::stage1::network": {"_target_": "torch.nn.Conv3d", "in_channels": 2, "out_channels": 1, "kernel_size": 1},
         "network_def::members": {"UNet": read_json(ENSEMBLE / "configs/inference.json")["network_def"]["members"]["UNet"]},
@@ -93,7 +93,7 @@ def nnunet_predictor(overrides: dict[str, str]) -> dict[str, float]:
 
 
 def networks_and_windows(parser: ConfigParser) -> Iterator[tuple[str, SlidingWindow, torch.Tensor]]:
-    """Give each network's name, the network, and as many windows (B, C, X, Y, Z) by chance as it takes at once, on its device."""
+    """Yield each network's name, the network, and as many random windows (B, C, X, Y, Z) as it takes at once, on its device."""
     cascade = parser.get_parsed_content("network").eval()
     batch, device = (parser.get_parsed_content(name) for name in ("sw_batch_size", "device"))
     for name, channels, module in [("DynUNet", 2, cascade.stage1), *((name, 3, m) for name, m in cascade.members.items())]:

@@ -1,4 +1,4 @@
-"""How long the metrics of one large study take on one core: python tests/benchmarks/metrics.py"""
+"""How long the metrics of one large study take on one core: python benchmarks/metrics.py"""
 
 from __future__ import annotations
 

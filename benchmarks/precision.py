@@ -1,4 +1,4 @@
-"""Dice of the ensemble's masks in reduced precision with those in float32, with trained weights: python tests/benchmarks/precision.py
+"""Dice of the ensemble's masks in reduced precision with those in float32, with trained weights: python benchmarks/precision.py
 
 The weights and the studies, with and without lesions, are those that `make demo` has left in demo/phantoms; most of the studies are the
 ones that it trained with. Studies whose masks are both empty are left out.
@@ -39,8 +39,8 @@ HEADER = [
 
 
 def infer(output: Path, overrides: dict[str, str]) -> dict[str, np.ndarray]:
-    """Masks of all of the demo's studies."""
-    options = {"dataset_dir": DEMO / "raw", "ckpt_dir": MODELS, "output_dir": output}
+    """Return the masks of all of the demo's studies."""
+    options = {"studies": DEMO / "raw", "ckpt_dir": MODELS, "output_dir": output}
     common.infer(["configs/inference.json", "configs/demo.json"], options | overrides)
     return {file.name: np.asanyarray(nib.load(file).dataobj) > 0 for file in sorted(output.glob("*.nii.gz"))}
 

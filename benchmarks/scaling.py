@@ -1,9 +1,9 @@
-"""Time and memory of preparing and of inference against a study's size, 10 to 106 million voxels: python tests/benchmarks/scaling.py
+"""Time and memory of preparing and of inference against a study's size, 10 to 106 million voxels: python benchmarks/scaling.py
 
 The studies are a phantom in coarser voxels, at full size (400 x 400 x 326), and with its slices again above them, up to the 661 slices of
 the largest study in the challenge's geometry. They are prepared on one core, at twice their spacing, where nothing was kept by an
-earlier run. The networks of the inference are those of the demo profile with weights by chance, since it is the volumes whose
-cost is looked for; their windows do not overlap, and the threshold leaves the masks empty: a mask by chance has more components than
+earlier run. The networks of the inference are those of the demo profile with random weights, since it is the volumes whose
+cost is looked for; their windows do not overlap, and the threshold leaves the masks empty: a random mask has more components than
 any tumour, and reading them out would be a quarter of the time.
 """
 

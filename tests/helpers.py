@@ -248,19 +248,21 @@ def train(bundle: str, data: Path, models: Path, *configs: str, **options) -> st
 # ---------------------------------------------------------------- networks and weights
 
 
-def make_cascade() -> Cascade:
-    """Four small networks' worth of random weights, of two kinds that behave differently while they train."""
+def make_cascade(spread: float = 3) -> Cascade:
+    """Small networks with random weights, of kinds that behave differently while they train.
+
+    Random weights give probabilities near 0.5: weights of `spread` times their size spread them.
+    """
     torch.manual_seed(0)
     stage1 = DynUNet(
         3, 2, 1, [3, 3, 3], [1, 2, 2], [2, 2], filters=[4, 8, 8], deep_supervision=True, deep_supr_num=1, res_block=True
     )
     segresnet = SegResNetDS(init_filters=8, in_channels=3, out_channels=1, blocks_down=(1, 1), blocks_up=(1,), dsdepth=2)
     unet = UNet(3, 3, 1, channels=(4, 8, 8), strides=(2, 2), num_res_units=1, norm="BATCH", dropout=0.2)
-    # Random weights give probabilities near 0.5: spread them.
     for network in (stage1, segresnet, unet):
         for name, parameter in network.named_parameters():
             if name.endswith("weight"):
-                parameter.data *= 3
+                parameter.data *= spread
     return Cascade(
         SlidingWindow(stage1, (24, 16, 16), overlap=0.5),
         {

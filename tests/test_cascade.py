@@ -11,6 +11,7 @@ from torch import nn
 
 from petct_cascade.cascade import Cascade, PrepareCoarseMask, SlidingWindow
 from petct_cascade.transforms import MeanOfMembersd
+from petct_training import cpu
 from petct_training.cpu import channels_last
 from petct_training.errors import InputError
 
@@ -152,17 +153,50 @@ def test_stage_1_and_segresnet_keep_float32_on_a_cpu_unless_they_are_told():
     assert [window.amp for window in (cascade.stage1, *cascade.members.values())] == [True] * 4
 
 
-@pytest.mark.parametrize("name", ["stage1", *MEMBERS])
-def test_channels_last_on_a_cpu_give_the_same_probabilities(cascade, image, name):
-    window = cascade.stage1 if name == "stage1" else cascade.members[name]
-    window.amp = False
-    image = image if name == "stage1" else torch.cat([image, image[:, :1] > 0], dim=1)
-    with torch.no_grad():
-        expected = torch.sigmoid(window.inferer(image, window.network))
-        torch.testing.assert_close(window(image), expected, rtol=0, atol=1e-5)
-    kernels = [weight for weight in window.network.parameters() if weight.ndim == 5]
+def window_and_input(name: str, image: torch.Tensor) -> tuple[SlidingWindow, torch.Tensor]:
+    """A network in float32 that computes logits near 1, so that rounding stays small, and what it takes."""
+    cascade = make_cascade(spread=1).eval()
+    if name == "stage1":
+        return cascade.stage1, image
+    return cascade.members[name], torch.cat([image, image[:, :1] > 0], dim=1)
+
+
+def kernels_are_channels_last(network: nn.Module) -> bool:
+    kernels = [weight for weight in network.parameters() if weight.ndim == 5]
     assert kernels
-    assert all(weight.is_contiguous(memory_format=torch.channels_last_3d) for weight in kernels)
+    return all(weight.is_contiguous(memory_format=torch.channels_last_3d) for weight in kernels)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["stage1", *MEMBERS])
+def test_channels_last_on_a_cpu_give_the_same_probabilities(image, name):
+    window, given = window_and_input(name, image)
+    expected = torch.sigmoid(window.inferer(given, window.network))
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(window(given), expected, rtol=0, atol=1e-5)
+    assert kernels_are_channels_last(window.network)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["stage1", *MEMBERS])
+@pytest.mark.parametrize("off", [False, "false"])
+def test_without_cpu_tricks_a_network_is_pytorchs_own_to_the_bit(image, name, off, monkeypatch):
+    kept = []
+    monkeypatch.setattr(cpu, "keep_freed_memory", lambda: kept.append(1))
+    window, given = window_and_input(name, image)
+    expected = torch.sigmoid(window.inferer(given, window.network))
+    size = window.inferer.roi_size
+    plain = SlidingWindow(window.network, size, window.inferer.overlap, window.inferer.sw_batch_size, cpu_tricks=off)
+    torch.testing.assert_close(plain(given), expected, rtol=0, atol=0)
+    assert not kernels_are_channels_last(plain.network)
+    assert not kept
+
+
+def test_cpu_tricks_are_one_switch_of_the_inference():
+    parser = parser_of(ENSEMBLE, "inference", "demo")
+    parser.update({"cpu_tricks": "false"})
+    cascade = parser.get_parsed_content("network_def")
+    assert [window.cpu_tricks for window in (cascade.stage1, *cascade.members.values())] == [False] * 4
 
 
 @pytest.mark.parametrize("affine", [True, False])

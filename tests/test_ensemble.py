@@ -20,7 +20,7 @@ from helpers import BUNDLES, ENSEMBLE, FINGERPRINT, STAGE1, STAGE2, WINDOWS, las
 from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 
-import petct_cascade.transforms
+import petct_cascade.loading
 from petct_cascade.commands import prepare
 
 BUNDLE_OF = dict(zip(("DynUNet", "SegResNet", "SwinUNETR", "UNet"), (STAGE1, *STAGE2), strict=True))

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from helpers import BUNDLES, ENSEMBLE, damage_middle, las, rewrite, write_nifti, write_study
 
-from petct_cascade.commands import read_out_folder, score_folder
+from petct_cascade.commands import read_out_folder, reference_items, score_folder
+from petct_cascade.tasks import ReadoutOptions
 
 SHAPE = (16, 14, 18)
 
@@ -50,11 +51,11 @@ def raw(tmp_path) -> Path:
 
 def test_every_bad_mask_is_named_and_all_others_are_scored(raw, tmp_path):
     with pytest.raises(SystemExit, match=r"^error: \d+ masks could not be scored, all others were:") as end:
-        score_folder(tmp_path / "masks", tmp_path / "out", references=raw)
+        score_folder(tmp_path / "masks", reference_items(raw), tmp_path / "out")
     assert end.value.code == 3
     for number, (name, (_, words)) in enumerate(MASKS.items()):
-        assert re.search(rf"^  fdg_{number}_{name}: .*{re.escape(words)}", str(end.value), flags=re.MULTILINE), name
-    assert "nobody: there is no study for this mask" in str(end.value)
+        assert re.search(rf"^  study fdg_{number}_{name}: .*{re.escape(words)}", str(end.value), flags=re.MULTILINE), name
+    assert "study nobody: nobody.nii.gz of Prediction belongs to no study" in str(end.value)
     with open(tmp_path / "out/scores.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["case"].split("_")[2] for row in rows] == ["good one", "good.two"]
@@ -67,7 +68,7 @@ def test_pet_that_is_not_in_suv_is_not_read_out(raw, tmp_path):
     pet = raw / f"imagesTr/{case}_0001.nii.gz"
     rewrite(pet, nib.load(pet).get_fdata(dtype=np.float32) * 5000)
     with pytest.raises(SystemExit, match=rf"{case}: was not read out: {pet.name} holds values such as .* which look like Bq/ml"):
-        read_out_folder(tmp_path / "masks", tmp_path / "out", images=raw / "imagesTr")
+        read_out_folder(tmp_path / "masks", raw / "imagesTr", tmp_path / "out")
     assert case not in json.loads((tmp_path / "out/readouts.json").read_text())
     assert f"fdg_{len(MASKS) + 1}_good.two" in json.loads((tmp_path / "out/readouts.json").read_text())
 
@@ -76,8 +77,8 @@ def test_mask_whose_pet_is_missing_is_named_and_all_others_are_read_out(raw, tmp
     case = f"fdg_{len(MASKS)}_good one"
     (raw / f"imagesTr/{case}_0001.nii.gz").unlink()
     for run in (
-        lambda: read_out_folder(tmp_path / "masks", tmp_path / "out", images=raw / "imagesTr"),
-        lambda: score_folder(tmp_path / "masks", tmp_path / "out", references=raw),
+        lambda: read_out_folder(tmp_path / "masks", raw / "imagesTr", tmp_path / "out"),
+        lambda: score_folder(tmp_path / "masks", reference_items(raw), tmp_path / "out"),
     ):
         with pytest.raises(SystemExit, match=rf"{case}: was not read out: there is no PET of this study: put {case}_0001.nii.gz"):
             run()
@@ -88,7 +89,7 @@ def test_masks_are_scored_without_images(raw, tmp_path):
     for name in ("fdg_11_good one", "fdg_12_good.two"):
         write_nifti(tmp_path / f"two/{name}.nii.gz", np.zeros(SHAPE, np.uint8), las((4, 4, 5)))
         write_nifti(tmp_path / f"references/{name}.nii", np.ones(SHAPE, np.uint8), las((4, 4, 5)))
-    score_folder(tmp_path / "two", tmp_path / "out", references=tmp_path / "references", model="Another tool")
+    score_folder(tmp_path / "two", reference_items(tmp_path / "references"), tmp_path / "out", model="Another tool")
     with open(tmp_path / "out/scores.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["model"], float(row["dice"]), row["tracer"]) for row in rows] == [("Another tool", 0.0, "fdg")] * 2
@@ -98,9 +99,10 @@ def test_masks_are_scored_without_images(raw, tmp_path):
 
 
 def test_number_of_processes_changes_no_result(raw, tmp_path):
+    items = reference_items(raw)
     for number in (1, 2):
         with pytest.raises(SystemExit):
-            score_folder(tmp_path / "masks", tmp_path / f"out{number}", references=raw, num_workers=number)
+            score_folder(tmp_path / "masks", items, tmp_path / f"out{number}", options=ReadoutOptions(num_workers=number))
     for file in ("scores.csv", "summary.json", "readouts.json", "problems.json", "report.html"):
         assert (tmp_path / "out1" / file).read_bytes() == (tmp_path / "out2" / file).read_bytes()
 
@@ -114,9 +116,9 @@ def test_number_of_processes_changes_no_result(raw, tmp_path):
     ],
 )
 def test_what_is_missing_is_one_sentence(raw, tmp_path, options, sentence):
-    given = {"predictions": tmp_path / "masks", "references": raw, "output_dir": tmp_path / "out"} | options
+    given = {"predictions": tmp_path / "masks", "references": raw} | options
     with pytest.raises(SystemExit, match=rf"^error: .*{sentence}") as end:
-        score_folder(**given)
+        score_folder(given["predictions"], reference_items(given["references"]), tmp_path / "out")
     assert end.value.code == str(end.value), "a message is the exit code 1"
 
 
@@ -132,7 +134,7 @@ def test_command_scores_the_good_masks_and_names_the_bad_with_an_exit_code_that_
     assert done.returncode == 3, done.stderr[-3000:]
     for words in (
         "there is no mask of Prediction",
-        "there is no study for this mask",
+        "nobody.nii.gz of Prediction belongs to no study",
         "resample it to the grid",
         "a mask is 0, and 1",
     ):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
-from petct_cascade.cascade import Cascade
+from petct_cascade.cascade import Cascade, SlidingWindow
 from petct_training.errors import InputError
 from petct_training.files import read_json
 from petct_training.weights import load_weights, save_weights
@@ -17,8 +17,9 @@ from petct_training.weights import load_weights, save_weights
 # Entries of a fingerprint that decide what a network gets to see.
 NUMBERS = ("spacing", "ct", "pet")
 
-
 REMEDY = "train again, or name the configs with which it was trained, such as demo.json"
+
+COMMAND = "python -m monai.bundle run assemble --config_file \"['configs/inference.json','configs/assemble.json']\""
 
 
 def assemble(network: Cascade, sources: Mapping[str, str | os.PathLike], ckpt_dir: str | os.PathLike) -> None:
@@ -40,9 +41,45 @@ def assemble(network: Cascade, sources: Mapping[str, str | os.PathLike], ckpt_di
     folders = {name: Path(sources[name]) for name in parts}
     fingerprint = _common_fingerprint(folders)
     for name, part in parts.items():
-        load_weights(part, _required(folders[name] / "model.pt"), REMEDY)
+        load_weights(part, _trained(folders[name] / "model.pt"), REMEDY)
     save_weights(network, fingerprint, Path(ckpt_dir))
     print(f"{Path(ckpt_dir) / 'model.pt'} holds the weights of {', '.join(parts)}.", flush=True)
+
+
+def source_folders(
+    bundles: Mapping[str, str], bundle_root: str | os.PathLike, models_dir: str | os.PathLike | None = None
+) -> dict[str, str]:
+    """Return the folder of each network's weights.
+
+    Args:
+        bundles: name of the bundle of "stage1" and of each member by its name.
+        bundle_root: folder of the ensemble's bundle, beside which the others lie.
+        models_dir: folder with a folder of each bundle's name that holds the weights, as the pipeline leaves them; None for the
+            bundles' own.
+
+    Example:
+        >>> source_folders({"UNet": "autopet_stage2_unet"}, ".")
+        {'UNet': './../autopet_stage2_unet/models'}
+        >>> source_folders({"UNet": "autopet_stage2_unet"}, ".", "WORK/models")
+        {'UNet': 'WORK/models/autopet_stage2_unet'}
+    """
+    if models_dir:
+        return {name: os.path.join(models_dir, bundle) for name, bundle in bundles.items()}
+    return {name: os.path.join(bundle_root, "..", bundle, "models") for name, bundle in bundles.items()}
+
+
+def require_weights(model_file: str | os.PathLike, fingerprint_file: str | os.PathLike) -> None:
+    """See that the cascade's weights and their fingerprint are there, before a network is built.
+
+    Raises:
+        InputError: when one is missing; the sentence says how it is made.
+    """
+    if not Path(model_file).is_file():
+        raise InputError(f"{model_file} is missing: make it with `{COMMAND}` in autopet_ensemble")
+    if not Path(fingerprint_file).is_file():
+        raise InputError(
+            f"{fingerprint_file} is missing: it belongs to the weights beside it; assemble again, or copy it from where they come"
+        )
 
 
 def check_weights(network: Cascade, model_file: str | os.PathLike) -> None:
@@ -53,19 +90,20 @@ def check_weights(network: Cascade, model_file: str | os.PathLike) -> None:
         model_file: what `assemble` wrote.
 
     Raises:
-        SystemExit: with one sentence when the file is unreadable or does not fit the network.
+        InputError: when the file is unreadable or does not fit the network.
     """
-    load_weights(network, _required(Path(model_file)), REMEDY)
+    load_weights(network, model_file, REMEDY)
 
 
 def networks_of(cascade: Cascade) -> dict[str, nn.Module]:
-    """The networks of a cascade without their sliding windows: "stage1", then each member by its name."""
-    return {name: part.network for name, part in {"stage1": cascade.stage1, **cascade.members}.items()}
+    """Return the networks of a cascade without their sliding windows: "stage1", then each member by its name."""
+    parts = {"stage1": cascade.stage1, **cascade.members}
+    return {name: cast(SlidingWindow, part).network for name, part in parts.items()}
 
 
 def _common_fingerprint(folders: Mapping[str, Path]) -> dict[str, Any]:
-    """Give the fingerprint of the first folder, to which those of all others must be equal in their numbers."""
-    first, *others = (_required(folder / "fingerprint.json") for folder in folders.values())
+    """Return the fingerprint of the first folder, to which those of all others must be equal in their numbers."""
+    first, *others = (_trained(folder / "fingerprint.json") for folder in folders.values())
     fingerprint = _read_fingerprint(first)
     for file in others:
         other = _read_fingerprint(file)
@@ -85,7 +123,8 @@ def _read_fingerprint(file: Path) -> dict[str, Any]:
         raise InputError(f"{file} is not valid JSON ({error}): train again, or copy it from where the weights come") from error
 
 
-def _required(file: Path) -> Path:
+def _trained(file: Path) -> Path:
+    """Return a file that a training writes; it must be there."""
     if not file.is_file():
         raise InputError(
             f"{file} is missing: train its network with `python -m monai.bundle run training --config_file configs/train.json "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from monai.engines import PrepareBatch
@@ -18,7 +18,6 @@ from petct_training.errors import InputError, boolean
 
 REDUCED_PRECISION = {"cuda": torch.float16, "cpu": torch.bfloat16}
 
-
 # Names of the instructions with which a CPU computes in bfloat16, x86 and ARM. Without them it would only imitate it, and be slower.
 BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 
@@ -27,17 +26,16 @@ def has_reduced_precision(device_type: str) -> bool:
     """Whether a "cuda" or "cpu" device is faster in reduced precision than in float32."""
     if device_type == "cpu":
         # Older versions of torch cannot tell what a CPU has.
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+        capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
         return any(capabilities.get(name, False) for name in BFLOAT16_INSTRUCTIONS)
     return device_type in REDUCED_PRECISION
 
 
 class SlidingWindow(nn.Module):
-    """A network that sees a volume through its own sliding window and gives a probability.
+    """A network that sees a volume through its own sliding window, and its lesion probability.
 
     Where the device's memory does not suffice, it takes fewer windows at once, down to one, and then gathers the windows' logits
-    in the host's memory. It says so, and stays with what sufficed. On a CPU it computes with the channels last in memory. The
-    probabilities are the same up to rounding.
+    in the host's memory. It says so, and stays with what sufficed. The probabilities are the same up to rounding.
 
     Args:
         network: takes (windows, C, *roi_size), gives logits (windows, 1, *roi_size).
@@ -47,6 +45,8 @@ class SlidingWindow(nn.Module):
         amp: whether to compute in mixed precision: float16 on a GPU, bfloat16 on a CPU; None for where the hardware has it. It is
             said here and not to the evaluator, whose own switch does nothing on a CPU, so that the network gives the same voxels
             through whatever runs it.
+        cpu_tricks: whether, on a CPU, the network computes with the channels last in memory and the process keeps freed memory
+            (`petct_training.cpu`), which is faster, with the same probabilities up to rounding; False for PyTorch as it is.
     """
 
     def __init__(
@@ -56,34 +56,36 @@ class SlidingWindow(nn.Module):
         overlap: float = 0.5,
         sw_batch_size: int = 2,
         amp: bool | None = False,
+        cpu_tricks: bool = True,
     ) -> None:
         super().__init__()
         self.network = network
         self.amp = None if amp is None else boolean("amp", amp)
+        self.cpu_tricks = boolean("cpu_tricks", cpu_tricks)
         self.inferer = SlidingWindowInferer(roi_size=roi_size, sw_batch_size=sw_batch_size, overlap=overlap, mode="constant")
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Give the lesion probability (B, 1, X, Y, Z) of normalised channels (B, C, X, Y, Z)."""
+        """Return the lesion probability (B, 1, X, Y, Z) of normalised channels (B, C, X, Y, Z)."""
         with self.computing(image.device.type) as network:
             logits = self._logits(image, network)
         return torch.sigmoid(logits.float()).to(image.device)
 
     @contextlib.contextmanager
     def computing(self, kind: str) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
-        """Give the network as it computes on a "cuda" or "cpu" device; in this block it does so in the precision that was asked for."""
-        on_cpu = kind == "cpu"
+        """Yield the network as it computes on a "cuda" or "cpu" device; in this block it does so in the precision that was asked for."""
+        tricks = self.cpu_tricks and kind == "cpu"
         reduced = has_reduced_precision(kind) if self.amp is None else self.amp and kind in REDUCED_PRECISION
         with (
-            freed_memory_kept() if on_cpu else contextlib.nullcontext(),
+            freed_memory_kept() if tricks else contextlib.nullcontext(),
             torch.autocast(kind, dtype=REDUCED_PRECISION.get(kind), enabled=reduced),
         ):
-            yield channels_last(self.network) if on_cpu else self.network
+            yield channels_last(self.network) if tricks else self.network
 
     def _logits(self, image: torch.Tensor, network: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-        """Give the logits (B, 1, X, Y, Z) of channels (B, C, X, Y, Z), with what memory there is."""
+        """Return the logits (B, 1, X, Y, Z) of channels (B, C, X, Y, Z), with what memory there is."""
         while True:
             try:
-                return self.inferer(image, network)
+                return cast(torch.Tensor, self.inferer(image, network))
             except torch.OutOfMemoryError:
                 if self.inferer.sw_batch_size > 1:
                     self.inferer.sw_batch_size //= 2
@@ -122,13 +124,13 @@ class Cascade(nn.Module):
         self.threshold = threshold
 
     def with_coarse_mask(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give stage 1's probability (B, 1, X, Y, Z), and CT, PET and its mask (B, 3, X, Y, Z), of CT and PET (B, 2, X, Y, Z)."""
+        """Return stage 1's probability (B, 1, X, Y, Z), and CT, PET and its mask (B, 3, X, Y, Z), of CT and PET (B, 2, X, Y, Z)."""
         probability = self.stage1(image)
         coarse = (probability >= self.threshold).to(image.dtype)
         return probability, torch.cat([image, coarse], dim=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Give the mean probability (B, 1, X, Y, Z) of the members for normalised CT and PET (B, 2, X, Y, Z)."""
+        """Return the mean probability (B, 1, X, Y, Z) of the members for normalised CT and PET (B, 2, X, Y, Z)."""
         _, stage2_input = self.with_coarse_mask(image)
         return mean([member(stage2_input) for member in self.members.values()])
 
@@ -151,7 +153,7 @@ class PrepareCoarseMask(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, Any]:
-        """Take a batch whose `image` is normalised CT and PET (B, 2, X, Y, Z); give the members' input (B, 3, X, Y, Z) and `label`.
+        """Return the members' input (B, 3, X, Y, Z) and `label` of a batch whose `image` is normalised CT and PET (B, 2, X, Y, Z).
 
         What the batch holds as `label`, if anything, is handed on as it is, for the post-processing.
         """

@@ -10,6 +10,7 @@ from typing import Any
 from petct_cascade import assemble as _assemble
 from petct_cascade import evaluation as _evaluation
 from petct_cascade import inference as _inference
+from petct_cascade import items as _items
 from petct_cascade import phantom as _phantom
 from petct_cascade import pipeline as _pipeline
 from petct_cascade import prepare as _prepare
@@ -22,15 +23,16 @@ from petct_training.commands import command
 
 assemble = command(_assemble.assemble)
 check_weights = command(_assemble.check_weights)
+require_weights = command(_assemble.require_weights)
 evaluate = command(_evaluation.evaluate)
 infer = command(_inference.infer)
+reference_items = command(_items.reference_items)
+validation_items = command(_items.validation_items)
 write_phantoms = command(_phantom.write_phantoms)
 run_pipeline = command(_pipeline.run_pipeline)
 import_weights = command(_published.import_weights)
 read_out_folder = command(_readout_run.read_out_folder)
 score_folder = command(_scoring.score_folder)
-score_studies = command(_scoring.score_studies)
-validation_items = command(_scoring.validation_items)
 
 
 @command

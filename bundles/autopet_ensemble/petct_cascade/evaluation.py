@@ -1,4 +1,4 @@
-"""What inference and evaluation of the ensemble take, run and score."""
+"""Evaluating the ensemble: the masks of every model in one pass, and their scores."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 
 from monai.engines import Evaluator
 
-from petct_cascade.inference import _run
+from petct_cascade.running import run_each_study
 from petct_cascade.scoring import score_studies
+from petct_cascade.tasks import ReadoutOptions
 from petct_cascade.volumes import without_suffix
 from petct_training.errors import InputError
 from petct_training.files import make_folder
@@ -21,38 +22,40 @@ def evaluate(
     items: Sequence[Mapping[str, Any]],
     masks: Mapping[str, str | os.PathLike],
     output_dir: str | os.PathLike,
-    num_workers: int = 1,
-    suv_range: Sequence[float] = (0.0, 10.0),
-    uncertainty_dir: str | os.PathLike | None = None,
+    options: ReadoutOptions | None = None,
     seed: int = 0,
     strict: bool = False,
 ) -> None:
     """Write every model's masks in one pass, and score them on the original grid: Table 1, scores, read-outs, pictures, report.
 
     Args:
-        evaluator: the evaluator whose post-processing writes the masks of all models.
+        evaluator: the evaluator whose post-processing writes the masks of all models, and maps to the options' folder, if any.
         items: the studies, with "label".
         masks: per model the folder of its masks; the last model is the one that is read out and drawn.
-        output_dir, num_workers, suv_range, seed: see `petct_cascade.scoring.score_studies`, which names the files too.
-        uncertainty_dir: folder to which the post-processing writes maps of the members' disagreement; None if it does not.
+        output_dir: where scores and report appear; see `petct_cascade.scoring.score_studies`, which names the files.
+        options: how studies are read out and drawn.
+        seed: of the bootstrap.
         strict: whether the first study that fails ends the run.
 
     Raises:
-        SystemExit: after all others are scored, with exit code 3 and a sentence for each study that could not be.
+        InputError: there are no studies, the folder cannot be written, or, if `strict`, a study fails.
+        SomeFailedError: after all others are scored, with a sentence for each study that could not be.
     """
     if not items:
         raise InputError("the data set has no validation studies: prepare it with more patients")
     make_folder(output_dir)
-    folders = [*masks.values(), *([] if uncertainty_dir is None else [uncertainty_dir])]
-    _remove_others(folders, {item["case"] for item in items})
-    failed = {problem.case for problem in _run(evaluator, strict)}
+    options = options or ReadoutOptions()
+    folders = [folder for folder in (*masks.values(), options.uncertainty_dir) if folder is not None]
+    cases = {item["case"] for item in items}
+    _keep_only(cases, folders)
+    failed = {problem.case for problem in run_each_study(evaluator, strict)}
     # An earlier run's mask is not this one's.
-    _remove_others(folders, {item["case"] for item in items} - failed)
-    score_studies(items, masks, output_dir, uncertainty=uncertainty_dir, num_workers=num_workers, suv_range=suv_range, seed=seed)
+    _keep_only(cases - failed, folders)
+    score_studies(items, masks, output_dir, options, seed=seed)
 
 
-def _remove_others(folders: Iterable[str | os.PathLike], cases: set[str]) -> None:
-    """Take away the masks that an earlier evaluation, of other studies, has left."""
+def _keep_only(cases: set[str], folders: Iterable[str | os.PathLike]) -> None:
+    """Take away the masks that an earlier evaluation has left of other cases."""
     for folder in folders:
         for file in Path(folder).glob("*.nii.gz"):
             if without_suffix(file.name) not in cases:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from petct_cascade.resampling import SeparableResample
+from petct_cascade.resampling import FLOAT32, SeparableResample
 from petct_cascade.studies import problem_of_name
 from petct_cascade.volumes import Volume, read_mask, read_volume, without_suffix
 from petct_training.errors import InputError
@@ -29,8 +29,8 @@ BODY_START, STUDY_SHAPE, STUDY_AFFINE = "body_start", "study_shape", "study_affi
 class LoadImagePETCTd(MapTransform):
     """Read CT and PET of a study from any two grids onto the PET's grid, or onto the part of it around the body.
 
-    The value of each key is either `[ct, pet]`, two files, or one 4-D file (X, Y, Z, 2) that holds CT and PET in this order, as MONAI
-    Label gives it. It becomes a channel-first float32 `MetaTensor` (2, X, Y, Z): CT in HU, PET in body-weight SUV, with the PET's affine.
+    The value of each key is either `[ct, pet]`, two files or volumes (`petct_cascade.volumes.Volume`), or one 4-D file (X, Y, Z, 2)
+    that holds CT and PET in this order, as MONAI Label gives it. It becomes a channel-first float32 `MetaTensor` (2, X, Y, Z): CT in HU, PET in body-weight SUV, with the PET's affine.
     When the grids differ, the CT is interpolated linearly, and is -1024 HU (air) outside of its field.
 
     MONAI Label and MONAI Deploy recognise a loader by `LoadImage` in its name.
@@ -59,7 +59,7 @@ class LoadImagePETCTd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         self.body_suv, self.body_margin = body_suv, body_margin
         self.case_key = case_key
-        self.resample = SeparableResample(mode="bilinear", padding_mode="zeros", align_corners=False, dtype=torch.float32)
+        self.resample = SeparableResample(mode="bilinear", padding_mode="zeros", align_corners=False, dtype=FLOAT32)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
@@ -67,23 +67,23 @@ class LoadImagePETCTd(MapTransform):
             item[key] = self.load(item[key], item.get(self.case_key))
         return item
 
-    def load(self, source: str | os.PathLike | Sequence[str | os.PathLike], case: str | None = None) -> MetaTensor:
-        """Read one study: `[ct, pet]` or a 4-D file. Returns (2, X, Y, Z)."""
+    def load(self, source: str | os.PathLike | Sequence[str | os.PathLike | Volume], case: str | None = None) -> MetaTensor:
+        """Return a study (2, X, Y, Z) of `[ct, pet]` or of a 4-D file."""
         if case is not None and (problem := problem_of_name(case)):
-            raise InputError(f"{_study(case)}{problem}")
+            raise InputError(f"{_named(case)}{problem}")
         if isinstance(source, (str, os.PathLike)):
-            both = _read(source, case, channels=2)
+            both = _volume_of(source, case, channels=2)
             ct, pet = (replace(both, array=both.array[..., channel]) for channel in (0, 1))
         else:
             if len(source) != 2:
                 raise InputError(
-                    f"{_study(case)}{len(source)} files are given as its image: give two, first the CT and then the PET"
+                    f"{_named(case)}{len(source)} files are given as its image: give two, first the CT and then the PET"
                 )
-            ct, pet = (_read(file, case) for file in source)
+            ct, pet = (_volume_of(file, case) for file in source)
         return self.join(ct, pet, case)
 
     def join(self, ct: Volume, pet: Volume, case: str | None = None) -> MetaTensor:
-        """Put a study's CT and PET, as they were read, onto one grid. Returns (2, X, Y, Z)."""
+        """Return CT and PET of a study, as they were read, on one grid (2, X, Y, Z)."""
         box = self._box(pet.array)
         affine = pet.affine.copy()
         affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
@@ -105,7 +105,7 @@ class LoadImagePETCTd(MapTransform):
         return MetaTensor(image, affine=torch.as_tensor(affine), meta=meta)
 
     def _box(self, pet: np.ndarray) -> tuple[slice, ...]:
-        """Give the box of the body in a PET (X, Y, Z) with the margin around it; all of it where nothing is above `body_suv`."""
+        """Return the box of the body in a PET (X, Y, Z) with the margin around it; all of it where nothing is above `body_suv`."""
         whole = tuple(slice(0, length) for length in pet.shape)
         body = None if self.body_suv is None else bounding_box(pet > self.body_suv)
         if body is None:
@@ -117,14 +117,15 @@ class LoadImagePETCTd(MapTransform):
         )
 
     def _on_grid(self, ct: Volume, pet: Volume, box: tuple[slice, ...], affine: np.ndarray) -> torch.Tensor:
-        """CT (X, Y, Z) in HU in a box, which has an affine of its own, of the PET's grid."""
+        """Return the CT (X, Y, Z) in HU in a box, which has an affine of its own, of the PET's grid."""
         shape = ct.array.shape
         if shape == pet.array.shape and corner_distance(shape, ct.affine, pet.affine) <= PLACE_TOLERANCE_MM:
             return _as_tensor(ct.array[box])
         # Outside of the CT's field the interpolation takes zero: counted from air, zero is air.
         above_air = MetaTensor(_as_tensor(ct.array)[None] - AIR_HU, affine=torch.as_tensor(ct.affine))
         size = [part.stop - part.start for part in box]
-        return self.resample(above_air, dst_affine=torch.as_tensor(affine), spatial_size=size).as_tensor()[0] + AIR_HU
+        resampled = cast(MetaTensor, self.resample(above_air, dst_affine=torch.as_tensor(affine), spatial_size=size))
+        return resampled.as_tensor()[0] + AIR_HU
 
 
 class PadToStudyd(MapTransform):
@@ -144,14 +145,14 @@ class PadToStudyd(MapTransform):
         return item
 
     def pad(self, part: MetaTensor) -> MetaTensor:
-        """Give (C, X, Y, Z) of the whole study, in the type of the part."""
+        """Return (C, X, Y, Z) of the whole study, in the type of the part."""
         if BODY_START not in part.meta:
             return part
         meta = dict(part.meta)
         start, shape, affine = (np.asarray(meta.pop(name)) for name in (BODY_START, STUDY_SHAPE, STUDY_AFFINE))
         study = torch.zeros((part.shape[0], *(int(length) for length in shape)), dtype=part.dtype, device=part.device)
-        box = tuple(slice(int(low), int(low) + length) for low, length in zip(start, part.shape[1:], strict=True))
-        study[(slice(None), *box)] = part.as_tensor()
+        x, y, z = (slice(int(low), int(low) + length) for low, length in zip(start, part.shape[1:], strict=True))
+        study[:, x, y, z] = part.as_tensor()
         return MetaTensor(study, meta=meta | {"spatial_shape": shape, "affine": torch.as_tensor(affine)})
 
 
@@ -176,18 +177,21 @@ class LoadMaskd(MapTransform):
         return item
 
 
-def _read(file: str | os.PathLike, case: str | None, channels: int = 1) -> Volume:
-    """Read a volume in the type in which the file stores it."""
+def _volume_of(file: str | os.PathLike | Volume, case: str | None, channels: int = 1) -> Volume:
+    """Return the volume in a file, in the type in which the file stores it; a volume is returned as it is."""
+    if isinstance(file, Volume):
+        return file
     try:
         return read_volume(Path(file), channels)[0]
     except InputError as error:
-        raise InputError(f"{_study(case)}{file} {error}") from error
+        raise InputError(f"{_named(case)}{file} {error}") from error
 
 
 def _as_tensor(array: np.ndarray) -> torch.Tensor:
-    """Float32 voxels (X, Y, Z), a copy in the order in which tensors hold them, of an array of any type and order."""
+    """Return float32 voxels (X, Y, Z), a copy in the order in which tensors hold them, of an array of any type and order."""
     return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
 
 
-def _study(case: str | None) -> str:
+def _named(case: str | None) -> str:
+    """Return the beginning of a sentence about a study."""
     return "" if case is None else f"study {case}: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import cc3d
 import numpy as np
@@ -16,12 +16,10 @@ from petct_training.grids import bounding_box, voxel_volume_ml
 
 METRIC_NAMES = ("dice", "fpv_ml", "fnv_ml", "sensitivity", "precision", "f1")
 
-
 COUNT_NAMES = ("lesions_reference", "lesions_found", "lesions_predicted", "lesions_false")
 
-
 # Two voxels belong to one lesion when they share a face or an edge (18 neighbours), as the challenge defines it.
-CONNECTIVITY = 18
+CONNECTIVITY: Final = 18
 
 
 def case_metrics(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float]) -> dict[str, float]:
@@ -118,8 +116,8 @@ class LesionMetrics(CumulativeIterationMetric):
     The voxel size is read from the label's metadata (`MetaTensor.pixdim`), else from the prediction's.
 
     Args:
-        names: one name or several of `METRIC_NAMES`. With one name `aggregate` gives one number, which can be the key metric of
-            an evaluator; with several it gives a dictionary, from which Ignite makes one entry of `engine.state.metrics` each.
+        names: one name or several of `METRIC_NAMES`. With one name `aggregate` returns one number, which can be the key metric of
+            an evaluator; with several it returns a dictionary, from which Ignite makes one entry of `engine.state.metrics` each.
         prefix: put before each name in that dictionary, so that several handlers can share an engine.
         spacing: voxel size along X, Y, Z in mm, for tensors without metadata. None: metadata are required.
 
@@ -138,7 +136,7 @@ class LesionMetrics(CumulativeIterationMetric):
         self.spacing = spacing
 
     def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
-        """Score a batch (batch, 1, X, Y, Z); gives (batch, number of names), float64 on the CPU."""
+        """Return the scores (batch, number of names) of a batch (batch, 1, X, Y, Z), float64 on the CPU."""
         if y is None or y_pred.ndim != 5 or y_pred.shape[1] != 1 or y_pred.shape != y.shape:
             raise InputError(
                 f"the prediction has the shape {tuple(y_pred.shape)} and the label {None if y is None else tuple(y.shape)}: "
@@ -151,7 +149,7 @@ class LesionMetrics(CumulativeIterationMetric):
         return torch.tensor(rows, dtype=torch.float64)
 
     def _spacing_of(self, index: int, *tensors: torch.Tensor) -> Sequence[float]:
-        """Give the voxel size in mm of item `index` of the first tensor that knows it."""
+        """Return the voxel size in mm of item `index` of the first tensor that knows it."""
         if self.spacing is not None:
             return self.spacing
         for tensor in tensors:
@@ -163,7 +161,7 @@ class LesionMetrics(CumulativeIterationMetric):
         raise InputError("neither label nor prediction knows its voxel size: give MetaTensors, or `spacing` in mm.")
 
     def aggregate(self) -> torch.Tensor | dict[str, float]:
-        """Give the mean over all studies (of all processes), leaving out NaN: one number, or a dictionary of numbers."""
+        """Return the mean over all studies (of all processes), leaving out NaN: one number, or a dictionary of numbers."""
         buffer = self.get_buffer()
         means = torch.full((len(self.names),), math.nan) if buffer is None else torch.nanmean(buffer, dim=0)
         if self.single:
@@ -172,12 +170,12 @@ class LesionMetrics(CumulativeIterationMetric):
 
 
 def _as_bool(mask: np.ndarray) -> np.ndarray:
-    """Give a mask as bool: every voxel that is not 0."""
+    """Return a mask as bool: every voxel that is not 0."""
     return mask if mask.dtype == bool else mask != 0
 
 
 def _component_sizes(mask: np.ndarray, overlap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give the number of voxels of each component of `mask`, and whether it holds any voxel of `overlap`, both (n,)."""
+    """Return the number of voxels of each component of `mask`, and whether it holds any voxel of `overlap`, both (n,)."""
     if not mask.any():
         return np.zeros(0, int), np.zeros(0, bool)
     labels, count = label_lesions(mask)
@@ -187,5 +185,5 @@ def _component_sizes(mask: np.ndarray, overlap: np.ndarray) -> tuple[np.ndarray,
 
 
 def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    """Give the voxels of a tensor or MetaTensor as an array on the CPU."""
+    """Return the voxels of a tensor or MetaTensor as an array on the CPU."""
     return tensor.detach().cpu().numpy()

@@ -34,7 +34,7 @@ def import_weights(
         ckpt_dir: folder for the cascade's `model.pt` and `fingerprint.json`.
 
     Raises:
-        SystemExit: with one sentence when a file is missing, unreadable, or does not fit its network in every tensor.
+        InputError: when a file is missing, unreadable, or does not fit its network in every tensor.
     """
     networks = networks_of(network)
     for name, part in networks.items():

@@ -7,6 +7,7 @@ import io
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,10 @@ from petct_training.grids import bounding_box, voxel_volume_ml
 # A sphere of this radius has 1 ml: (3 / (4 pi) * 1000 mm3) ^ (1/3) = 6.2035 mm.
 PEAK_RADIUS_MM = (3 / (4 * math.pi) * 1000) ** (1 / 3)
 
-
 # A mask that fills the body has tens of millions of voxels, and each takes a hundred bytes while it is worked on.
 VOXELS_AT_ONCE = 1_000_000
 
-
 STUDY_COLUMNS = ("tmtv_ml", "tlg_g", "suv_max", "suv_mean", "suv_peak", "lesions", "dmax_mm")
-
 
 LESION_COLUMNS = (
     "lesion", "volume_ml", "suv_max", "suv_mean", "suv_peak", "tlg_g", "centroid_x_mm", "centroid_y_mm", "centroid_z_mm",
@@ -36,7 +34,7 @@ LESION_COLUMNS = (
 def study_readouts(
     mask: np.ndarray, pet: np.ndarray, affine: np.ndarray | Sequence[float], uncertainty: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """Read a study out: total tumour burden and uptake, and the same of each lesion.
+    """Return the read-outs of a study: total tumour burden and uptake, and the same of each lesion.
 
     A lesion is an 18-connected component of the mask, as in the challenge's metrics. Which voxels are tumour is the mask's
     decision: no SUV threshold is applied. SUV is by body weight, in g/ml.
@@ -70,62 +68,98 @@ def study_readouts(
         InputError: the arrays are not (X, Y, Z) on one grid, or the voxel size is impossible.
     """
     mask, pet, affine = np.asarray(mask) != 0, np.asarray(pet), np.asarray(affine, float)
+    uncertainty = None if uncertainty is None else np.asarray(uncertainty)
     if affine.shape == (3,):
         affine = np.diag([*affine, 1.0])
-    if mask.ndim != 3 or pet.shape != mask.shape or (uncertainty is not None and np.shape(uncertainty) != mask.shape):
+    if mask.ndim != 3 or pet.shape != mask.shape or (uncertainty is not None and uncertainty.shape != mask.shape):
         raise InputError(f"the mask has the shape {mask.shape} and the PET {pet.shape}: give arrays (X, Y, Z) on one grid.")
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
-    voxel_ml = voxel_volume_ml(spacing)
+    voxel_ml = voxel_volume_ml(spacing.tolist())
     box = bounding_box(mask)
     if box is None:
         nan = math.nan
         return {"study": dict(zip(STUDY_COLUMNS, (0.0, 0.0, nan, nan, nan, 0, nan), strict=True)), "lesions": []}
+    sums = _sums_over_lesions(mask, box, pet, spacing, uncertainty)
+    centroids = (sums.indices / sums.sizes[:, None]) @ affine[:3, :3].T + affine[:3, 3]
+    study = {
+        "tmtv_ml": float(sums.sizes.sum() * voxel_ml),
+        "tlg_g": float(sums.suv.sum() * voxel_ml),
+        "suv_max": float(sums.suv_max.max()),
+        "suv_mean": float(sums.suv.sum() / sums.sizes.sum()),
+        "suv_peak": float(sums.suv_peak.max()),
+        "lesions": len(sums.sizes),
+        "dmax_mm": _largest_distance(centroids),
+    }
+    return {"study": study, "lesions": _lesion_rows(sums, centroids, voxel_ml, with_uncertainty=uncertainty is not None)}
 
+
+@dataclass(frozen=True)
+class _Sums:
+    """Sums over the voxels of each of n lesions, all (n,) but for the indices.
+
+    Attributes:
+        sizes: number of voxels.
+        suv, uncertainty: sums over the voxels.
+        indices: sums of the voxels' indices (n, 3).
+        suv_max, suv_peak: the highest.
+    """
+
+    sizes: np.ndarray
+    suv: np.ndarray
+    uncertainty: np.ndarray
+    indices: np.ndarray
+    suv_max: np.ndarray
+    suv_peak: np.ndarray
+
+
+def _sums_over_lesions(
+    mask: np.ndarray, box: tuple[slice, slice, slice], pet: np.ndarray, spacing: np.ndarray, uncertainty: np.ndarray | None
+) -> _Sums:
+    """Return the sums over each lesion of a mask (X, Y, Z) that lies in a box, and is not empty."""
     labels, count = label_lesions(mask[box])
-    sizes, suv_sum, spread_sum, index_sum = np.zeros(count, int), np.zeros(count), np.zeros(count), np.zeros((count, 3))
-    suv_max, suv_peak = np.full(count, -np.inf), np.full(count, -np.inf)
+    sums = _Sums(
+        sizes=np.zeros(count, int),
+        suv=np.zeros(count),
+        uncertainty=np.zeros(count),
+        indices=np.zeros((count, 3)),
+        suv_max=np.full(count, -np.inf),
+        suv_peak=np.full(count, -np.inf),
+    )
     places = np.flatnonzero(labels)
     for start in range(0, len(places), VOXELS_AT_ONCE):
         inside = np.unravel_index(places[start : start + VOXELS_AT_ONCE], labels.shape)
         owner = labels[inside].astype(np.int64) - 1
         voxels = tuple(index + part.start for index, part in zip(inside, box, strict=True))
         suv = pet[voxels].astype(np.float64)
-        sizes += np.bincount(owner, minlength=count)
-        suv_sum += np.bincount(owner, suv, count)
-        index_sum += np.stack([np.bincount(owner, index, count) for index in voxels], axis=1)
-        np.maximum.at(suv_max, owner, suv)
-        np.maximum.at(suv_peak, owner, _sphere_means(pet, voxels, spacing))
+        sums.sizes[:] += np.bincount(owner, minlength=count)
+        sums.suv[:] += np.bincount(owner, suv, count)
+        sums.indices[:] += np.stack([np.bincount(owner, index, count) for index in voxels], axis=1)
+        np.maximum.at(sums.suv_max, owner, suv)
+        np.maximum.at(sums.suv_peak, owner, _sphere_means(pet, voxels, spacing))
         if uncertainty is not None:
-            spread_sum += np.bincount(owner, np.asarray(uncertainty)[voxels], count)
-    centroids = (index_sum / sizes[:, None]) @ affine[:3, :3].T + affine[:3, 3]
+            sums.uncertainty[:] += np.bincount(owner, uncertainty[voxels], count)
+    return sums
+
+
+def _lesion_rows(sums: _Sums, centroids: np.ndarray, voxel_ml: float, with_uncertainty: bool) -> list[dict[str, Any]]:
+    """Return `LESION_COLUMNS` of each lesion, the largest first; centroids (n, 3) in mm."""
     values = {
-        "volume_ml": sizes * voxel_ml,
-        "suv_max": suv_max,
-        "suv_mean": suv_sum / sizes,
-        "suv_peak": suv_peak,
-        "tlg_g": suv_sum * voxel_ml,
+        "volume_ml": sums.sizes * voxel_ml,
+        "suv_max": sums.suv_max,
+        "suv_mean": sums.suv / sums.sizes,
+        "suv_peak": sums.suv_peak,
+        "tlg_g": sums.suv * voxel_ml,
         "centroid_x_mm": centroids[:, 0],
         "centroid_y_mm": centroids[:, 1],
         "centroid_z_mm": centroids[:, 2],
     }
-    if uncertainty is not None:
-        values["uncertainty_mean"] = spread_sum / sizes
-
-    order = np.argsort(-sizes, kind="stable")
-    lesions = [
+    if with_uncertainty:
+        values["uncertainty_mean"] = sums.uncertainty / sums.sizes
+    order = np.argsort(-sums.sizes, kind="stable")
+    return [
         {"lesion": number} | {name: float(column[index]) for name, column in values.items()}
         for number, index in enumerate(order, start=1)
     ]
-    study = {
-        "tmtv_ml": float(sizes.sum() * voxel_ml),
-        "tlg_g": float(suv_sum.sum() * voxel_ml),
-        "suv_max": float(suv_max.max()),
-        "suv_mean": float(suv_sum.sum() / sizes.sum()),
-        "suv_peak": float(suv_peak.max()),
-        "lesions": count,
-        "dmax_mm": _largest_distance(centroids),
-    }
-    return {"study": study, "lesions": lesions}
 
 
 def write_readouts(folder: str | os.PathLike, readouts: Mapping[str, Mapping[str, Any]]) -> list[Path]:
@@ -156,7 +190,7 @@ def write_readouts(folder: str | os.PathLike, readouts: Mapping[str, Mapping[str
 
 
 def csv_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
-    """Give rows as CSV text: `columns` first, then any further key in the order of appearance; NaN and None are empty."""
+    """Return rows as CSV text: `columns` first, then any further key in the order of appearance; NaN and None are empty."""
     rows = list(rows)
     names = dict.fromkeys((*columns, *(name for row in rows for name in row)))
     text = io.StringIO()
@@ -167,12 +201,12 @@ def csv_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = ()) ->
 
 
 def without_nan(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a copy of a row with None in place of NaN, which JSON does not know."""
+    """Return a copy of a row with None in place of NaN, which JSON does not know."""
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
 
 
 def _sphere_means(pet: np.ndarray, centres: tuple[np.ndarray, ...], spacing: np.ndarray) -> np.ndarray:
-    """Give the mean of `pet` in the 1 ml sphere around each of n voxels (three index arrays (n,)), as (n,)."""
+    """Return the mean of `pet` in the 1 ml sphere around each of n voxels (three index arrays (n,)), as (n,)."""
     kernel = _sphere_kernel(spacing)
     radius = np.array(kernel.shape) // 2
     # Padding around the voxels' box makes every neighbour one flat offset away; a weight of 0 leaves out what is no image.
@@ -197,7 +231,7 @@ def _sphere_means(pet: np.ndarray, centres: tuple[np.ndarray, ...], spacing: np.
 
 
 def _sphere_kernel(spacing: np.ndarray, samples: int = 11) -> np.ndarray:
-    """Give the part of each voxel's volume that lies in a 1 ml sphere around the middle voxel's centre.
+    """Return the part of each voxel's volume that lies in a 1 ml sphere around the middle voxel's centre.
 
     The part is counted at samples ^ 3 points of each voxel.
 
@@ -215,7 +249,7 @@ def _sphere_kernel(spacing: np.ndarray, samples: int = 11) -> np.ndarray:
 
 
 def _largest_distance(points: np.ndarray) -> float:
-    """Give the largest distance between any two of n points (n, 3).
+    """Return the largest distance between any two of n points (n, 3).
 
     A mask of noise has a hundred thousand lesions, too many to compare all with all. No point is further from another than from
     the furthest corner of the box around all, so that those need no comparison for which this is less than a distance already

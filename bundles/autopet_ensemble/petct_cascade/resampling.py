@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,6 +13,9 @@ from monai.data import MetaTensor
 from monai.transforms import Spacingd, SpatialResample
 from monai.transforms.inverse import TraceableTransform
 from monai.utils import TraceKeys
+
+# MONAI's annotations name NumPy's types only; its transforms take PyTorch's too.
+FLOAT32: Any = torch.float32
 
 
 class SeparableResample(SpatialResample):
@@ -26,49 +29,42 @@ class SeparableResample(SpatialResample):
         self,
         img: torch.Tensor,
         dst_affine: torch.Tensor | None = None,
-        spatial_size: Sequence[int] | torch.Tensor | None = None,
+        spatial_size: Sequence[int] | torch.Tensor | int | None = None,
         mode: str | int | None = None,
         padding_mode: str | None = None,
         align_corners: bool | None = None,
         dtype: Any = None,
         lazy: bool | None = None,
     ) -> torch.Tensor:
-        """Resample (C, X, Y, Z) to a grid; arguments, result and what is kept for the inverse are those of `SpatialResample`."""
+        """Return (C, X, Y, Z) on another grid; arguments, result and what is kept for the inverse are those of `SpatialResample`."""
         mode, padding_mode = str(mode or self.mode), str(padding_mode or self.padding_mode)
-        general = functools.partial(super().__call__, img, dst_affine, spatial_size, mode, padding_mode, align_corners, dtype)
-        if not isinstance(img, MetaTensor) or img.ndim != 4 or dst_affine is None or spatial_size is None:
-            return general(lazy=lazy)
-        to_source = np.linalg.solve(img.affine.numpy(), np.asarray(dst_affine, dtype=np.float64))
-        scale, start = np.diag(to_source)[:3], to_source[:3, 3]
-        size = [int(length) for length in spatial_size]
-        # A thousandth of a voxel at the far end is less than what the headers' rounding hides.
-        parallel = np.abs((to_source[:3, :3] - np.diag(scale)) @ np.array(size)).max() < 1e-3
         known = mode in ("bilinear", "nearest") and padding_mode in ("border", "zeros")
-        if lazy or align_corners or not parallel or not known or min(size) < 1:
-            return general(lazy=lazy)
+        axes = None if lazy or align_corners or not known else _separate_axes(img, dst_affine, spatial_size)
+        if axes is None:
+            return super().__call__(img, dst_affine, spatial_size, mode, padding_mode, align_corners, dtype, lazy)
+        image = cast(MetaTensor, img)
         tracked = TraceableTransform.track_transform_meta(
-            img,
-            sp_size=size,
-            affine=torch.as_tensor(to_source),
+            image,
+            sp_size=axes.size,
+            affine=torch.as_tensor(axes.to_source),
             extra_info={
                 "dtype": "float32",
                 "mode": mode,
                 "padding_mode": padding_mode,
                 "align_corners": TraceKeys.NONE,
-                "src_affine": img.affine,
+                "src_affine": image.affine,
             },
-            orig_size=img.shape[1:],
+            orig_size=image.shape[1:],
             transform_info=self.get_transform_info(),
         )
-        volume = img.as_tensor().float()
+        volume = image.as_tensor().float()
         # What shrinks goes first, so that the others have less to do.
-        for axis in sorted(range(3), key=lambda axis: size[axis] / img.shape[axis + 1]):
-            positions = torch.arange(size[axis], dtype=torch.float64) * scale[axis] + start[axis]
-            volume = _interpolate(volume, axis + 1, positions, mode, padding_mode)
+        for axis in sorted(range(3), key=lambda axis: axes.size[axis] / image.shape[axis + 1]):
+            volume = _interpolate(volume, axis + 1, axes.positions(axis), mode, padding_mode)
         return MetaTensor(volume).copy_meta_from(tracked)
 
     def inverse(self, data: torch.Tensor) -> torch.Tensor:
-        """Resample back to the grid from which a tensor came, as `SpatialResample` does."""
+        """Return a tensor on the grid from which it came, as `SpatialResample` does."""
         transform = self.pop_transform(data)
         extra = transform[TraceKeys.EXTRA_INFO]
         with self.trace_transform(False):
@@ -79,8 +75,37 @@ class SeparableSpacingd(Spacingd):
     """`Spacingd`, which never turns an image, by `SeparableResample`. The arguments are those of `Spacingd`."""
 
     def __init__(self, keys: KeysCollection, pixdim: Sequence[float], mode: str | Sequence[str] = "bilinear") -> None:
-        super().__init__(keys, pixdim, mode=mode, padding_mode="border", dtype=torch.float32)
-        self.spacing_transform.sp_resample = SeparableResample(mode="bilinear", padding_mode="border", dtype=torch.float32)
+        super().__init__(keys, pixdim, mode=mode, padding_mode="border", dtype=FLOAT32)
+        self.spacing_transform.sp_resample = SeparableResample(mode="bilinear", padding_mode="border", dtype=FLOAT32)
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """Two grids whose axes are parallel.
+
+    Attributes:
+        to_source: (4, 4), from voxel indices of the new grid to those of the old one.
+        size: voxels of the new grid along its axes.
+    """
+
+    to_source: np.ndarray
+    size: list[int]
+
+    def positions(self, axis: int) -> torch.Tensor:
+        """Return where the new grid's voxels lie along an axis (n,), counted in voxels of the old one."""
+        return torch.arange(self.size[axis], dtype=torch.float64) * self.to_source[axis, axis] + self.to_source[axis, 3]
+
+
+def _separate_axes(img: torch.Tensor, dst_affine: Any, spatial_size: Any) -> _Axes | None:
+    """Return how an image's grid and a new one lie to each other, or None if their axes are not parallel, or it has no place."""
+    if not isinstance(img, MetaTensor) or img.ndim != 4 or dst_affine is None or spatial_size is None:
+        return None
+    to_source = np.linalg.solve(img.affine.numpy(), np.asarray(dst_affine, dtype=np.float64))
+    size = [int(length) for length in spatial_size]
+    # A thousandth of a voxel at the far end is less than what the headers' rounding hides.
+    turned = to_source[:3, :3] - np.diag(np.diag(to_source)[:3])
+    parallel = np.abs(turned @ np.array(size)).max() < 1e-3
+    return _Axes(to_source, size) if parallel and min(size) >= 1 else None
 
 
 def _interpolate(volume: torch.Tensor, axis: int, positions: torch.Tensor, mode: str, padding_mode: str) -> torch.Tensor:

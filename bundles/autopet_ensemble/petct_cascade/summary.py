@@ -18,9 +18,7 @@ from petct_training.files import write_json, write_text
 # Stage of each model, in the order of the paper's Table 1; the ensemble, for which the paper has no figure, comes last.
 STAGES = {"DynUNet": "1", "SegResNet": "2", "SwinUNETR": "2", "UNet": "2", "Ensemble": "2"}
 
-
 BASELINE = "DynUNet"
-
 
 # Heading, decimals, and whether a larger value is better.
 METRICS = {
@@ -32,18 +30,15 @@ METRICS = {
     "f1": ("Lesion F1", 3, True),
 }
 
-
 COMPARED = ("dice", "fpv_ml", "fnv_ml")
 
-
 SCORE_COLUMNS = ("case", "patient", "tracer", "centre", "model", *METRIC_NAMES, *COUNT_NAMES)
-
 
 Row = Mapping[str, Any]
 
 
 def table1(rows: Sequence[Row]) -> str:
-    """Give the paper's Table 1 as Markdown: Dice x 100 of each model, the mean over the studies whose Dice exists.
+    """Return the paper's Table 1 as Markdown: Dice x 100 of each model, the mean over the studies whose Dice exists.
 
     Args:
         rows: one per study and model, with "model" and "dice" (NaN for a study without reference lesions).
@@ -92,42 +87,32 @@ def summarise(rows: Sequence[Row], num_resamples: int = 2000, seed: int = 0) -> 
     """
     if not rows:
         raise InputError("there are no scores to summarise: score at least one study.")
-    seen = set()
-    for row in rows:
-        key = (row["model"], row["case"])
-        if key in seen:
-            raise InputError(f"{row['case']} is scored twice for {row['model']}: give one row per study and model.")
-        seen.add(key)
-    means = []
-    for group, members in _groups(rows).items():
-        for model in models_in_order(members):
-            own = [row for row in members if row["model"] == model]
-            entry = {"group": group, "model": model, "studies": len(own)}
-            for metric in METRICS:
-                entry[metric] = _interval(_existing(own, metric), num_resamples, seed)
-            means.append(entry)
-    comparison = []
-    for model in models_in_order(rows):
-        if model != BASELINE:
-            comparison += [_compare(rows, model, metric, num_resamples, seed) for metric in COMPARED]
+    _refuse_repeated(rows)
+    means = [
+        _mean_scores(group, model, [row for row in members if row["model"] == model], num_resamples, seed)
+        for group, members in _rows_by_group(rows).items()
+        for model in models_in_order(members)
+    ]
+    others = [model for model in models_in_order(rows) if model != BASELINE]
+    comparison = [_compare_with_baseline(rows, model, metric, num_resamples, seed) for model in others for metric in COMPARED]
     comparison = [entry for entry in comparison if entry["studies"]]
     return {"means": means, "comparison": comparison, "num_resamples": num_resamples, "seed": seed}
 
 
 def summary_tables(summary: Mapping[str, Any]) -> dict[str, list[list[str]]]:
-    """Give a summary as tables of text: heading -> rows of cells, the first row being the columns' names."""
+    """Return a summary as tables of text: heading -> rows of cells, the first row being the columns' names."""
     interval = "mean (95 % confidence interval)"
     tables = {}
     lines = [["Group", "Model", "Studies", *(heading for heading, _, _ in METRICS.values())]]
     for entry in summary["means"]:
-        cells = [_with_interval(entry[metric], "mean", decimals) for metric, (_, decimals, _) in METRICS.items()]
+        cells = [_text_with_interval(entry[metric], "mean", decimals) for metric, (_, decimals, _) in METRICS.items()]
         lines.append([entry["group"], entry["model"], str(entry["studies"]), *cells])
     tables[f"Scores: {interval}"] = lines
     if summary["comparison"]:
         lines = [["Model", "Metric", "Studies", "Difference", "Better", "Equal", "Worse"]]
         for entry in summary["comparison"]:
             heading, decimals, _ = METRICS[entry["metric"]]
-            difference = _with_interval(entry, "difference", decimals, sign=True)
+            difference = _text_with_interval(entry, "difference", decimals, sign=True)
             counts = [str(entry[name]) for name in ("wins", "ties", "losses")]
             lines.append([entry["model"], heading, str(entry["studies"]), difference, *counts])
         tables[f"Difference from stage 1 ({BASELINE}) in the same studies: {interval}"] = lines
@@ -135,7 +120,7 @@ def summary_tables(summary: Mapping[str, Any]) -> dict[str, list[list[str]]]:
 
 
 def summary_markdown(rows: Sequence[Row], summary: Mapping[str, Any]) -> str:
-    """Give Table 1 and a summary as Markdown."""
+    """Return Table 1 and a summary as Markdown."""
     parts = ["# Scores", "## Table 1: Dice x 100", table1(rows)]
     for heading, lines in summary_tables(summary).items():
         parts += [f"## {heading}", markdown_table(lines)]
@@ -173,10 +158,26 @@ def write_scores(
 
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:
-    """Give rows of cells as a Markdown table; the first row is the heading."""
+    """Return rows of cells as a Markdown table; the first row is the heading."""
     escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
     escaped.insert(1, ["---"] * len(lines[0]))
     return "\n".join("| " + " | ".join(line) + " |" for line in escaped)
+
+
+def _refuse_repeated(rows: Sequence[Row]) -> None:
+    """Refuse rows of which two are of one study and one model."""
+    seen = set()
+    for row in rows:
+        key = (row["model"], row["case"])
+        if key in seen:
+            raise InputError(f"{row['case']} is scored twice for {row['model']}: give one row per study and model.")
+        seen.add(key)
+
+
+def _mean_scores(group: str, model: str, rows: Sequence[Row], num_resamples: int, seed: int) -> dict[str, Any]:
+    """Return the means of all metrics over the rows of one model in one group."""
+    entry: dict[str, Any] = {"group": group, "model": model, "studies": len(rows)}
+    return entry | {metric: _mean_and_interval(_existing_values(rows, metric), num_resamples, seed) for metric in METRICS}
 
 
 def models_in_order(rows: Sequence[Row]) -> list[str]:
@@ -185,8 +186,8 @@ def models_in_order(rows: Sequence[Row]) -> list[str]:
     return [model for model in STAGES if model in found] + sorted(found - STAGES.keys())
 
 
-def _groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """Give the rows of all studies, of each tracer, and of each tracer x centre."""
+def _rows_by_group(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return the rows of all studies, of each tracer, and of each tracer x centre."""
     groups = {"All": list(rows)}
     for row in rows:
         if tracer := row.get("tracer"):
@@ -197,20 +198,20 @@ def _groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return dict(sorted(groups.items(), key=lambda item: (item[0] != "All", item[0].count(","), item[0])))
 
 
-def _existing(rows: Sequence[Row], metric: str) -> np.ndarray:
-    """Give the values of a metric that exist."""
+def _existing_values(rows: Sequence[Row], metric: str) -> np.ndarray:
+    """Return the values of a metric that exist."""
     values = np.array([math.nan if row.get(metric) is None else float(row[metric]) for row in rows])
     return values[~np.isnan(values)]
 
 
 def _nanmean(values: Sequence[float]) -> float:
-    """Give the mean of the values that are not NaN; NaN when there are none."""
+    """Return the mean of the values that are not NaN; NaN when there are none."""
     existing = [value for value in values if not math.isnan(value)]
     return sum(existing) / len(existing) if existing else math.nan
 
 
-def _interval(values: np.ndarray, num_resamples: int, seed: int) -> dict[str, Any]:
-    """Give mean and 95 % bootstrap confidence interval of n values."""
+def _mean_and_interval(values: np.ndarray, num_resamples: int, seed: int) -> dict[str, Any]:
+    """Return mean and 95 % bootstrap confidence interval of n values."""
     result: dict[str, Any] = {"mean": None, "low": None, "high": None, "studies": len(values)}
     if len(values):
         result["mean"] = float(values.mean())
@@ -221,14 +222,14 @@ def _interval(values: np.ndarray, num_resamples: int, seed: int) -> dict[str, An
     return result
 
 
-def _compare(rows: Sequence[Row], model: str, metric: str, num_resamples: int, seed: int) -> dict[str, Any]:
+def _compare_with_baseline(rows: Sequence[Row], model: str, metric: str, num_resamples: int, seed: int) -> dict[str, Any]:
     """Compare a model with the baseline in the studies in which both have the metric."""
     pairs: dict[str, dict[str, float]] = {}
     for row in rows:
         if row["model"] in (model, BASELINE) and not math.isnan(float(row[metric])):
             pairs.setdefault(row["case"], {})[row["model"]] = float(row[metric])
     differences = np.array([pair[model] - pair[BASELINE] for pair in pairs.values() if len(pair) == 2])
-    interval = _interval(differences, num_resamples, seed)
+    interval = _mean_and_interval(differences, num_resamples, seed)
     better = differences if METRICS[metric][2] else -differences
     return {
         "model": model,
@@ -251,8 +252,8 @@ def number_to_text(value: float | None, decimals: int, sign: bool = False) -> st
     return f"{value:{'+' if sign else ''}.{decimals}f}"
 
 
-def _with_interval(entry: Mapping[str, Any], name: str, decimals: int, sign: bool = False) -> str:
-    """Give `mean (low to high)` as text."""
+def _text_with_interval(entry: Mapping[str, Any], name: str, decimals: int, sign: bool = False) -> str:
+    """Return `mean (low to high)` as text."""
     text = number_to_text(entry[name], decimals, sign)
     if entry["low"] is not None:
         text += f" ({number_to_text(entry['low'], decimals, sign)} to {number_to_text(entry['high'], decimals, sign)})"

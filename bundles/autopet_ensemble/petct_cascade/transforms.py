@@ -1,4 +1,4 @@
-"""Reading a PET/CT study and turning the members' probabilities into one, as MONAI transforms that configs name."""
+"""Turning the members' probabilities into one, and its uncertainty, as MONAI transforms that configs name."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from typing import Any
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
-
-# Keys of an image's metadata: where the body's box begins in its study, in voxels, and the study's shape and affine.
-BODY_START, STUDY_SHAPE, STUDY_AFFINE = "body_start", "study_shape", "study_affine"
 
 
 class MeanOfMembersd(MapTransform):
@@ -43,8 +40,28 @@ class MeanOfMembersd(MapTransform):
         return item
 
 
+class Roundd(MapTransform):
+    """Round tensors to a number of decimals, so that a file of them compresses well.
+
+    Args:
+        keys: keys of floating-point tensors of any shape.
+        decimals: number of decimals that are kept.
+        allow_missing_keys: whether an item may lack a key.
+    """
+
+    def __init__(self, keys: KeysCollection, decimals: int, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.decimals = decimals
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        for key in self.key_iterator(item):
+            item[key] = torch.round(item[key], decimals=self.decimals)
+        return item
+
+
 def mean(probabilities: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Mean of tensors of one shape, as a running sum, which needs no stack of them."""
+    """Return the mean of tensors of one shape, by a running sum, which needs no stack of them."""
     total = probabilities[0].clone()
     for probability in probabilities[1:]:
         total += probability
@@ -52,6 +69,6 @@ def mean(probabilities: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def standard_deviation(probabilities: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Standard deviation (divided by their number) over tensors of one shape."""
+    """Return the standard deviation (divided by their number) over tensors of one shape."""
     centre = mean(probabilities)
     return mean([(probability - centre) ** 2 for probability in probabilities]).sqrt()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from monai.data import NibabelWriter
+from monai.transforms import MapTransform, SaveImaged
 
 from petct_training.files import atomic
 
@@ -43,6 +45,36 @@ class AtomicNibabelWriter(NibabelWriter):
     def _write(self, filename: str | os.PathLike, verbose: bool, **obj_kwargs: Any) -> None:
         with atomic(filename) as part:
             super().write(part, verbose=verbose, **obj_kwargs)
+
+
+class SaveMasksd(MapTransform):
+    """Write several masks of one study, each to a folder of its own: `SaveImaged` for each of them.
+
+    Args:
+        folders: of each key the folder of its masks (1, X, Y, Z), which are written as `<case>.nii.gz`, of type uint8.
+    """
+
+    def __init__(self, folders: Mapping[str, str | os.PathLike]) -> None:
+        super().__init__(tuple(folders))
+        self.savers = [
+            SaveImaged(
+                keys=key,
+                output_dir=Path(folder),
+                output_postfix="",
+                separate_folder=False,
+                resample=False,
+                output_dtype=np.uint8,
+                writer=AtomicNibabelWriter,
+                print_log=False,
+            )
+            for key, folder in folders.items()
+        ]
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        for save in self.savers:
+            item = dict(save(item))
+        return item
 
 
 class _Behind:

@@ -1,0 +1,152 @@
+"""Studies to score or read out, as items: of a prepared data set, of a folder of references, of a folder of masks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from petct_cascade.problems import Problem
+from petct_cascade.studies import CHANNELS, TRACERS, identity, is_inside
+from petct_cascade.volumes import SUFFIXES, without_suffix
+from petct_training.errors import InputError
+from petct_training.files import read_json
+
+Item = dict[str, Any]
+
+
+def validation_items(dataset_dir: str | os.PathLike, split: str = "validation", allow_outside: bool = False) -> list[Item]:
+    """Return the studies of a prepared data set with their original images and labels.
+
+    Args:
+        dataset_dir: prepared data set, with `datalist.json`; its `studies_dir` may be anywhere, as `prepare` writes where it was.
+        split: "validation" or "training".
+        allow_outside: whether a study's files may lie outside of `studies_dir`; see `petct_cascade.studies.find_studies`.
+
+    Returns:
+        Items {"case", "patient", "tracer", ("centre"), "image": [CT file, PET file], "label": file}.
+
+    Raises:
+        InputError: the folder holds no `datalist.json`, or it names files that lie outside of `studies_dir`.
+    """
+    path = Path(dataset_dir) / "datalist.json"
+    if not path.is_file():
+        raise InputError(
+            f"{path} is missing: prepare a data set with `python -m monai.bundle run prepare --config_file configs/prepare.json` in "
+            "autopet_ensemble, and name its folder with --dataset_dir"
+        )
+    content = read_json(path)
+    studies_dir = Path(dataset_dir) / content["studies_dir"]
+    items = [_item_of_entry(entry, studies_dir) for entry in content[split]]
+    outside = [(item, file) for item in items for file in _files_of(item) if not is_inside(file, studies_dir)]
+    if outside and not allow_outside:
+        item, file = outside[0]
+        raise InputError(
+            f"{path} names {file} in study {item['case']}, which lies outside of {studies_dir}: prepare the data set again, "
+            "or allow it with --allow_outside true"
+        )
+    return items
+
+
+def reference_items(
+    references: str | os.PathLike | None = None,
+    dataset_dir: str | os.PathLike | None = None,
+    images: str | os.PathLike | None = None,
+    allow_outside: bool = False,
+) -> list[Item]:
+    """Return the studies against which masks are scored: of a folder of references, or else of a prepared data set's validation.
+
+    Args:
+        references: folder of reference masks `<case>.nii.gz` or `<case>.nii`, or a data set in the challenge's layout (its labelsTr
+            and imagesTr are used).
+        dataset_dir: prepared data set, with `datalist.json`; used where there are no `references`.
+        images: folder with `<case>_0001.nii.gz` (PET, SUV) and, if there is one, `<case>_0000.nii.gz` (CT, HU), for read-outs and
+            pictures of `references`.
+        allow_outside: see `validation_items`.
+
+    Returns:
+        Items {"case", "label"}, with "image" ([CT file or None, PET file]), "patient", "tracer", "centre" where they are known.
+
+    Raises:
+        InputError: nothing is given, a folder is missing or empty, or a study has two references.
+    """
+    if references is not None:
+        return _items_of_folder(Path(references), None if images is None else Path(images))
+    if dataset_dir is None:
+        raise InputError("no references are given: name a folder with --references, or a prepared data set with --dataset_dir.")
+    return validation_items(dataset_dir, allow_outside=allow_outside)
+
+
+def item_of_case(case: str, images: Path | None = None) -> Item:
+    """Return the item of a case: its images in a folder, and the tracer and patient in its name.
+
+    Args:
+        case: name of the study; the challenge's are `<tracer>_<patient>_<description>`.
+        images: folder with `<case>_0001.nii.gz` or `.nii` (PET), and perhaps `<case>_0000` (CT).
+
+    Returns:
+        {"case"}, with "patient" and "tracer" if the name is one of the challenge's, and "image" ([CT file or None, PET file]) if the
+        PET is there.
+    """
+    item: Item = {"case": case}
+    tracer, patient = identity(case)
+    if tracer in TRACERS:
+        item |= {"tracer": tracer, "patient": patient}
+    files = {} if images is None else images_of_case(case, images)
+    if "pet" in files:
+        item["image"] = [str(files["ct"]) if "ct" in files else None, str(files["pet"])]
+    return item
+
+
+def images_of_case(case: str, folder: Path) -> dict[str, Path]:
+    """Return the files of a case that exist in a folder, as "ct" and "pet"."""
+    candidates = [(role, folder / f"{case}_{number}{suffix}") for number, role in CHANNELS.items() for suffix in SUFFIXES]
+    return {role: file for role, file in candidates if file.is_file()}
+
+
+def masks_in_folder(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
+    """Return the NIfTI file of each case in a folder, sorted, and an error for each case that has two.
+
+    Raises:
+        InputError: the folder is none, or holds no NIfTI file.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder: name the folder with the masks.")
+    files: dict[str, Path] = {}
+    problems = []
+    for file in sorted(folder.iterdir()):
+        if not file.name.endswith(SUFFIXES) or file.name.startswith("."):
+            continue
+        case = without_suffix(file.name)
+        if case in files:
+            message = f"is not this study's only mask, there is a second file {files.pop(case).name}: take one of them away"
+            problems.append(Problem(case, file, message, error=True))
+        else:
+            files[case] = file
+    if not files:
+        raise InputError(f"{folder} holds no NIfTI file (.nii.gz, .nii): name the folder with the masks.")
+    return files, problems
+
+
+def _item_of_entry(entry: Mapping[str, Any], studies_dir: Path) -> Item:
+    """Return the item of an entry of a data list, whose files are named from `studies_dir`."""
+    original = {role: str(studies_dir / file) for role, file in entry["original"].items()}
+    item = {name: entry[name] for name in ("case", "patient", "tracer", "centre") if name in entry}
+    return item | {"image": [original["ct"], original["pet"]], "label": original["label"]}
+
+
+def _files_of(item: Item) -> list[str]:
+    return [*item["image"], item["label"]]
+
+
+def _items_of_folder(references: Path, images: Path | None) -> list[Item]:
+    """Return the studies of a folder of reference masks, or of a data set in the challenge's layout."""
+    if (references / "labelsTr").is_dir():
+        if images is None and (references / "imagesTr").is_dir():
+            images = references / "imagesTr"
+        references = references / "labelsTr"
+    files, problems = masks_in_folder(references)
+    if problems:
+        raise InputError(str(problems[0]))
+    return [item_of_case(case, images) | {"label": str(file)} for case, file in files.items()]

@@ -1,0 +1,44 @@
+"""Writing what a run found out about studies: read-outs, problems, and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from petct_cascade.problems import Problem
+from petct_cascade.readouts import write_readouts
+from petct_cascade.report import write_report
+from petct_cascade.tasks import Results
+from petct_training.files import write_json
+
+
+def write_results(output_dir: Path, title: str, results: Results, model: str) -> None:
+    """Write `readouts.json`, `readouts_studies.csv` and `readouts_lesions.csv` if there are read-outs; `problems.json`; `report.html`.
+
+    Args:
+        output_dir: where the files appear, beside `pictures/<case>.png` of each study that is read out.
+        title: heading of the report.
+        results: of all studies.
+        model: what made the masks that are read out.
+    """
+    problems = [row_of_problem(problem) for problem in in_order(results.problems)]
+    write_json(output_dir / "problems.json", problems)
+    if results.readouts:
+        write_readouts(output_dir, results.readouts)
+    pictures = {case: picture_of(output_dir, case) for case in results.readouts}
+    write_report(output_dir / "report.html", title, results.rows, results.readouts, pictures, problems, model)
+
+
+def picture_of(output_dir: Path, case: str) -> Path:
+    """Return the file of a study's picture."""
+    return output_dir / "pictures" / f"{case}.png"
+
+
+def in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """Return problems sorted by case, file and message."""
+    return sorted(problems, key=lambda problem: (problem.case, str(problem.file or ""), problem.message))
+
+
+def row_of_problem(problem: Problem) -> dict[str, str]:
+    """Return a problem as the row {"case", "file", "reason"} of `problems.json`; the file is "" where none is meant."""
+    return {"case": problem.case, "file": str(problem.file or ""), "reason": problem.sentence}

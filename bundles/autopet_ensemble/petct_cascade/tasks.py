@@ -1,0 +1,197 @@
+"""One study's masks scored, read out and drawn; and many studies, in processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from petct_cascade.judging import judge_volumes
+from petct_cascade.metrics import case_metrics
+from petct_cascade.pictures import PictureOptions, overlay_picture
+from petct_cascade.problems import Problem
+from petct_cascade.readouts import study_readouts
+from petct_cascade.volumes import Volume, check_grid, read_mask, read_volume
+from petct_training.errors import InputError
+
+
+@dataclass(frozen=True)
+class ReadoutOptions:
+    """How studies are read out and drawn.
+
+    Attributes:
+        uncertainty_dir: folder of maps of the members' disagreement, `<case>.nii.gz`, whose mean each lesion's read-out then holds;
+            None for none.
+        suv_range: SUV shown white and SUV shown black in pictures.
+        num_workers: number of processes.
+    """
+
+    uncertainty_dir: str | os.PathLike | None = None
+    suv_range: Sequence[float] = (0.0, 10.0)
+    num_workers: int = 1
+
+
+@dataclass(frozen=True)
+class StudyTask:
+    """What there is to do with one study.
+
+    Attributes:
+        item: "case"; and, where there are such, "image" ([CT file or None, PET file], or one 4-D file with these channels), "label"
+            (file), "patient", "tracer", "centre".
+        predictions: file of each model's mask.
+        primary: the model whose mask is read out and drawn.
+        picture: the file to draw; None if the study is not to be read out.
+        uncertainty: map (X, Y, Z) on the PET's grid, whose mean each lesion's read-out then holds.
+        suv_range: SUV shown white and SUV shown black.
+    """
+
+    item: Mapping[str, Any]
+    predictions: Mapping[str, Path]
+    primary: str
+    picture: Path | None = None
+    uncertainty: Path | None = None
+    suv_range: Sequence[float] = (0.0, 10.0)
+
+
+@dataclass
+class Results:
+    """What one study gave, or many.
+
+    Attributes:
+        rows: scores, one row a study and model: "case", "patient", "tracer", "centre", "model", and the metrics of
+            `petct_cascade.metrics.case_metrics`.
+        readouts: of each case what `petct_cascade.readouts.study_readouts` returned, and "suv_range".
+        problems: an error for each mask that could not be scored, and for each study that could not be read out.
+    """
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    readouts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def add(self, other: Results) -> None:
+        """Take in what another study gave."""
+        self.rows += other.rows
+        self.readouts |= other.readouts
+        self.problems += other.problems
+
+
+def do_studies(tasks: Sequence[StudyTask], num_workers: int = 1) -> Results:
+    """Score, read out and draw studies, in processes of their own if more than one is asked for."""
+    results = Results()
+    for result in tqdm(_results_of(tasks, num_workers), total=len(tasks), desc="read out", unit="study", disable=not tasks):
+        results.add(result)
+    return results
+
+
+def do_study(task: StudyTask) -> Results:
+    """Score, read out and draw one study; what is wrong with a file becomes a problem, not an exception."""
+    results = Results()
+    case, label = task.item["case"], task.item.get("label")
+    try:
+        reference = read_mask(Path(label)) if label else None
+    except InputError as error:
+        results.problems.append(Problem(case, Path(str(label)), f"of the references {error}", error=True))
+        return results
+    primary = _score_models(task, reference, results)
+    if task.picture is not None and primary is not None:
+        try:
+            results.readouts[case] = _read_out_and_draw(task, task.picture, primary, reference)
+        except InputError as error:
+            results.problems.append(Problem(case, None, f"was not read out: {error}", error=True))
+    return results
+
+
+def _score_models(task: StudyTask, reference: Volume | None, results: Results) -> Volume | None:
+    """Add the scores of each model's mask to the results, and return that of the primary model; None if it cannot be used."""
+    primary = None
+    for model, file in task.predictions.items():
+        try:
+            prediction = read_mask(file)
+            if reference is not None:
+                results.rows.append(score_row(task.item, model, prediction, reference))
+        except InputError as error:
+            results.problems.append(Problem(task.item["case"], file, f"of {model} {error}", error=True))
+        else:
+            primary = prediction if model == task.primary else primary
+    return primary
+
+
+def score_row(item: Mapping[str, Any], model: str, prediction: Volume, reference: Volume) -> dict[str, Any]:
+    """Return the row of scores of a model's mask.
+
+    Raises:
+        InputError: the mask does not lie on the grid of the reference; the end of a sentence that begins with the mask's file.
+    """
+    check_grid(prediction, reference, "reference")
+    known = {name: item[name] for name in ("case", "patient", "tracer", "centre") if item.get(name)}
+    return known | {"model": model} | case_metrics(prediction.array, reference.array, prediction.spacing.tolist())
+
+
+def _results_of(tasks: Sequence[StudyTask], num_workers: int) -> Iterator[Results]:
+    """Do studies and yield their results, in the order in which they end."""
+    if num_workers <= 1 or len(tasks) <= 1:
+        yield from map(do_study, tasks)
+        return
+    # A fresh process: a forked one would inherit the locks of the threads that PyTorch has started.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(num_workers, len(tasks)), mp_context=context) as pool:
+        for future in as_completed([pool.submit(do_study, task) for task in tasks]):
+            yield future.result()
+
+
+def _read_out_and_draw(task: StudyTask, picture: Path, prediction: Volume, reference: Volume | None) -> dict[str, Any]:
+    """Return the read-outs of a study's mask, once its picture is drawn.
+
+    Raises:
+        InputError: there is no PET, CT or PET cannot be used, or something does not lie on the PET's grid.
+    """
+    ct, pet = _read_images(task.item)
+    check_grid(prediction, pet, "PET")
+    uncertainty = None if task.uncertainty is None else _read_map(task.uncertainty, pet)
+    options = PictureOptions(
+        title=task.item["case"],
+        suv_range=task.suv_range,
+        axial=True,
+        ct=None if ct is None else ct.array,
+        ct_affine=None if ct is None else ct.affine,
+    )
+    reference_array = None if reference is None else reference.array
+    overlay_picture(picture, pet.array, pet.affine, reference_array, prediction.array, options)
+    return study_readouts(prediction.array, pet.array, pet.affine, uncertainty) | {"suv_range": list(task.suv_range)}
+
+
+def _read_images(item: Mapping[str, Any]) -> tuple[Volume | None, Volume]:
+    """Read CT (None if there is none) and PET of an item, and refuse what cannot be CT in HU and PET in SUV."""
+    image = item.get("image")
+    if not image:
+        raise InputError(f"there is no PET of this study: put {item['case']}_0001.nii.gz into the folder of images")
+    if isinstance(image, (str, os.PathLike)):
+        both = _read_file(image, channels=2)
+        volumes = {role: replace(both, array=both.array[..., channel]) for channel, role in enumerate(("ct", "pet"))}
+    else:
+        volumes = {role: _read_file(file) for role, file in zip(("ct", "pet"), image, strict=True) if file is not None}
+    error = next((problem for problem in judge_volumes(item["case"], volumes) if problem.error), None)
+    if error is not None:
+        raise InputError(error.sentence)
+    return volumes.get("ct"), volumes["pet"]
+
+
+def _read_map(file: Path, pet: Volume) -> Any:
+    """Return the voxels (X, Y, Z) of a map on the PET's grid."""
+    uncertainty = _read_file(file)
+    check_grid(uncertainty, pet, "PET")
+    return uncertainty.array
+
+
+def _read_file(file: str | os.PathLike, channels: int = 1) -> Volume:
+    """Read a volume; what is wrong with it is a sentence that names the file."""
+    try:
+        return read_volume(Path(file), channels)[0]
+    except InputError as error:
+        raise InputError(f"{Path(file).name} {error}") from error

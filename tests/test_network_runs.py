@@ -1,0 +1,133 @@
+"""Promises of how a training and an inference run: seeds, stopping, moving what is finished."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Engine, Events
+from monai.data import Dataset, MetaTensor
+from monai.transforms import RandGaussianNoise
+
+from petct_training.errors import InputError
+from petct_training.inference import MoveFinished, infer
+from petct_training.training import LossBar, ScoreLog, SeedEachEpoch, StopIfNotFinite, train
+
+
+def drawn(seed: int, rank: int = 0, epochs: range = range(1, 4)) -> list[list[float]]:
+    """What PyTorch, NumPy and a random transform draw in some epochs."""
+    dataset = Dataset([torch.zeros(1)], RandGaussianNoise(prob=1))
+    seeding, result = SeedEachEpoch(dataset, seed, rank), []
+    engine = Engine(lambda engine, batch: None)
+    engine.state.epoch = epochs.start
+    for epoch in epochs:
+        engine.state.epoch = epoch
+        seeding(engine)
+        result.append([torch.rand(1).item(), np.random.rand(), float(dataset[0])])
+    return result
+
+
+def test_an_epoch_draws_the_same_whatever_came_before():
+    assert drawn(7)[1:] == drawn(7, epochs=range(2, 4))
+
+
+def test_epochs_seeds_and_processes_draw_differently():
+    for other in (drawn(8), drawn(7, rank=1)):
+        values = [value for run in (drawn(7), other) for epoch in run for value in epoch]
+        assert len(set(values)) == len(values)
+
+
+def losses_as_given() -> Engine:
+    """A trainer whose batches are its losses, on an image with a name."""
+    image = MetaTensor(torch.zeros(1), meta={"filename_or_obj": "images/a.nii"})
+    trainer = Engine(lambda engine, loss: [{"loss": loss, "image": image}])
+    StopIfNotFinite().attach(trainer)
+    return trainer
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_and_names_epoch_and_studies(value):
+    trainer = losses_as_given()
+    with pytest.raises(InputError, match=r"the loss is not finite in epoch 1, studies images/a\.nii: look at"):
+        trainer.run([1.0, value])
+    assert trainer.state.iteration == 2
+
+
+def test_finite_losses_do_not_stop():
+    trainer = losses_as_given()
+    trainer.run([1.0, 1e30])
+    assert trainer.state.iteration == 2
+
+
+def test_a_finished_training_does_nothing_and_says_so(capsys):
+    trainer = Engine(lambda engine, batch: pytest.fail("it trained"))
+    trainer.state.epoch = 3
+    train(trainer, max_epochs=3)
+    assert "already reached max_epochs" in capsys.readouterr().out
+
+
+def test_an_error_of_a_step_is_raised_and_not_logged(caplog):
+    def step(engine: Engine, batch: object) -> None:
+        raise InputError("a sentence")
+
+    trainer = Engine(step)
+    trainer.state.max_epochs, trainer.state.epoch_length, trainer.state.dataloader = 1, 1, [0]
+    level = logging.getLogger("ignite.engine.engine").level
+    with pytest.raises(InputError, match="a sentence"):
+        train(trainer, max_epochs=1)
+    assert not caplog.records
+    assert logging.getLogger("ignite.engine.engine").level == level
+
+
+def test_the_log_of_scores_leaves_errors_to_the_caller(caplog):
+    evaluator = Engine(lambda engine, batch: 1 / 0)
+    ScoreLog().attach(evaluator)
+    with pytest.raises(ZeroDivisionError):
+        evaluator.run([0])
+    assert not [record for record in caplog.records if record.name == "validation"]
+
+
+def test_the_progress_bar_shows_the_loss(capsys):
+    trainer = Engine(lambda engine, batch: [{"loss": 0.125}])
+    LossBar().attach(trainer)
+    trainer.run([0, 1])
+    assert "loss=0.125" in capsys.readouterr().err
+
+
+class Writer(Engine):
+    """An evaluator of two studies that writes their names to a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(lambda engine, name: (folder / f"{name}.nii.gz").write_text(name))
+
+    def run(self) -> None:
+        super().run(["a", "b"])
+
+
+def test_masks_are_moved_into_place_after_each_study(tmp_path):
+    unfinished, seen = tmp_path / ".unfinished", []
+    unfinished.mkdir()
+    evaluator = Writer(unfinished)
+    MoveFinished(unfinished, tmp_path).attach(evaluator)
+    evaluator.add_event_handler(
+        Events.ITERATION_COMPLETED, lambda: seen.append(sorted(file.name for file in tmp_path.glob("*.nii.gz")))
+    )
+    evaluator.run()
+    assert seen == [["a.nii.gz"], ["a.nii.gz", "b.nii.gz"]]
+
+
+def test_inference_takes_away_what_a_killed_run_left_and_its_own_folder(tmp_path):
+    unfinished = tmp_path / "out/.unfinished"
+    unfinished.mkdir(parents=True)
+    (unfinished / "half.nii.gz").touch()
+    infer(Writer(unfinished), [{"case": "a"}, {"case": "b"}], tmp_path / "out", unfinished)
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.nii.gz", "b.nii.gz"]
+
+
+def test_inference_without_studies_says_so_and_makes_no_folder(tmp_path, capsys):
+    infer(Engine(lambda engine, batch: None), [], tmp_path / "out", tmp_path / "out/.unfinished")
+    assert "nothing to do" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()

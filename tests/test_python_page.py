@@ -1,0 +1,138 @@
+"""Promises of docs/python.md: every example runs as it stands, and does what the commands do."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from helpers import BUNDLES, ENSEMBLE, ROOT, WINDOWS, las, make_study, write_nifti
+from monai.bundle import ConfigWorkflow
+
+import petct_cascade.predict
+from petct_cascade.predict import load_cascade
+from petct_training.errors import InputError
+
+EXAMPLES = re.findall(
+    r"^```python\n(.*?)^```", (ROOT / "docs/python.md").read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, models) -> Path:
+    """A folder with the files that the page names, the CT on a finer grid, and the mask that the command writes as `command.nii.gz`."""
+    folder = tmp_path_factory.mktemp("study")
+    ct, pet, label = make_study((24, 18, 22))
+    write_nifti(folder / "CT.nii.gz", np.kron(ct, np.ones((2, 2, 2), np.int16)), las((2, 2, 2.5), (1, -1, -1.25)))
+    write_nifti(folder / "PET.nii.gz", pet, las((4, 4, 5)))
+    write_nifti(folder / "LABEL.nii.gz", label, las((4, 4, 5)))
+    shutil.copytree(models, folder / "WEIGHTS")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(BUNDLES / ENSEMBLE)
+        workflow = ConfigWorkflow(
+            config_file=["configs/inference.json", "configs/demo.json"],
+            logging_file=False,
+            workflow_type="infer",
+            ct=str(folder / "CT.nii.gz"),
+            pet=str(folder / "PET.nii.gz"),
+            ckpt_dir=str(models),
+            output_dir=str(folder / "output"),
+            patch_sizes=WINDOWS,
+        )
+        workflow.initialize()
+        workflow.run()
+    shutil.copy(folder / "output/PET.nii.gz", folder / "command.nii.gz")
+    return folder
+
+
+def execute(number: int, folder: Path, monkeypatch) -> dict[str, Any]:
+    """Run an example in a folder, with the demo profile's networks in place of the full ones, and return its names."""
+    monkeypatch.chdir(folder)
+    small = partial(load_cascade, profile="demo", patch_sizes=WINDOWS)
+    monkeypatch.setattr(petct_cascade.predict, "load_cascade", small)
+    names: dict[str, Any] = {}
+    exec(compile(EXAMPLES[number], f"example {number} of docs/python.md", "exec"), names)
+    return names
+
+
+def test_page_has_three_examples_of_at_most_ten_lines():
+    assert len(EXAMPLES) == 3
+    assert all(len(example.splitlines()) <= 10 for example in EXAMPLES)
+
+
+def test_mask_from_arrays_is_the_mask_of_the_command(study, monkeypatch):
+    expected = nib.load(study / "command.nii.gz")
+    mask = execute(0, study, monkeypatch)["mask"]
+    assert mask.dtype == np.uint8
+    assert 0 < mask.mean() < 1, "a mask that is empty or full shows nothing"
+    np.testing.assert_array_equal(mask, np.asarray(expected.dataobj))
+    np.testing.assert_array_equal(nib.load(study / "MASK.nii.gz").affine, expected.affine)
+
+
+def test_scores_of_two_masks_are_those_counted_by_hand(study, monkeypatch, capsys):
+    shutil.copy(study / "command.nii.gz", study / "MASK.nii.gz")
+    scores = execute(1, study, monkeypatch)["scores"]
+    mask, label = (np.asarray(nib.load(study / name).dataobj) > 0 for name in ("MASK.nii.gz", "LABEL.nii.gz"))
+    assert scores["dice"] == pytest.approx(2 * (mask & label).sum() / (mask.sum() + label.sum()))
+    assert capsys.readouterr().out.startswith(str(scores["dice"]))
+
+
+def test_readouts_are_those_of_the_masks_voxels(study, monkeypatch, capsys):
+    shutil.copy(study / "LABEL.nii.gz", study / "MASK.nii.gz")
+    readouts = execute(2, study, monkeypatch)["readouts"]
+    label, pet = (np.asarray(nib.load(study / name).dataobj) for name in ("LABEL.nii.gz", "PET.nii.gz"))
+    assert readouts["study"]["tmtv_ml"] == pytest.approx(label.sum() * 4 * 4 * 5 / 1000)
+    assert readouts["study"]["suv_max"] == pytest.approx(pet[label == 1].max())
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(readouts["lesions"])
+
+
+# ---------------------------------------------------------------- what is wrong is one sentence
+
+
+@pytest.fixture(scope="module")
+def cascade(models):
+    return load_cascade(models, profile="demo", patch_sizes=WINDOWS)
+
+
+CT, PET, _ = make_study((24, 18, 22))
+AFFINE = las((4, 4, 5))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        ((CT, AFFINE, PET * 5000, AFFINE), r"PET holds values such as .*Bq/ml: convert it to body-weight SUV"),
+        ((PET, AFFINE, CT.astype(np.float32), AFFINE), "exchange"),
+        ((CT[..., None], AFFINE, PET, AFFINE), r"CT has the shape \(24, 18, 22, 1\) and its affine \(4, 4\): give \(X, Y, Z\)"),
+        ((CT, AFFINE[:3], PET, AFFINE), r"its affine \(3, 4\)"),
+        ((CT, AFFINE, np.where(PET > 5, np.nan, PET), AFFINE), "PET holds values that are no numbers"),
+    ],
+    ids=["not-in-SUV", "exchanged", "4-D", "affine", "NaN"],
+)
+def test_arrays_that_cannot_be_a_study_are_refused_with_a_sentence(cascade, arrays, sentence):
+    with pytest.raises(InputError, match=sentence):
+        cascade.predict(*arrays)
+
+
+def test_what_is_remarkable_is_a_warning(cascade):
+    with pytest.warns(UserWarning, match="highest SUV"):
+        cascade.predict(CT, AFFINE, np.where(PET.max() == PET, 5000, PET), AFFINE)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"profile": "small"}, "profile is 'small': give full or demo"),
+        ({"overlaps": 0.25}, "overlaps is no option of the inference"),
+        ({"ckpt_dir": "none"}, r"none/model\.pt is missing: make it with"),
+        ({"profile": "full"}, r"model\.pt does not fit Cascade"),
+    ],
+)
+def test_what_cannot_be_loaded_is_one_sentence(models, options, sentence):
+    with pytest.raises(InputError, match=sentence):
+        load_cascade(**{"ckpt_dir": models, "profile": "demo"} | options)
