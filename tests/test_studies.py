@@ -268,7 +268,7 @@ def damage_middle(file):
 
 
 def enlarge_header(file):
-    """Let a header speak of 27 trillion voxels."""
+    """Let a header speak of 27 million million voxels."""
     content = bytearray(gzip.decompress(file.read_bytes()))
     content[42:48] = np.full(3, 30000, "<i2").tobytes()
     file.write_bytes(gzip.compress(bytes(content)))
