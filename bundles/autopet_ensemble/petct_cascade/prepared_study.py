@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -109,7 +109,5 @@ def _resample(cropped: CroppedStudy, spacing: Sequence[float], outputs: Sequence
 
 
 def _open_volume(file: Path) -> nib.Nifti1Image:
-    """Open a file that `write_volume` has written."""
-    image = nib.load(file, mmap=False)
-    assert isinstance(image, nib.Nifti1Image)
-    return image
+    """Open a file that `write_volume` has written; its voxels are copied into memory when they are asked for."""
+    return cast(nib.Nifti1Image, nib.load(file, mmap=False))
