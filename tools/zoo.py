@@ -29,6 +29,7 @@ import monai.bundle
 import torch
 from monai.bundle import ConfigParser
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -200,7 +201,8 @@ def packages(bundle: Path) -> str:
         elif isinstance(node, ast.ImportFrom):
             modules.add(node.module.partition(".")[0])
     distributions = importlib.metadata.packages_distributions()
-    used = {distributions[module][0] for module in modules - set(sys.stdlib_module_names) - {"petct_cascade", "petct_training"}}
+    others = modules - set(sys.stdlib_module_names) - {"petct_cascade", "petct_training"}
+    used = {canonicalize_name(distributions[module][0]) for module in others}
     used |= {name for name, words in OPTIONAL_IMPORTS.items() if any(word in text for word in words)}
     # The command line of monai.bundle.
     used.add("fire")
