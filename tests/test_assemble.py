@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 
 import pytest
 import torch
 from helpers import BUNDLES, NAMES, STAGE1, STAGE2, make_cascade, networks_of
 from monai.bundle import ConfigParser
 
+from petct_cascade.assemble import require_weights
 from petct_cascade.commands import assemble
+from petct_training.errors import InputError
 
 FINGERPRINT = {
     "spacing": [2, 2, 3],
@@ -114,6 +117,21 @@ def test_unreadable_weights_are_one_sentence(trained, tmp_path, content):
 def test_file_that_is_no_state_dict_is_one_sentence(trained, tmp_path):
     torch.save([1, 2], trained["stage1"] / "model.pt")
     assert "holds a list, not a state dict" in refusal(trained, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("there", "sentence"),
+    [
+        ([], r"model\.pt is missing: make it with `python -m monai\.bundle run assemble --config_file "),
+        (["model.pt"], r"fingerprint\.json is missing: it belongs to the weights beside it; assemble again"),
+        (["model.pt", "fingerprint.json"], None),
+    ],
+)
+def test_weights_that_are_required_are_named_with_the_way_to_get_them(tmp_path, there, sentence):
+    for name in there:
+        (tmp_path / name).touch()
+    with nullcontext() if sentence is None else pytest.raises(InputError, match=sentence):
+        require_weights(tmp_path / "model.pt", tmp_path / "fingerprint.json")
 
 
 def test_weights_are_looked_for_in_the_sister_bundles_or_in_one_folder():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -22,6 +23,8 @@ from monai.data import MetaTensor
 
 import petct_cascade.loading
 from petct_cascade.commands import prepare
+from petct_training.errors import InputError
+from petct_training.options import check_names
 
 BUNDLE_OF = dict(zip(("DynUNet", "SegResNet", "SwinUNETR", "UNet"), (STAGE1, *STAGE2), strict=True))
 MODELS = [*BUNDLE_OF, "Ensemble"]
@@ -184,6 +187,60 @@ def test_every_config_has_all_properties_of_its_workflow(configs, profile, raw, 
     )
     workflow.initialize()
     assert workflow.check_properties() == []
+
+
+def expressions(value: object) -> list[str]:
+    """Every `$` expression in a config."""
+    if isinstance(value, dict):
+        return [found for part in value.values() for found in expressions(part)]
+    if isinstance(value, list):
+        return [found for part in value for found in expressions(part)]
+    return [value] if isinstance(value, str) and value.startswith("$") else []
+
+
+@pytest.mark.parametrize("name", ["inference", "evaluate", "assemble", "import_weights", "score", "demo"])
+def test_expressions_are_short_and_end_nothing(name):
+    for expression in expressions(json.loads((BUNDLES / ENSEMBLE / f"configs/{name}.json").read_text())):
+        assert len(expression) <= 120
+        assert "exit" not in expression
+        assert "lambda" not in expression
+
+
+@pytest.mark.parametrize("configs", [["inference"], ["inference", "evaluate"]], ids="+".join)
+def test_transforms_can_be_sent_to_loading_processes_that_are_spawned(configs):
+    parser = parser_of(ENSEMBLE, *configs, "demo")
+    parser["bundle_root"] = str(BUNDLES / ENSEMBLE)
+    for name in ("preprocessing", "postprocessing"):
+        transforms = parser.get_parsed_content(name)
+        copy = pickle.loads(pickle.dumps(transforms))
+        assert [type(part) for part in copy.transforms] == [type(part) for part in transforms.transforms]
+
+
+@pytest.mark.parametrize(
+    ("configs", "option", "sentence"),
+    [
+        (["inference"], "dataset_dir", "--dataset_dir is not known any more: give --studies"),
+        (["inference"], "datalist", "--datalist is not known any more: give --studies"),
+        (["inference", "evaluate"], "studies", "--studies is not known any more: give --dataset_dir"),
+        (["inference"], "output_dri", "--output_dri is not known: did you mean --output_dir?"),
+    ],
+)
+def test_options_of_other_names_are_refused_with_the_right_one(configs, option, sentence):
+    files = [str(BUNDLES / ENSEMBLE / f"configs/{name}.json") for name in configs]
+    with pytest.raises(InputError, match=f"^{re.escape(sentence)}$"):
+        check_names({option: "RAW"}, files, parser_of(ENSEMBLE, *configs)["former_options"])
+
+
+def test_evaluation_takes_a_prepared_data_set_under_its_name():
+    files = [str(BUNDLES / ENSEMBLE / f"configs/{name}.json") for name in ("inference", "evaluate")]
+    check_names({"dataset_dir": "DATA"}, files, parser_of(ENSEMBLE, "inference", "evaluate")["former_options"])
+
+
+@pytest.mark.parametrize("name", ["pipeline", "prepare", "phantom", "score", "inference"])
+def test_every_command_checks_its_options_before_it_runs(name):
+    config = json.loads((BUNDLES / ENSEMBLE / f"configs/{name}.json").read_text())
+    assert config["check_options"]["_target_"] == "petct_training.options.check_options"
+    assert config["initialize"][:2] == ["$sys.path.insert(0, @bundle_root)", "@check_options"]
 
 
 def test_fingerprint_and_data_licence_are_those_of_the_network_bundles():
@@ -659,6 +716,10 @@ def test_commands_assemble_and_infer_with_the_exit_code_of_success(raw, tmp_path
     done = run("inferring", "inference", **pair, ckpt_dir=weights, output_dir=tmp_path / "masks")
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / f"masks/{CASES[0]}.nii.gz").is_file()
+    done = run("inferring", "inference", dataset_dir=raw, ckpt_dir=weights, output_dir=tmp_path / "refused")
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith("error: --dataset_dir is not known any more: give --studies")
+    assert not (tmp_path / "refused").exists()
     shutil.rmtree(tmp_path / "models" / STAGE1)
     done = run("assemble", "inference", "assemble", models_dir=tmp_path / "models", ckpt_dir=weights)
     assert done.returncode == 1

@@ -15,8 +15,9 @@ from monai.transforms import CropForegroundd, LoadImaged, SaveImaged, Spacingd, 
 
 from petct_cascade.loading import AIR_HU, LoadImagePETCTd, PadToStudyd
 from petct_cascade.resampling import SeparableResample, SeparableSpacingd
-from petct_cascade.transforms import MeanOfMembersd
-from petct_cascade.writing import AtomicNibabelWriter, writing_behind
+from petct_cascade.transforms import MeanOfMembersd, Roundd
+from petct_cascade.volumes import read_volume
+from petct_cascade.writing import AtomicNibabelWriter, SaveMasksd, writing_behind
 from petct_training.errors import InputError
 
 PET_SHAPE, PET_AFFINE = (20, 18, 16), las((4, 4, 5), (30, -20, 100))
@@ -354,3 +355,37 @@ def test_mask_is_written_in_any_order_of_the_axes(tmp_path, order, signs):
     mask = nib.load(tmp_path / "mask.nii.gz")
     np.testing.assert_array_equal(mask.affine, affine)
     np.testing.assert_array_equal(mask.dataobj, voxels)
+
+
+def test_rounding_keeps_the_nearest_number_of_so_many_decimals():
+    spread = torch.tensor([[0.12349, 0.1235001, 0.0004, 0.9996]])
+    item = Roundd("uncertainty", decimals=3, allow_missing_keys=True)({"uncertainty": spread, "other": spread})
+    np.testing.assert_allclose(item["uncertainty"], [[0.123, 0.124, 0.0, 1.0]], atol=1e-7)
+    assert item["other"] is spread
+    assert Roundd("uncertainty", decimals=3, allow_missing_keys=True)({"other": 1}) == {"other": 1}
+
+
+def test_each_mask_of_a_study_is_saved_to_its_own_folder(tmp_path):
+    masks = {}
+    for number, model in enumerate(("UNet", "Ensemble")):
+        mask = MetaTensor(torch.zeros(1, 4, 3, 5, dtype=torch.uint8), affine=torch.from_numpy(PET_AFFINE))
+        mask[0, number] = 1
+        mask.meta["filename_or_obj"] = "raw/fdg_a.b_1.nii.gz"
+        masks[model] = mask
+    SaveMasksd({model: tmp_path / model for model in masks})(masks)
+    for model, mask in masks.items():
+        (file,) = (tmp_path / model).iterdir()
+        assert file.name == "fdg_a.b_1.nii.gz"
+        saved = nib.load(file)
+        assert saved.get_data_dtype() == np.uint8
+        np.testing.assert_array_equal(np.asarray(saved.dataobj), mask[0])
+        np.testing.assert_array_equal(saved.affine, PET_AFFINE)
+
+
+def test_volumes_in_memory_are_read_as_files_are(tmp_path):
+    ct, pet, _ = write_study(tmp_path, "fdg_a_1")
+    volumes = [read_volume(file)[0] for file in (ct, pet)]
+    expected, image = load([ct, pet]), load(volumes)
+    np.testing.assert_array_equal(image, expected)
+    np.testing.assert_array_equal(image.affine, expected.affine)
+    assert image.meta["filename_or_obj"] == expected.meta["filename_or_obj"]
