@@ -718,7 +718,7 @@ def test_commands_assemble_and_infer_with_the_exit_code_of_success(raw, tmp_path
     assert (tmp_path / f"masks/{CASES[0]}.nii.gz").is_file()
     done = run("inferring", "inference", dataset_dir=raw, ckpt_dir=weights, output_dir=tmp_path / "refused")
     assert done.returncode == 1
-    assert done.stderr.rstrip().endswith("error: --dataset_dir is not known any more: give --studies")
+    assert re.search(r"^error: --dataset_dir is not known any more: give --studies$", done.stderr, flags=re.MULTILINE)
     assert not (tmp_path / "refused").exists()
     shutil.rmtree(tmp_path / "models" / STAGE1)
     done = run("assemble", "inference", "assemble", models_dir=tmp_path / "models", ckpt_dir=weights)
