@@ -18,7 +18,7 @@ from petct_cascade.resampling import FLOAT32, SeparableResample
 from petct_cascade.studies import problem_of_name
 from petct_cascade.volumes import Volume, read_mask, read_volume, without_suffix
 from petct_training.errors import InputError
-from petct_training.grids import PLACE_TOLERANCE_MM, bounding_box, corner_distance
+from petct_training.grids import PLACE_TOLERANCE_MM, affine_of_part, bounding_box, corner_distance
 
 AIR_HU = -1024
 
@@ -85,8 +85,7 @@ class LoadImagePETCTd(MapTransform):
     def join(self, ct: Volume, pet: Volume, case: str | None = None) -> MetaTensor:
         """Return CT and PET of a study, as they were read, on one grid (2, X, Y, Z)."""
         box = self._box(pet.array)
-        affine = pet.affine.copy()
-        affine[:3, 3] += affine[:3, :3] @ [part.start for part in box]
+        affine = affine_of_part(pet.affine, [part.start for part in box])
         image = torch.empty((2, *(part.stop - part.start for part in box)), dtype=torch.float32)
         image[0] = self._on_grid(ct, pet, box, affine)
         image[1] = _as_tensor(pet.array[box])

@@ -12,7 +12,7 @@ import torch
 from monai.metrics import CumulativeIterationMetric
 
 from petct_training.errors import InputError
-from petct_training.grids import bounding_box, voxel_volume_ml
+from petct_training.grids import bounding_box, spacing_of, voxel_volume_ml
 
 METRIC_NAMES = ("dice", "fpv_ml", "fnv_ml", "sensitivity", "precision", "f1")
 
@@ -144,11 +144,11 @@ class LesionMetrics(CumulativeIterationMetric):
             )
         rows = []
         for index, (prediction, reference) in enumerate(zip(_to_numpy(y_pred), _to_numpy(y), strict=True)):
-            values = case_metrics(prediction[0], reference[0], self._spacing_of(index, y, y_pred))
+            values = case_metrics(prediction[0], reference[0], self._spacing_of_item(index, y, y_pred))
             rows.append([values[name] for name in self.names])
         return torch.tensor(rows, dtype=torch.float64)
 
-    def _spacing_of(self, index: int, *tensors: torch.Tensor) -> Sequence[float]:
+    def _spacing_of_item(self, index: int, *tensors: torch.Tensor) -> Sequence[float]:
         """Return the voxel size in mm of item `index` of the first tensor that knows it."""
         if self.spacing is not None:
             return self.spacing
@@ -157,7 +157,7 @@ class LesionMetrics(CumulativeIterationMetric):
             if affine is not None:
                 affine = np.asarray(affine, float)
                 affine = affine[index] if affine.ndim == 3 else affine
-                return np.linalg.norm(affine[:3, :3], axis=0).tolist()
+                return spacing_of(affine).tolist()
         raise InputError("neither label nor prediction knows its voxel size: give MetaTensors, or `spacing` in mm.")
 
     def aggregate(self) -> torch.Tensor | dict[str, float]:

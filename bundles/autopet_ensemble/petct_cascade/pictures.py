@@ -19,7 +19,7 @@ from petct_cascade.judging import BODY_SUV
 from petct_cascade.metrics import case_metrics, label_lesions
 from petct_training.errors import InputError
 from petct_training.files import atomic
-from petct_training.grids import bounding_box, voxel_volume_ml
+from petct_training.grids import affine_of_part, as_affine, bounding_box, spacing_of, voxel_volume_ml
 
 # The colours of the paper's Figure 1: olive is what green and red give where they overlap.
 COLOURS = {"reference": "#00a53c", "prediction": "#e6211b", "agreement": "#808000"}
@@ -93,7 +93,7 @@ def overlay_picture(
     path, options = Path(path), options or PictureOptions()
     given = {"reference": reference, "prediction": prediction}
     masks = {role: np.asarray(mask) != 0 for role, mask in given.items() if mask is not None}
-    whole = _Scene(np.asarray(pet), masks, _as_affine(affine))
+    whole = _Scene(np.asarray(pet), masks, as_affine(affine))
     _check(whole, options, options.title or path.stem)
     facts = _facts(whole, options.suv_range) if options.facts is None else options.facts
 
@@ -126,7 +126,7 @@ class _Scene:
     @property
     def size(self) -> np.ndarray:
         """Width, depth and height in mm, where the axes run to the patient's right, front and head."""
-        return _spacing(self.affine) * self.pet.shape
+        return spacing_of(self.affine) * self.pet.shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,21 +158,10 @@ def _check(scene: _Scene, options: PictureOptions, name: str) -> None:
         raise InputError(f"{name}: {shapes} lie on different grids: give the affine of the CT.")
 
 
-def _as_affine(affine: np.ndarray | Sequence[float]) -> np.ndarray:
-    """Return a (4, 4) affine as it is, or make one of three voxel sizes in mm."""
-    affine = np.asarray(affine, float)
-    return np.diag([*affine, 1.0]) if affine.shape == (3,) else affine
-
-
-def _spacing(affine: np.ndarray) -> np.ndarray:
-    """Return the voxel size in mm along each axis of an array, (3,)."""
-    return np.linalg.norm(affine[:3, :3], axis=0)
-
-
 def _facts(scene: _Scene, suv_range: Sequence[float]) -> str:
     """Return the line of facts: SUV range, volume and number of lesions of each mask, Dice."""
     parts = [f"SUV {suv_range[0]:g} to {suv_range[1]:g}"]
-    masks, spacing = scene.masks, _spacing(scene.affine).tolist()
+    masks, spacing = scene.masks, spacing_of(scene.affine).tolist()
     for role, mask in masks.items():
         box = bounding_box(mask)
         count = 0 if box is None else label_lesions(mask[box])[1]
@@ -199,10 +188,9 @@ def _crop_to_body(scene: _Scene) -> _Scene:
     box = bounding_box(occupied)
     if box is None:
         return scene
-    margin = np.ceil(MARGIN_MM / _spacing(scene.affine)).astype(int)
+    margin = np.ceil(MARGIN_MM / spacing_of(scene.affine)).astype(int)
     wider = tuple(slice(max(0, part.start - more), part.stop + more) for part, more in zip(box, margin, strict=True))
-    affine = scene.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ [part.start for part in wider]
+    affine = affine_of_part(scene.affine, [part.start for part in wider])
     return _Scene(scene.pet[wider], {role: mask[wider] for role, mask in scene.masks.items()}, affine)
 
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from petct_cascade.command_line import bundle_command, relative_path
 from petct_training.commands import SOME_FAILED
 from petct_training.errors import InputError, SomeFailedError
-from petct_training.files import read_json, write_json
+from petct_training.files import read_json, stamp, write_json
 
 ENSEMBLE = "autopet_ensemble"
 STAGE1 = "autopet_stage1_dynunet"
@@ -134,7 +134,7 @@ class Outcome(NamedTuple):
 def _listing(path: Path) -> list[list[Any]]:
     """Return name, size and time of modification of a file, or of every file in a folder."""
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
+    return [[file.name, *stamp(file)] for file in files if file.is_file()]
 
 
 def plan(method: Method) -> list[Step]:

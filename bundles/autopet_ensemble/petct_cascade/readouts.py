@@ -16,7 +16,7 @@ import numpy as np
 from petct_cascade.metrics import label_lesions
 from petct_training.errors import InputError
 from petct_training.files import write_json, write_text
-from petct_training.grids import bounding_box, voxel_volume_ml
+from petct_training.grids import as_affine, bounding_box, spacing_of, voxel_volume_ml
 
 # A sphere of this radius has 1 ml: (3 / (4 pi) * 1000 mm3) ^ (1/3) = 6.2035 mm.
 PEAK_RADIUS_MM = (3 / (4 * math.pi) * 1000) ** (1 / 3)
@@ -67,13 +67,11 @@ def study_readouts(
     Raises:
         InputError: the arrays are not (X, Y, Z) on one grid, or the voxel size is impossible.
     """
-    mask, pet, affine = np.asarray(mask) != 0, np.asarray(pet), np.asarray(affine, float)
+    mask, pet, affine = np.asarray(mask) != 0, np.asarray(pet), as_affine(affine)
     uncertainty = None if uncertainty is None else np.asarray(uncertainty)
-    if affine.shape == (3,):
-        affine = np.diag([*affine, 1.0])
     if mask.ndim != 3 or pet.shape != mask.shape or (uncertainty is not None and uncertainty.shape != mask.shape):
         raise InputError(f"the mask has the shape {mask.shape} and the PET {pet.shape}: give arrays (X, Y, Z) on one grid.")
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    spacing = spacing_of(affine)
     voxel_ml = voxel_volume_ml(spacing.tolist())
     box = bounding_box(mask)
     if box is None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from petct_cascade.judging import judge_volumes
 from petct_cascade.metrics import case_metrics
@@ -18,6 +14,7 @@ from petct_cascade.pictures import PictureOptions, overlay_picture
 from petct_cascade.problems import Problem
 from petct_cascade.readouts import study_readouts
 from petct_cascade.volumes import Volume, check_grid, read_mask, read_volume
+from petct_cascade.workers import Workers
 from petct_training.errors import InputError
 
 
@@ -84,8 +81,9 @@ class Results:
 def do_studies(tasks: Sequence[StudyTask], num_workers: int = 1) -> Results:
     """Score, read out and draw studies, in processes of their own if more than one is asked for."""
     results = Results()
-    for result in tqdm(_results_of(tasks, num_workers), total=len(tasks), desc="read out", unit="study", disable=not tasks):
-        results.add(result)
+    with Workers(min(num_workers, len(tasks))) as workers:
+        for result in workers.map(do_study, tasks, "read out"):
+            results.add(result)
     return results
 
 
@@ -131,18 +129,6 @@ def score_row(item: Mapping[str, Any], model: str, prediction: Volume, reference
     check_grid(prediction, reference, "reference")
     known = {name: item[name] for name in ("case", "patient", "tracer", "centre") if item.get(name)}
     return known | {"model": model} | case_metrics(prediction.array, reference.array, prediction.spacing.tolist())
-
-
-def _results_of(tasks: Sequence[StudyTask], num_workers: int) -> Iterator[Results]:
-    """Do studies and yield their results, in the order in which they end."""
-    if num_workers <= 1 or len(tasks) <= 1:
-        yield from map(do_study, tasks)
-        return
-    # A fresh process: a forked one would inherit the locks of the threads that PyTorch has started.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(num_workers, len(tasks)), mp_context=context) as pool:
-        for future in as_completed([pool.submit(do_study, task) for task in tasks]):
-            yield future.result()
 
 
 def _read_out_and_draw(task: StudyTask, picture: Path, prediction: Volume, reference: Volume | None) -> dict[str, Any]:

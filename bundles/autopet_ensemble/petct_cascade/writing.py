@@ -28,10 +28,10 @@ class AtomicNibabelWriter(NibabelWriter):
         these span no plane of the world, as in a volume that is stored in coronal slices.
 
         Raises:
-            NotImplementedError: when it is to resample.
+            ValueError: when it is to resample.
         """
         if resample:
-            raise NotImplementedError("AtomicNibabelWriter does not resample: give resample=False")
+            raise ValueError("AtomicNibabelWriter does not resample: give resample=False")
         _, self.affine, _ = self.get_meta_info(meta_dict)
 
     def write(self, filename: str | os.PathLike, verbose: bool = False, **obj_kwargs: Any) -> None:

@@ -17,7 +17,7 @@ from monai.utils import MAX_SEED, ensure_tuple_rep
 from torch.nn.functional import grid_sample
 
 from petct_training.errors import InputError
-from petct_training.grids import bounding_box, open_volume
+from petct_training.grids import affine_of_part, bounding_box, open_volume
 
 
 class ReadPatchd(Randomizable, MapTransform):
@@ -262,8 +262,7 @@ def read_box(
     box = np.full((voxels.shape[3], *size), outside, np.float32)
     filled = (slice(None), *place)
     box[filled] = np.moveaxis(voxels[tuple(inside)], 3, 0)
-    affine = image.affine.copy()
-    affine[:3, 3] += affine[:3, :3] @ np.asarray(start)
+    affine = affine_of_part(image.affine, start)
     return MetaTensor(torch.from_numpy(box), affine=affine, meta={"filename_or_obj": str(file)})
 
 
