@@ -11,7 +11,6 @@ from torch import nn
 
 from petct_cascade.cascade import Cascade, PrepareCoarseMask, SlidingWindow
 from petct_cascade.transforms import MeanOfMembersd
-from petct_training import cpu
 from petct_training.cpu import channels_last
 from petct_training.errors import InputError
 
@@ -179,24 +178,12 @@ def test_channels_last_on_a_cpu_give_the_same_probabilities(image, name):
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["stage1", *MEMBERS])
-@pytest.mark.parametrize("off", [False, "false"])
-def test_without_cpu_tricks_a_network_is_pytorchs_own_to_the_bit(image, name, off, monkeypatch):
-    kept = []
-    monkeypatch.setattr(cpu, "keep_freed_memory", lambda: kept.append(1))
+def test_with_cpu_tricks_switched_off_a_network_is_pytorchs_own_to_the_bit(image, name, monkeypatch):
+    monkeypatch.setenv("PETCT_CPU_TRICKS", "0")
     window, given = window_and_input(name, image)
     expected = torch.sigmoid(window.inferer(given, window.network))
-    size = window.inferer.roi_size
-    plain = SlidingWindow(window.network, size, window.inferer.overlap, window.inferer.sw_batch_size, cpu_tricks=off)
-    torch.testing.assert_close(plain(given), expected, rtol=0, atol=0)
-    assert not kernels_are_channels_last(plain.network)
-    assert not kept
-
-
-def test_cpu_tricks_are_one_switch_of_the_inference():
-    parser = parser_of(ENSEMBLE, "inference", "demo")
-    parser.update({"cpu_tricks": "false"})
-    cascade = parser.get_parsed_content("network_def")
-    assert [window.cpu_tricks for window in (cascade.stage1, *cascade.members.values())] == [False] * 4
+    torch.testing.assert_close(window(given), expected, rtol=0, atol=0)
+    assert not kernels_are_channels_last(window.network)
 
 
 @pytest.mark.parametrize("affine", [True, False])

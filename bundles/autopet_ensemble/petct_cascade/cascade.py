@@ -35,7 +35,8 @@ class SlidingWindow(nn.Module):
     """A network that sees a volume through its own sliding window, and its lesion probability.
 
     Where the device's memory does not suffice, it takes fewer windows at once, down to one, and then gathers the windows' logits
-    in the host's memory. It says so, and stays with what sufficed. The probabilities are the same up to rounding.
+    in the host's memory. It says so, and stays with what sufficed. The probabilities are the same up to rounding. On a CPU it is made
+    faster by `petct_training.cpu`, whose switch it obeys.
 
     Args:
         network: takes (windows, C, *roi_size), gives logits (windows, 1, *roi_size).
@@ -45,8 +46,6 @@ class SlidingWindow(nn.Module):
         amp: whether to compute in mixed precision: float16 on a GPU, bfloat16 on a CPU; None for where the hardware has it. It is
             said here and not to the evaluator, whose own switch does nothing on a CPU, so that the network gives the same voxels
             through whatever runs it.
-        cpu_tricks: whether, on a CPU, the network computes with the channels last in memory and the process keeps freed memory
-            (`petct_training.cpu`), which is faster, with the same probabilities up to rounding; False for PyTorch as it is.
     """
 
     def __init__(
@@ -56,12 +55,10 @@ class SlidingWindow(nn.Module):
         overlap: float = 0.5,
         sw_batch_size: int = 2,
         amp: bool | None = False,
-        cpu_tricks: bool = True,
     ) -> None:
         super().__init__()
         self.network = network
         self.amp = None if amp is None else boolean("amp", amp)
-        self.cpu_tricks = boolean("cpu_tricks", cpu_tricks)
         self.inferer = SlidingWindowInferer(roi_size=roi_size, sw_batch_size=sw_batch_size, overlap=overlap, mode="constant")
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -73,13 +70,13 @@ class SlidingWindow(nn.Module):
     @contextlib.contextmanager
     def computing(self, kind: str) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
         """Yield the network as it computes on a "cuda" or "cpu" device; in this block it does so in the precision that was asked for."""
-        tricks = self.cpu_tricks and kind == "cpu"
+        on_cpu = kind == "cpu"
         reduced = has_reduced_precision(kind) if self.amp is None else self.amp and kind in REDUCED_PRECISION
         with (
-            freed_memory_kept() if tricks else contextlib.nullcontext(),
+            freed_memory_kept() if on_cpu else contextlib.nullcontext(),
             torch.autocast(kind, dtype=REDUCED_PRECISION.get(kind), enabled=reduced),
         ):
-            yield channels_last(self.network) if tricks else self.network
+            yield channels_last(self.network) if on_cpu else self.network
 
     def _logits(self, image: torch.Tensor, network: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
         """Return the logits (B, 1, X, Y, Z) of channels (B, C, X, Y, Z), with what memory there is."""

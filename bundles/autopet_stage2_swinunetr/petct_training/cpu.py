@@ -16,10 +16,10 @@ from torch import nn
 
 # Numbers of the settings in the C library's malloc.h.
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
-
-
 # What the C library comes to by itself in a program with large arrays: those above 32 MB are mapped, and 64 MB may lie unused.
 DEFAULTS = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 * 2**20, TRIM_THRESHOLD: 64 * 2**20}
+# Voxels that an instance normalisation works on at once.
+ROWS = 16384
 
 
 def switched_on() -> bool:
@@ -62,10 +62,6 @@ def _call(function: str, *arguments: int) -> Any:
         return getattr(ctypes.CDLL(None), function)(*arguments)
     except (AttributeError, OSError, TypeError):
         return None
-
-
-# Voxels that an instance normalisation works on at once.
-ROWS = 16384
 
 
 class ChannelsLastInstanceNorm3d(nn.InstanceNorm3d):
