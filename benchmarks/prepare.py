@@ -1,4 +1,4 @@
-"""Seconds in which one core prepares a full-size study: python tests/benchmarks/prepare.py
+"""Seconds in which one core prepares a full-size study: python benchmarks/prepare.py
 
 "prepare" is the whole command, which judges every study too. nnU-Net v2's default preprocessor judges nothing; it writes the format
 that its own training reads. The study has the wanted spacing already, or is resampled to voxels twice as large along each axis

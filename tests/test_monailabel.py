@@ -44,7 +44,7 @@ def bundles(tmp_path_factory, prepared) -> Path:
         bundle = zoo.copy_bundle(BUNDLES / name, app / "model", "demo")
         file = zoo.make_weights(bundle)
         weights = torch.load(file, weights_only=True)
-        # Weights by chance give probabilities on one side of 0.5: spread them.
+        # Random weights give probabilities on one side of 0.5: spread them.
         torch.save({key: tensor * 1.5 if key.endswith("weight") else tensor for key, tensor in weights.items()}, file)
         shutil.copyfile(prepared / "fingerprint.json", bundle / "models/fingerprint.json")
     shutil.copytree(prepared, app / f"model/{STAGE1}/data/prepared")

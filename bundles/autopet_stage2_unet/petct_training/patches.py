@@ -263,7 +263,7 @@ def read_box(
     filled = (slice(None), *place)
     box[filled] = np.moveaxis(voxels[tuple(inside)], 3, 0)
     affine = affine_of_part(image.affine, start)
-    return MetaTensor(torch.from_numpy(box), affine=affine, meta={"filename_or_obj": str(file)})
+    return MetaTensor(torch.from_numpy(box), affine=torch.from_numpy(affine), meta={"filename_or_obj": str(file)})
 
 
 def _lesion_indices(label: np.ndarray, padding: Sequence[int], shape: Sequence[int]) -> np.ndarray:
