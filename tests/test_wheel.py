@@ -19,11 +19,11 @@ IGNORED = ("__pycache__", "*.pt", "*.ts", "*.onnx", "output", "data", "mlruns", 
 pytestmark = needs("hatchling")
 
 
-def build(repository: Path, folder: Path) -> Path:
-    """Build the wheel of a repository in a folder, and return the file."""
+def build(repository: Path, folder: Path, version: str = "standard") -> Path:
+    """Build the wheel of a repository in a folder, for use or for an editable installation, and return the file."""
     from hatchling.builders.wheel import WheelBuilder
 
-    (file,) = WheelBuilder(str(repository)).build(directory=str(folder))
+    (file,) = WheelBuilder(str(repository)).build(directory=str(folder), versions=[version])
     return Path(file)
 
 
@@ -31,7 +31,7 @@ def build(repository: Path, folder: Path) -> Path:
 def repository(tmp_path_factory) -> Path:
     """A copy of the repository in which somebody has trained: there are weights and data that are not in git."""
     copy = tmp_path_factory.mktemp("repository")
-    for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
+    for name in ("pyproject.toml", "hatch_build.py", "README.md", "LICENSE", ".gitignore"):
         shutil.copyfile(ROOT / name, copy / name)
     shutil.copytree(BUNDLES, copy / "bundles", ignore=shutil.ignore_patterns(*IGNORED))
     for name in (
@@ -62,6 +62,12 @@ def test_wheel_holds_the_bundles_whole_and_nothing_else(wheel, repository):
     prefix = f"{ENSEMBLE}/"
     python = {name.removeprefix(prefix) for name in expected if name.startswith(tuple(prefix + package for package in packages))}
     assert names == {f"autopet_bundles/{name}" for name in expected} | python
+
+
+def test_editable_installation_holds_no_copy_that_grows_old(repository, tmp_path):
+    with zipfile.ZipFile(build(repository, tmp_path, "editable")) as archive:
+        (path_file,) = [name for name in archive.namelist() if ".dist-info/" not in name]
+        assert archive.read(path_file).decode().strip() == str(repository / "bundles" / ENSEMBLE)
 
 
 def test_wheel_of_a_source_archive_is_the_same(wheel, repository, tmp_path):
