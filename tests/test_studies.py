@@ -10,16 +10,18 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from damages import (
     CT,
     ERRORS,
     PET,
     WARNINGS,
 )
-from helpers import las, rewrite, rotated, write_study
+from helpers import las, make_study, rewrite, rotated, write_nifti, write_study
 
 from petct_cascade.judging import check_study, find_repeated_images, read_study
 from petct_cascade.studies import Study, find_studies
+from petct_cascade.volumes import read_mask, read_volume
 from petct_training.errors import InputError
 
 CASE = "fdg_0cda25453b_10-12-2003-NA-PET-CT Ganzkoerper  primaer v1.5 mit KM-47333"
@@ -303,3 +305,63 @@ def test_same_pet_in_two_studies_is_an_error_of_the_second(tmp_path):
     digests = {study.case: read_study(study)[1]["pet"].digest for study in studies}
     assert [(problem.case, problem.error) for problem in find_repeated_images(digests)] == [("b", True)]
     assert "study a" in str(find_repeated_images(digests)[0])
+
+
+# ---------------------------------------------------------------- files of other programs
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.int8])
+def test_mask_saved_from_floats_under_an_integer_header_is_zero_and_one(tmp_path, dtype):
+    mask = np.zeros((20, 20, 20))
+    mask[5:9, 5:9, 5:9] = 1
+    header = nib.Nifti1Header()
+    header.set_data_dtype(dtype)
+    file = tmp_path / "mask.nii.gz"
+    nib.save(nib.Nifti1Image(mask, las((4, 4, 5)), header), file)
+    stored = np.asanyarray(nib.load(file).dataobj)
+    assert stored.dtype.kind == "f", "the file must have a slope"
+    volume = read_mask(file)
+    assert volume.array.dtype == np.uint8
+    np.testing.assert_array_equal(volume.array, mask)
+
+
+def test_values_of_a_refused_mask_are_shown_so_that_they_differ_from_zero_and_one(tmp_path):
+    file = tmp_path / "mask.nii.gz"
+    write_nifti(file, np.linspace(0, 1.002, 27, dtype=np.float32).reshape(3, 3, 3)[[0, 0, 2]], las((4, 4, 5)))
+    with pytest.raises(InputError, match=r"holds the values 0, 0\.03853846"):
+        read_mask(file)
+
+
+@pytest.mark.parametrize("dtype", [">i2", ">f4", ">u2"])
+def test_big_endian_volumes_become_tensors(tmp_path, dtype):
+    file, array = tmp_path / "label.nii.gz", (np.indices((4, 5, 6)).sum(axis=0) % 2).astype(dtype)
+    header = nib.Nifti1Header(endianness=">")
+    header.set_data_dtype(dtype)
+    nib.save(nib.Nifti1Image(array, las((4, 4, 5)), header), file)
+    np.testing.assert_array_equal(torch.from_numpy(read_mask(file).array).numpy(), array)
+    np.testing.assert_array_equal(torch.from_numpy(read_volume(file)[0].array).numpy(), array)
+
+
+def test_places_that_contradict_each_other_are_a_warning(study):
+    image = nib.load(study.pet)
+    moved = image.affine.copy()
+    moved[0, 3] += 25
+    image.set_sform(image.affine, 2)
+    image.set_qform(moved, 1)
+    nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), None, image.header), study.pet)
+    (problem,) = check_study(study)
+    assert not problem.error
+    assert "two places that lie 25.0 mm apart (sform and qform)" in problem.sentence
+
+
+@pytest.mark.parametrize("system", ["__MACOSX", ".Trash-1000", "@eaDir"])
+def test_folders_of_the_system_beside_the_patients_are_no_studies(tmp_path, system):
+    for patient in ("aaa", "bbb"):
+        for name, array in zip(("CTres", "SUV", "SEG"), make_study(), strict=True):
+            write_nifti(tmp_path / f"PETCT_{patient}/01-01-2000/{name}.nii.gz", array, las((4, 4, 5)))
+            shadow = tmp_path / f"{system}/PETCT_{patient}/01-01-2000/._{name}.nii.gz"
+            shadow.parent.mkdir(parents=True, exist_ok=True)
+            shadow.write_bytes(b"\0\5\x16\7" + bytes(100))
+    studies, problems = find_studies(tmp_path, labels=True)
+    assert [found.case for found in studies] == ["fdg_aaa_01-01-2000", "fdg_bbb_01-01-2000"]
+    assert not problems

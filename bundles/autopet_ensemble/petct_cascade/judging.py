@@ -8,7 +8,7 @@ import numpy as np
 
 from petct_cascade.problems import Problem
 from petct_cascade.studies import Study
-from petct_cascade.volumes import Volume, check_grid, check_mask, read_volume
+from petct_cascade.volumes import Volume, as_mask, check_grid, read_volume
 from petct_training.errors import InputError
 from petct_training.grids import bounding_box, extent
 
@@ -47,7 +47,8 @@ def read_study(study: Study) -> tuple[list[Problem], dict[str, Volume]]:
     volumes: dict[str, Volume] = {}
     for role, file in study.files.items():
         try:
-            volumes[role], warnings = read_volume(file)
+            volume, warnings = read_volume(file)
+            volumes[role] = as_mask(volume) if role == "label" else volume
             problems += [Problem(study.case, file, message, error=False) for message in warnings]
         except InputError as error:
             problems.append(Problem(study.case, file, str(error), error=True))
@@ -60,7 +61,7 @@ def judge_volumes(case: str, volumes: Mapping[str, Volume]) -> list[Problem]:
 
     Args:
         case: the study's name.
-        volumes: under "ct" (HU), "pet" (SUV) and "label", as far as there are such, each (X, Y, Z).
+        volumes: under "ct" (HU), "pet" (SUV) and "label" (a mask), as far as there are such, each (X, Y, Z).
     """
     ct, pet, label = (volumes.get(role) for role in ("ct", "pet", "label"))
     problems: list[Problem] = []
@@ -190,14 +191,14 @@ def _judge_coverage(case: str, ct: Volume, pet: Volume) -> list[Problem]:
 
 
 def _judge_label(case: str, label: Volume, pet: Volume | None) -> list[Problem]:
-    """Judge whether the label is a mask on the PET's grid, inside of the body."""
+    """Judge whether a mask lies on the PET's grid, inside of the body."""
+    if pet is None:
+        return []
     try:
-        check_mask(label)
-        if pet is not None:
-            check_grid(label, pet, "PET")
+        check_grid(label, pet, "PET")
     except InputError as error:
         return [Problem(case, label.file, str(error), error=True)]
-    if pet is None or _lies_in_body(label.array, pet.array):
+    if _lies_in_body(label.array, pet.array):
         return []
     message = f"marks lesions mostly where the PET is below SUV {BODY_SUV}: check that it belongs to this study"
     return [Problem(case, label.file, message, error=False)]

@@ -17,6 +17,7 @@ from petct_cascade.volumes import SUFFIXES, without_suffix
 from petct_training.errors import InputError
 
 TRACERS = ("fdg", "psma")
+SYSTEM_FOLDERS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir", "lost+found")
 
 # Ends of the challenge's file names, and what they hold.
 CHANNELS = {"0000": "ct", "0001": "pet"}
@@ -194,8 +195,17 @@ def _find(source: Path, labels: bool, allow_outside: bool) -> Iterator[Study | P
         raise InputError(f"{source} does not exist: name the folder of the data set, or a CSV or JSON list of studies")
     if (source / "imagesTr").is_dir() or (source / "imagesTs").is_dir():
         return _from_challenge(source, labels)
-    folders = sorted(folder for depth in ("", "*/") for folder in source.glob(f"{depth}PETCT_*") if folder.is_dir())
-    return _from_tcia(folders) if folders else _from_pairs(source)
+    folders = [folder for depth in ("", "*/") for folder in source.glob(f"{depth}PETCT_*") if folder.is_dir()]
+    patients = sorted(folder for folder in folders if not _belongs_to_system(folder.relative_to(source)))
+    return _from_tcia(patients) if patients else _from_pairs(source)
+
+
+def _belongs_to_system(path: Path) -> bool:
+    """Return whether a path leads through a folder that an operating system has made for itself, or a hidden one.
+
+    Archives made on a Mac bring a folder `__MACOSX` that repeats the names of all files.
+    """
+    return any(part.startswith(".") or part in SYSTEM_FOLDERS for part in path.parts)
 
 
 def _from_challenge(source: Path, labels: bool) -> Iterator[Study | Problem]:
@@ -248,7 +258,7 @@ def _from_tcia(patients: Sequence[Path]) -> Iterator[Study | Problem]:
     """Yield the studies of TCIA's FDG-PET-CT-Lesions, converted to NIfTI by the data set's own scripts."""
     for patient in patients:
         for folder in sorted(patient.iterdir()):
-            if folder.is_dir():
+            if folder.is_dir() and not _belongs_to_system(Path(folder.name)):
                 yield _study_of_tcia_folder(folder)
 
 

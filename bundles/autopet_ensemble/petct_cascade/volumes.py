@@ -8,7 +8,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BufferedIOBase
 from pathlib import Path
@@ -31,6 +31,9 @@ GZIP_MAGIC = b"\x1f\x8b"
 
 # The compression of .gz makes nothing smaller than by this (zlib's technical details).
 DEFLATE_RATIO = 1032
+
+# How far a mask's values may lie from 0 and 1: a slope of a 16-bit integer rounds to less.
+MASK_TOLERANCE = 1e-3
 
 DAMAGED = "is damaged or cut off: copy it again from where it comes"
 NOT_NIFTI = "is not a NIfTI image: convert it to NIfTI, or copy it again"
@@ -127,14 +130,12 @@ def read_volume(file: Path, channels: int = 1) -> tuple[Volume, list[str]]:
 
 
 def read_mask(file: Path) -> Volume:
-    """Read a mask, 1 inside of lesions and 0 elsewhere.
+    """Read a mask, as `as_mask` returns it.
 
     Raises:
-        InputError: as `read_volume`, and when it holds other values.
+        InputError: as `read_volume`, and when it holds other values than 0 and 1.
     """
-    volume, _ = read_volume(file)
-    check_mask(volume)
-    return volume
+    return as_mask(read_volume(file)[0])
 
 
 def check_container(file: Path) -> None:
@@ -241,7 +242,12 @@ def check_spacing(affine: np.ndarray, stored: nib.Nifti1Header) -> None:
 
 
 def geometry_warnings(affine: np.ndarray, stored: nib.Nifti1Header) -> list[str]:
-    """Return what is unusual about an affine (4, 4) that makes sense."""
+    """Return what is unusual about an affine (4, 4) that makes sense.
+
+    Args:
+        affine: the one that is used.
+        stored: header of the file.
+    """
     spacing = spacing_of(affine)
     least_cosine = np.abs(affine[:3, :3] / spacing).max(axis=0).min()
     warnings = []
@@ -251,11 +257,29 @@ def geometry_warnings(affine: np.ndarray, stored: nib.Nifti1Header) -> list[str]
         warnings.append("does not say where left, front and head are: check that its orientation is right")
     if least_cosine < np.cos(np.deg2rad(15)):
         warnings.append("lies more than 15 degrees oblique to the body's axes: check that its orientation is right")
+    apart = _distance_of_stated_places(stored)
+    if apart > PLACE_TOLERANCE_MM:
+        warnings.append(
+            f"states two places that lie {apart:.1f} mm apart (sform and qform): the first is used here, and 3D Slicer, ITK-SNAP and "
+            "nnU-Net use the second; export it again with one place, or masks will lie beside the images there"
+        )
     return warnings
 
 
+def _distance_of_stated_places(stored: nib.Nifti1Header) -> float:
+    """Return the largest distance (mm) between the corners of a volume by its sform and by its qform; 0 when one is not stated."""
+    if stored["sform_code"] <= 0 or stored["qform_code"] <= 0:
+        return 0.0
+    shape = [max(int(length), 1) for length in stored["dim"][1:4]]
+    try:
+        return corner_distance(shape, stored.get_sform(), stored.get_qform())
+    except ValueError:
+        # Numbers that are no quaternion state no place.
+        return 0.0
+
+
 def read_voxels(file: Path, image: nib.Nifti1Image, shape: tuple[int, ...]) -> np.ndarray:
-    """Read the voxels of an image, in the type in which it stores them, as an array of this shape.
+    """Read the voxels of an image, in the type in which it stores them and the machine's order of bytes, as an array of this shape.
 
     Raises:
         InputError: when the file is damaged, or cannot hold as many.
@@ -270,7 +294,8 @@ def read_voxels(file: Path, image: nib.Nifti1Image, shape: tuple[int, ...]) -> n
             stream.read()
     except READ_ERRORS as error:
         raise InputError(DAMAGED) from error
-    return array
+    # PyTorch knows the machine's own order of bytes only.
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def check_finite(volume: Volume) -> None:
@@ -284,19 +309,23 @@ def check_finite(volume: Volume) -> None:
         raise InputError(f"holds {count} voxels without a number (NaN or infinite): export it again")
 
 
-def check_mask(volume: Volume) -> None:
-    """Check that a volume holds 0 and 1 only.
+def as_mask(volume: Volume) -> Volume:
+    """Return a volume as a mask, uint8: 1 inside of lesions and 0 elsewhere.
+
+    A file that stores whole numbers with a slope gives back 0 and 1 up to rounding, such as 0.99999999977. These count as 0 and 1.
 
     Raises:
         InputError: when it holds other values; the message is the end of a sentence that begins with the volume's file.
     """
     array = volume.array
     low, high = volume.limits
+    in_range = low >= -MASK_TOLERANCE and high <= 1 + MASK_TOLERANCE
     # Of whole numbers the limits tell, in a fraction of the time.
-    if low >= 0 and high <= 1 and (array.dtype.kind in "iu" or ((array == 0) | (array == 1)).all()):
-        return
+    if in_range and (array.dtype.kind in "iu" or (np.abs(array - np.round(array)) <= MASK_TOLERANCE).all()):
+        rounded = array if array.dtype.kind in "iu" else np.round(array)
+        return replace(volume, array=rounded.astype(np.uint8, copy=False))
     values = np.unique(array)
-    numbers = ", ".join(f"{value:g}" for value in values[:4]) + (", ..." if len(values) > 4 else "")
+    numbers = ", ".join(f"{value:.7g}" for value in values[:4]) + (", ..." if len(values) > 4 else "")
     raise InputError(f"holds the values {numbers}: a mask is 0, and 1 inside of lesions")
 
 
