@@ -62,7 +62,7 @@ def petct(*arguments: str) -> Result:
             "train raw -o work --profile demo --epochs 2",
             "pipeline",
             "pipeline",
-            """--studies raw --work_dir work --profile demo --train_options "{'max_epochs': 2, 'val_interval': 2}\"""",
+            """--studies raw --work_dir work --profile demo --train_options "{'max_epochs': 2}\"""",
         ),
         (
             "train raw -o work --epochs 20",

@@ -1,4 +1,4 @@
-"""Promises of the command line's options: one that no config knows is refused with a sentence."""
+"""Promises of the command line's options: an unknown name or a senseless value is refused with a sentence."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from petct_training.errors import InputError
-from petct_training.options import check_names, check_options
+from petct_training.errors import InputError, boolean
+from petct_training.options import check_names, check_options, check_values
 
 
 @pytest.fixture
@@ -43,3 +43,54 @@ def test_a_run_of_monai_bundle_ends_with_the_sentence(config, monkeypatch):
 def test_another_program_has_nothing_to_check(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/usr/bin/server", "run", "--momentun", "1"])
     check_options()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("amp", word) for word in ("true", "False", "yes", "NO", "on", "off", "1", "0", "None")),
+        *(("threshold", text) for text in ("0.5", "0", "1", "1e-3", "$@overlap")),
+        *(("max_epochs", "1"), ("num_workers", "0"), ("overlap", "0.5")),
+        *(
+            ("output_dir", text)
+            for text in ("out", "./2026_11_26", "'2026_11_26'", "/data/2026", "a b", "C:\\data", "true story")
+        ),
+        ("network_def::channels", "[1, 2]"),
+    ],
+)
+def test_values_that_make_sense_are_taken(name, text):
+    check_values({name: text})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("threshold", "50", "--threshold is 50: give a number from 0 to 1"),
+        ("threshold", "half", "--threshold is half: give a number from 0 to 1"),
+        ("flip_prob", "-0.1", "--flip_prob is -0.1: give a number from 0 to 1"),
+        ("overlap", "1", "--overlap is 1: give a share from 0 to 0.99 of a window"),
+        ("max_epochs", "0", "--max_epochs is 0: give a whole number, 1 or more"),
+        ("max_epochs", "2.5", "--max_epochs is 2.5: give a whole number, 1 or more"),
+        ("num_workers", "True", "--num_workers is True: give a whole number, 0 or more"),
+        ("amp", "maybe", "amp is 'maybe': give true or false"),
+        ("output_dir", "2026_11_26", "--output_dir is 2026_11_26, which is read as 20261126: write --output_dir ./2026_11_26"),
+        ("output_dir", "20261126", "--output_dir is 20261126, which is read as 20261126: write --output_dir ./20261126"),
+        ("studies", "Doe,Jane", "--studies is Doe,Jane, which is read as ('Doe', 'Jane'): write --studies ./Doe,Jane"),
+        (
+            "ckpt_dir",
+            "run#2",
+            "--ckpt_dir is run#2, and MONAI changes the sign # in it: use the command petct, or a name without it",
+        ),
+        ("model_file", "1.0", "--model_file is 1.0, which is read as 1.0: write --model_file ./1.0"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(name, text, sentence):
+    with pytest.raises(InputError) as refusal:
+        check_values({name: text})
+    assert str(refusal.value) == sentence
+
+
+@pytest.mark.parametrize("value", ["", "2", 2, None, "truefalse", [True]])
+def test_what_is_no_truth_value_is_refused(value):
+    with pytest.raises(InputError, match="give true or false"):
+        boolean("amp", value)

@@ -16,9 +16,6 @@ from petct_cascade.command_line import bundle_command
 from petct_cascade.pipeline import ENSEMBLE, PROFILES
 from petct_training.files import read_json
 
-# A training no longer than this is validated once, at its end: before its first validation it has no `model.pt`. The longest
-# interval between validations in the configs.
-VAL_INTERVAL = 15
 NO_WEIGHTS = (
     "no weights come with this program: train them with `petct train STUDIES -o WORK` and give --weights WORK, or convert the "
     "authors' published ones (docs/integrations.md in the repository)"
@@ -213,9 +210,7 @@ def train(studies: Path, output: Path, profile: str, epochs: int | None, setting
       petct train STUDIES -o WORK
       petct train STUDIES -o WORK --profile demo
     """
-    options = None
-    if epochs is not None:
-        options = {"max_epochs": epochs, **({"val_interval": epochs} if epochs < VAL_INTERVAL else {})}
+    options = None if epochs is None else {"max_epochs": epochs}
     overrides = {"studies": studies, "work_dir": output, "profile": profile, "train_options": options}
     run("pipeline", ("pipeline",), overrides, settings)
 

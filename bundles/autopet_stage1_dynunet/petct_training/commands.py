@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import io
 import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -11,10 +12,7 @@ from typing import ParamSpec, TypeVar
 from petct_training.errors import InputError, SomeFailedError, boolean
 
 P = ParamSpec("P")
-
-
 R = TypeVar("R")
-
 
 # Exit code of a batch in which some studies could not be used, and all others were done. It is 1 when nothing was done, and 2 is
 # that of a wrong command line.
@@ -25,7 +23,8 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     """Let a function be named by a config: an `InputError`, or what the disk says, ends the program with its sentence and exit code
     1, a `SomeFailedError` with exit code 3.
 
-    Arguments that are annotated as `bool` may be the texts "true" and "false", as the command line gives them.
+    Arguments that are annotated as `bool` may be words such as "true" and "off", as the command line gives them. A name that the
+    output's encoding lacks, such as a Chinese one in a Windows console, is printed with escapes instead of ending the program.
 
     MONAI wraps an exception raised while a config is evaluated into a `RuntimeError` with a long traceback, in which the
     sentence is lost; `SystemExit` passes through and prints the sentence alone.
@@ -38,6 +37,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         bound = signature.bind(*args, **kwargs)
+        _print_every_name()
         try:
             for name in switches:
                 if name in bound.arguments:
@@ -58,3 +58,10 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             ) from error
 
     return wrapper
+
+
+def _print_every_name() -> None:
+    """Let the output show characters that its encoding lacks as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

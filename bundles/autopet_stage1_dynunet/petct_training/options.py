@@ -1,24 +1,44 @@
-"""Options of the command line: names that no config knows are refused, and not taken for new ones without a word."""
+"""Options of the command line: unknown names and senseless values are refused, and not taken without a word."""
 
 from __future__ import annotations
 
 import ast
 import difflib
 import inspect
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
 
 import monai.bundle
+from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
 
 from petct_training.commands import command
-from petct_training.errors import InputError
+from petct_training.errors import InputError, boolean
+
+# What the values of options must be. A probability of 0 switches a transform off.
+SWITCHES = ("resume", "strict", "check", "allow_outside", "keep_healthy", "uncertainty", "amp")
+SHARES = (
+    *("threshold", "validation_fraction", "lesion_fraction", "affine_prob", "noise_prob", "smooth_prob", "intensity_prob"),
+    *("low_resolution_prob", "gamma_prob", "gamma_inverted_prob", "flip_prob", "dropout_prob"),
+)
+# The least of each number.
+COUNTS = {
+    "max_epochs": 1,
+    "val_interval": 1,
+    "batch_size": 1,
+    "sw_batch_size": 1,
+    "num_patients": 1,
+    "num_workers": 0,
+    "num_gpus": 0,
+}
+PATHS = ("studies", "ct", "pet", "datalist", "predictions", "references", "images", "dynunet", "segresnet", "swinunetr", "unet")
 
 
 @command
 def check_options(renamed: Mapping[str, str] | None = None) -> None:
-    """Refuse options of this process that neither `monai.bundle run` nor its configs know.
+    """Refuse options of this process that neither `monai.bundle run` nor its configs know, and values that make no sense.
 
     MONAI takes an unknown option for a new id of the config, which nothing reads. Where this process is no `monai.bundle run`, such as
     in a notebook or a server, there is nothing to check.
@@ -32,6 +52,7 @@ def check_options(renamed: Mapping[str, str] | None = None) -> None:
     given = options_of(sys.argv)
     if given is not None:
         check_names(given, _config_files(given), renamed or {})
+        check_values(given)
 
 
 def options_of(arguments: Sequence[str]) -> dict[str, str] | None:
@@ -72,6 +93,48 @@ def check_names(given: Mapping[str, str], config_files: Sequence[str], renamed: 
         if first not in known:
             nearest = difflib.get_close_matches(first, known, n=1)
             raise InputError(f"--{name} is not known" + (f": did you mean --{nearest[0]}?" if nearest else ""))
+
+
+def check_values(given: Mapping[str, str]) -> None:
+    """Refuse the first option whose value makes no sense.
+
+    Args:
+        given: options by their names, as on the command line. A value that begins with `$` or `@` is an expression, and not checked.
+
+    Raises:
+        InputError: with a sentence that says what to give.
+    """
+    for name, text in given.items():
+        if text.startswith(("$", "@", "%")) or text == "None":
+            continue
+        if name in SWITCHES:
+            boolean(name, text)
+        elif name == "overlap":
+            _check_number(name, text, 0, 0.99, "a share from 0 to 0.99 of a window")
+        elif name in SHARES:
+            _check_number(name, text, 0, 1, "a number from 0 to 1")
+        elif name in COUNTS:
+            least = COUNTS[name]
+            _check_number(name, text, least, math.inf, f"a whole number, {least} or more", whole=True)
+        elif name in PATHS or name.endswith(("_dir", "_file")):
+            _check_path(name, text)
+
+
+def _check_number(name: str, text: str, low: float, high: float, what: str, whole: bool = False) -> None:
+    value = DefaultParseValue(text)
+    kinds = (int,) if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+        raise InputError(f"--{name} is {text}: give {what}")
+
+
+def _check_path(name: str, text: str) -> None:
+    """Refuse a path that python-fire takes for another value, such as a number, or that MONAI changes."""
+    value = DefaultParseValue(text)
+    if "#" in text:
+        raise InputError(f"--{name} is {text}, and MONAI changes the sign # in it: use the command petct, or a name without it")
+    # A word in quotes is read as the text between them.
+    if not isinstance(value, str):
+        raise InputError(f"--{name} is {text}, which is read as {value!r}: write --{name} ./{text}")
 
 
 def _first_part(name: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+TRUE_WORDS, FALSE_WORDS = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
+
 
 class InputError(ValueError):
     """An input that the user can fix.
@@ -30,12 +32,20 @@ def cannot_write(path: object, error: OSError) -> str:
 
 
 def boolean(name: str, value: object) -> bool:
-    """Return true or false, also of the texts "true" and "false" that the command line gives; every other text would count as true.
+    """Return true or false, also of the words that a command line gives, which would all count as true.
+
+    Args:
+        name: of the option.
+        value: a truth value, 0 or 1, or a word such as "true", "no" or "off".
 
     Raises:
-        InputError: when it is neither.
+        InputError: when it is none of these.
+
+    Example:
+        >>> boolean("amp", "False"), boolean("amp", "yes"), boolean("amp", 0)
+        (False, True, False)
     """
-    value = {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
-    if not isinstance(value, bool):
-        raise InputError(f"{name} is {value!r}: give true or false")
-    return value
+    word = str(value).strip().lower()
+    if word in TRUE_WORDS or word in FALSE_WORDS:
+        return word in TRUE_WORDS
+    raise InputError(f"{name} is {value!r}: give true or false")
