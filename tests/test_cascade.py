@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from helpers import ENSEMBLE, make_cascade, parser_of
@@ -9,7 +11,7 @@ from monai.engines import EnsembleEvaluator
 from monai.inferers import SimpleInferer, sliding_window_inference
 from torch import nn
 
-from petct_cascade.cascade import Cascade, PrepareCoarseMask, SlidingWindow
+from petct_cascade.cascade import Cascade, PrepareCoarseMask, SlidingWindow, pad_to_window
 from petct_cascade.transforms import MeanOfMembersd
 from petct_training.cpu import channels_last
 from petct_training.errors import InputError
@@ -260,3 +262,29 @@ def test_too_little_memory_for_a_single_window_is_one_sentence(image):
     network.user.append(window)
     with pytest.raises(InputError, match=r"does not suffice for a single window: .* --device cpu$"):
         window(image)
+
+
+@pytest.mark.parametrize("shape", [(30, 21, 27), (5, 21, 8), (5, 4, 3)])
+def test_padding_gives_each_channel_its_lowest_value_and_keeps_the_image(shape):
+    image = torch.randn((2, 2, *shape), generator=torch.Generator().manual_seed(0))
+    padded, box = pad_to_window(image, (16, 16, 16))
+    assert padded.shape[2:] == tuple(max(length, 16) for length in shape)
+    torch.testing.assert_close(padded[(..., *box)], image, rtol=0, atol=0)
+    padded[(..., *box)] = torch.nan
+    for study, channel in itertools.product(range(2), range(2)):
+        outside = padded[study, channel]
+        assert (outside[~outside.isnan()] == image[study, channel].min()).all()
+
+
+@torch.no_grad()
+def test_a_volume_smaller_than_the_window_is_seen_as_if_there_were_air_around_it():
+    network = make_cascade().stage1.network.eval()
+    window = SlidingWindow(network, (24, 16, 16))
+    air = torch.tensor([-2.5, -0.75])[None, :, None, None, None]
+    body = torch.randn((1, 2, 12, 16, 10), generator=torch.Generator().manual_seed(0)).maximum(air)
+    body[..., 0, 0, 0] = air[..., 0, 0, 0]
+    whole = air.expand(1, 2, 24, 16, 16).clone()
+    whole[:, :, 6:18, :, 3:13] = body
+    torch.testing.assert_close(window(body), window(whole)[:, :, 6:18, :, 3:13], rtol=0, atol=1e-6)
+    zeros = sliding_window_inference(body, (24, 16, 16), 1, network, mode="constant").sigmoid()
+    assert (window(body) - zeros).abs().max() > 1e-3

@@ -17,6 +17,7 @@ from monai.bundle import ConfigParser
 from monai.losses import DeepSupervisionLoss, DiceCELoss
 from monai.transforms import (
     Compose,
+    Invertd,
     OneOf,
     RandAdjustContrastd,
     RandCoarseDropoutd,
@@ -298,3 +299,38 @@ def test_intensity_changes_touch_ct_and_pet_alone(bundle, aligned):
         assert not torch.equal(left["image"][:2], right["image"][:2])
         torch.testing.assert_close(left["image"][2:], right["image"][2:], rtol=0, atol=0)
         torch.testing.assert_close(left["label"], right["label"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("bundle", NETWORKS)
+def test_small_volumes_are_padded_with_what_lies_outside_of_a_study_in_training(bundle, prepared):
+    parser = parse(
+        bundle, prepared, patch_size=[64, 64, 64], affine_prob=0, flip_prob=0, noise_prob=0, smooth_prob=0, intensity_prob=0
+    )
+    parser.update({**dict.fromkeys(("low_resolution_prob", "gamma_inverted_prob", "gamma_prob"), 0), "num_workers": 0})
+    patch = parser.get_parsed_content("train::dataset")[0]["image"]
+    # A study of 40 x 30 x 56 voxels leaves room on both sides of y in a patch of 64.
+    outside = parser.get_parsed_content("validate::dataset")[0]["image"][:, 0, 0, 0]
+    for channel in (0, 1):
+        values, counts = patch[channel].unique(return_counts=True)
+        assert outside[channel] == pytest.approx(float(values[counts.argmax()]), abs=1e-6)
+    assert (outside[2:] == 0).all()
+
+
+@pytest.mark.parametrize("bundle", NETWORKS)
+def test_prediction_of_a_small_volume_comes_back_to_its_own_grid(bundle, prepared):
+    parser = ConfigParser()
+    parser.read_config(BUNDLES / bundle / "configs/inference.json")
+    parser.update({"dataset_dir": str(prepared), "ckpt_dir": str(prepared), "patch_size": [64, 64, 64]})
+    parser.update({"coarse_mask_dir": str(prepared / "coarse_masks")})
+    preprocessing = parser.get_parsed_content("preprocessing")
+    file = next((prepared / "images").iterdir())
+    item = {"image": str(file)}
+    if bundle != STAGE1:
+        item["coarse_mask"] = str(prepared / "coarse_masks" / f"{file.stem}.nii.gz")
+    item = preprocessing(item)
+    assert min(item["image"].shape[1:]) >= 64
+    item["pred"] = item["image"][1:2].clone()
+    back = Invertd("pred", preprocessing, orig_keys="image_pet", nearest_interp=False, to_tensor=True)(item)["pred"]
+    pet = nib.load(file)
+    assert back.shape[1:] == pet.shape[:3]
+    np.testing.assert_allclose(back.affine, pet.affine, atol=1e-4)

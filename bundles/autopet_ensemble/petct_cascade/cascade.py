@@ -40,7 +40,7 @@ class SlidingWindow(nn.Module):
 
     Args:
         network: takes (windows, C, *roi_size), gives logits (windows, 1, *roi_size).
-        roi_size: size of the window in voxels; a smaller volume is padded.
+        roi_size: size of the window in voxels; a smaller volume is padded, see `pad_to_window`.
         overlap: share of a window that its neighbour covers too.
         sw_batch_size: windows that pass through the network at once.
         amp: whether to compute in mixed precision: float16 on a GPU, bfloat16 on a CPU; None for where the hardware has it. It is
@@ -63,8 +63,9 @@ class SlidingWindow(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the lesion probability (B, 1, X, Y, Z) of normalised channels (B, C, X, Y, Z)."""
+        padded, box = pad_to_window(image, self.inferer.roi_size)
         with self.computing(image.device.type) as network:
-            logits = self._logits(image, network)
+            logits = self._logits(padded, network)[(..., *box)]
         return torch.sigmoid(logits.float()).to(image.device)
 
     @contextlib.contextmanager
@@ -101,6 +102,30 @@ class SlidingWindow(nn.Module):
                 f"warning: the GPU's memory does not suffice for {type(self.network).__name__}: going on with windows, {remedy}",
                 flush=True,
             )
+
+
+def pad_to_window(image: torch.Tensor, window: Sequence[int]) -> tuple[torch.Tensor, tuple[slice, slice, slice]]:
+    """Pad an image that is smaller than a window on both sides, each channel with its lowest value.
+
+    That is what air is after clipping, and what lies outside of a study in training. MONAI's own padding with 0 would surround the
+    body with the mean of all lesions, which 0 is after normalisation.
+
+    Args:
+        image: (B, C, X, Y, Z), clipped and normalised.
+        window: voxels along x, y, z that the result has at least.
+
+    Returns:
+        The padded image, and the box of it in which the image lies.
+    """
+    shape = image.shape[2:]
+    missing = [max(int(most) - int(length), 0) for most, length in zip(window, shape, strict=True)]
+    x, y, z = (slice(more // 2, more // 2 + int(length)) for more, length in zip(missing, shape, strict=True))
+    if not any(missing):
+        return image, (x, y, z)
+    size = [int(length) + more for length, more in zip(shape, missing, strict=True)]
+    padded = image.amin(dim=(2, 3, 4), keepdim=True).expand(-1, -1, *size).clone()
+    padded[:, :, x, y, z] = image
+    return padded, (x, y, z)
 
 
 class Cascade(nn.Module):
