@@ -1,0 +1,172 @@
+"""Promises of the records: what is skipped, made again or refused follows from content alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from petct_training.errors import InputError
+from petct_training.records import Plan, Records, digest_of, file_state
+
+OUTPUTS = ("a.nii.gz", "uncertainty/a.nii.gz")
+
+
+def write(file: Path, content: bytes) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    return file
+
+
+def plan_of(folder: Path, threshold: float = 0.5, name: str = "a") -> Plan:
+    return Plan(name, {"ct": folder / "ct.nii", "pet": folder / "pet.nii"}, {"threshold": threshold, "patch": (1, 2)}, OUTPUTS)
+
+
+def make(records: Records, plan: Plan, content: bytes = b"mask") -> None:
+    with records.making(plan):
+        for output in plan.outputs:
+            write(records.folder / output, content)
+
+
+@pytest.fixture
+def study(tmp_path) -> Path:
+    for name in ("ct", "pet"):
+        write(tmp_path / f"study/{name}.nii", name.encode())
+    return tmp_path / "study"
+
+
+@pytest.fixture
+def records(tmp_path) -> Records:
+    return Records(tmp_path / "out", "inference")
+
+
+def test_digest_is_the_sha256_of_the_bytes(tmp_path):
+    # The example of FIPS 180-2, appendix B.1.
+    file = write(tmp_path / "abc", b"abc")
+    assert digest_of(file) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_result_is_current_after_it_was_made_and_not_before(records, study):
+    assert not records.is_current(plan_of(study))
+    make(records, plan_of(study))
+    assert records.is_current(plan_of(study))
+
+
+def test_another_option_or_another_content_of_a_file_makes_it_outdated(records, study):
+    make(records, plan_of(study))
+    assert not records.is_current(plan_of(study, threshold=0.4))
+    write(study / "pet.nii", b"PET")
+    assert not records.is_current(plan_of(study))
+
+
+def test_touched_files_are_still_current(records, study):
+    make(records, plan_of(study))
+    for file in (study / "pet.nii", records.folder / "a.nii.gz"):
+        os.utime(file, (1, 1))
+    assert records.is_current(plan_of(study))
+
+
+def test_a_swap_of_files_of_one_size_and_time_is_seen(records, tmp_path):
+    files = [write(tmp_path / f"{name}/{role}.nii", f"{name}{role}".encode()) for name in "xy" for role in ("ct", "pet")]
+    for file in files:
+        os.utime(file, (1, 1))
+    make(records, plan_of(tmp_path / "x"))
+    for role in ("ct", "pet"):
+        os.rename(tmp_path / f"x/{role}.nii", tmp_path / "kept")
+        os.rename(tmp_path / f"y/{role}.nii", tmp_path / f"x/{role}.nii")
+        os.rename(tmp_path / "kept", tmp_path / f"y/{role}.nii")
+    assert not records.is_current(plan_of(tmp_path / "x"))
+
+
+@pytest.mark.parametrize("copy", [shutil.move, shutil.copytree])
+def test_a_moved_or_copied_folder_keeps_its_results(tmp_path, records, study, copy):
+    make(records, plan_of(study))
+    copy(records.folder, tmp_path / "bigger disk/out")
+    assert Records(tmp_path / "bigger disk/out", "inference").is_current(plan_of(study))
+    copy(study, tmp_path / "archive")
+    assert Records(tmp_path / "bigger disk/out", "inference").is_current(plan_of(tmp_path / "archive"))
+
+
+def test_a_missing_output_is_made_again(records, study):
+    make(records, plan_of(study))
+    (records.folder / "a.nii.gz").unlink()
+    assert not records.is_current(plan_of(study))
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_a_file_without_a_record_is_never_replaced(records, study, output):
+    write(records.folder / output, b"somebody's")
+    with pytest.raises(InputError, match="is no result of this program, and is not replaced"):
+        make(records, plan_of(study))
+    assert (records.folder / output).read_bytes() == b"somebody's"
+
+
+def test_a_result_that_was_edited_by_hand_is_never_replaced(records, study):
+    make(records, plan_of(study))
+    write(records.folder / "a.nii.gz", b"corrected")
+    with pytest.raises(InputError, match=r"a\.nii\.gz was changed after this program had written it"):
+        records.is_current(plan_of(study, threshold=0.4))
+
+
+def test_another_study_of_the_same_name_is_refused(tmp_path, records, study):
+    make(records, plan_of(study))
+    for name in ("ct", "pet"):
+        write(tmp_path / f"other/{name}.nii", f"other {name}".encode())
+    with pytest.raises(InputError, match="study a: .*out holds a result of another study of this name, made from .*study"):
+        records.is_current(plan_of(tmp_path / "other"))
+
+
+def test_what_an_ended_run_has_left_is_its_own(records, study):
+    records.begin(plan_of(study))
+    write(records.folder / "a.nii.gz", b"half")
+    assert not records.is_current(plan_of(study))
+    make(records, plan_of(study))
+    assert records.is_current(plan_of(study))
+
+
+def test_a_block_that_fails_leaves_no_current_result(records, study):
+    with pytest.raises(KeyError), records.making(plan_of(study)):
+        raise KeyError(write(records.folder / "a.nii.gz", b"mask"))
+    assert not records.is_current(plan_of(study))
+
+
+def test_a_folder_holds_results_of_one_kind(records, study):
+    make(records, plan_of(study))
+    records.check_kind()
+    with pytest.raises(InputError, match=r"out holds results of another kind \(inference, this is evaluation\)"):
+        Records(records.folder, "evaluation").check_kind()
+
+
+def test_removing_a_result_leaves_what_others_have_put_there(records, study):
+    make(records, plan_of(study))
+    write(records.folder / "a.nii.gz", b"corrected")
+    records.remove("a")
+    assert sorted(file.name for file in records.folder.rglob("*") if file.is_file()) == ["a.nii.gz"]
+    records.remove("never made")
+
+
+def test_an_unchanged_file_is_not_read_again(study, monkeypatch):
+    state = file_state(study / "pet.nii")
+    monkeypatch.setattr("petct_training.records.digest_of", lambda path: pytest.fail("was read"))
+    assert file_state(study / "pet.nii", state) == state
+    assert file_state(study / "none.nii", state) is None
+
+
+def test_a_broken_record_counts_as_none(records, study):
+    make(records, plan_of(study))
+    records.file("a").write_text("{")
+    with pytest.raises(InputError, match="is no result of this program"):
+        records.is_current(plan_of(study))
+
+
+def test_a_record_says_for_a_person_where_a_result_comes_from(records, study):
+    records.about = {"versions": {"torch": "2.13.0"}}
+    make(records, plan_of(study))
+    content = json.loads(records.file("a").read_text())
+    assert content["sources"]["pet"]["path"] == "../study/pet.nii"
+    assert content["sources"]["pet"]["sha256"] == digest_of(study / "pet.nii")
+    assert content["written"]["a.nii.gz"]["sha256"] == digest_of(records.folder / "a.nii.gz")
+    assert content["about"] == {"versions": {"torch": "2.13.0"}}
