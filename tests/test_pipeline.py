@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ from petct_training.errors import InputError
 
 
 class Commands:
-    """Stands in for `subprocess.run`: notes each command and writes the step's results, or fails as told."""
+    """Stands in for `subprocess.run`: notes each command and writes the step's results, each time others, or fails as told."""
+
+    number = itertools.count()
 
     def __init__(self, steps):
         self.steps, self.ran, self.fail = {self.key(step): step for step in steps}, [], {}
@@ -33,10 +36,10 @@ class Commands:
         for path in outputs:
             if path.suffix:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(f"{step.name} {len(self.ran)}")
+                path.write_text(f"{step.name} {next(self.number)}")
             else:
                 path.mkdir(parents=True, exist_ok=True)
-                (path / "a.nii.gz").write_text(f"{step.name} {len(self.ran)}")
+                (path / "a.nii.gz").write_text(f"{step.name} {next(self.number)}")
         return subprocess.CompletedProcess(arguments, self.fail.get(step.name, 0))
 
     @property
@@ -51,12 +54,12 @@ def run(tmp_path, monkeypatch):
     raw.mkdir()
     (raw / "a_0000.nii.gz").write_text("ct")
 
-    def run(fail=None, **options):
-        commands = Commands(pipeline.plan(pipeline.Method(raw, tmp_path / "work", BUNDLES, "demo")))
+    def run(fail=None, work_dir=tmp_path / "work", **options):
+        commands = Commands(pipeline.plan(pipeline.Method(raw, work_dir, BUNDLES, "demo")))
         commands.fail = fail or {}
         monkeypatch.setattr(pipeline.subprocess, "run", commands)
         try:
-            run_pipeline(raw, tmp_path / "work", BUNDLES, "demo", **options)
+            run_pipeline(raw, work_dir, BUNDLES, "demo", **options)
         except SystemExit as end:
             commands.end, commands.code = str(end), end.code
         return commands
@@ -132,7 +135,29 @@ def test_a_training_whose_data_changed_after_an_interruption_begins_anew(run, tm
     datalist.write_text("another split")
     second = run()
     assert ("train autopet_stage1_dynunet", False) in second.ran
-    assert not (tmp_path / "work/models/autopet_stage1_dynunet/last.pt").exists()
+
+
+def test_a_changed_volume_trains_again_even_where_the_lists_are_the_same(run, tmp_path):
+    run()
+    record = tmp_path / "work/prepared/.prepare/finished/a.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("made from another file")
+    assert run().names == ALL[1:]
+
+
+@pytest.mark.parametrize("move", [shutil.move, partial(shutil.copytree, copy_function=shutil.copyfile)])
+def test_a_moved_or_copied_work_folder_keeps_what_is_done(run, tmp_path, move):
+    run()
+    move(tmp_path / "work", tmp_path / "bigger disk")
+    assert run(work_dir=tmp_path / "bigger disk").names == []
+
+
+def test_weights_of_ones_own_are_never_deleted(run, tmp_path):
+    own = tmp_path / "work/models/autopet_stage1_dynunet/week.pt"
+    own.parent.mkdir(parents=True)
+    own.write_text("weights that took a week")
+    run()
+    assert own.read_text() == "weights that took a week"
 
 
 def test_more_than_one_gpu_trains_under_torchrun():

@@ -16,7 +16,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from helpers import SARCOMA, needs_shared, write_nifti, write_study
+from helpers import SARCOMA, las, make_study, needs_shared, write_nifti, write_study
 from monai.data import MetaTensor
 from monai.transforms import Compose, CropForegroundd, LoadImaged, Orientationd, Spacingd, SplitDimd
 
@@ -553,3 +553,22 @@ def test_real_studies_with_a_finer_ct_are_prepared_without_a_warning(tmp_path, c
         assert -200 < np.median(image[..., 0][label == 1]) < 200
         assert np.median(image[..., 1][label == 1]) > 0.3
         assert -1100 < image[..., 0].min() < -800
+
+
+def test_raw_labels_in_the_prepared_folder_are_never_replaced(tmp_path):
+    for number in range(3):
+        for name, array in zip(("images/c{}_0000", "images/c{}_0001", "labels/c{}"), make_study(seed=number), strict=True):
+            write_nifti(tmp_path / f"DATA/{name.format(number)}.nii", array, las((4, 4, 5)))
+    before = {file: file.read_bytes() for file in (tmp_path / "DATA").rglob("*") if file.is_file()}
+    with pytest.raises(InputError, match=r"labels/c0\.nii is no result of this program, and is not replaced"):
+        prepare(tmp_path / "DATA/images", tmp_path / "DATA")
+    assert {file: file.read_bytes() for file in (tmp_path / "DATA").rglob("*") if file.is_file()} == before
+
+
+def test_another_programs_datalist_is_never_replaced(tmp_path):
+    raw = write_raw(tmp_path / "raw")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/datalist.json").write_text("{}")
+    with pytest.raises(InputError, match=r"datalist\.json is no result of this program"):
+        prepare(raw, tmp_path / "out")
+    assert (tmp_path / "out/datalist.json").read_text() == "{}"

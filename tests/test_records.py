@@ -115,7 +115,7 @@ def test_another_study_of_the_same_name_is_refused(tmp_path, records, study):
     make(records, plan_of(study))
     for name in ("ct", "pet"):
         write(tmp_path / f"other/{name}.nii", f"other {name}".encode())
-    with pytest.raises(InputError, match="study a: .*out holds a result of another study of this name, made from .*study"):
+    with pytest.raises(InputError, match=r"study a: .*out holds a result of another study of this name, made from .*study"):
         records.is_current(plan_of(tmp_path / "other"))
 
 

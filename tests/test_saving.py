@@ -10,7 +10,7 @@ import torch
 from ignite.engine import Engine
 
 from petct_training.errors import InputError
-from petct_training.saving import BestWeights, LastState, resume, save
+from petct_training.saving import BestWeights, LastState, resume, save, set_aside
 
 FINGERPRINT = {"spacing": [2, 2, 3]}
 
@@ -144,3 +144,23 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_former_file(tmp_path, monkey
         save(network(2).state_dict(), file)
     assert file.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_a_training_that_begins_anew_keeps_earlier_weights_aside(tmp_path, capsys):
+    for name in ("model.pt", "fingerprint.json", "notes.txt"):
+        (tmp_path / name).write_text(name)
+    aside = set_aside(False, tmp_path)
+    assert {file.name: file.read_text() for file in aside.iterdir()} == {name: name for name in ("model.pt", "fingerprint.json")}
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([aside.name, "notes.txt"])
+    assert f"kept in {aside}" in capsys.readouterr().out
+    (tmp_path / "last.pt").write_text("of a second training in the same second")
+    assert (set_aside(False, tmp_path) / "last.pt").is_file()
+    assert (aside / "model.pt").read_text() == "model.pt"
+
+
+@pytest.mark.parametrize(("resumes", "files"), [(True, ["last.pt", "model.pt"]), (False, ["fingerprint.json"])])
+def test_nothing_is_set_aside_where_a_training_goes_on_or_none_was(tmp_path, resumes, files):
+    for name in files:
+        (tmp_path / name).touch()
+    assert set_aside(resumes, tmp_path) is None
+    assert sorted(file.name for file in tmp_path.iterdir()) == files

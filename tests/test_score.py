@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -76,13 +77,30 @@ def test_pet_that_is_not_in_suv_is_not_read_out(raw, tmp_path):
 def test_mask_whose_pet_is_missing_is_named_and_all_others_are_read_out(raw, tmp_path):
     case = f"fdg_{len(MASKS)}_good one"
     (raw / f"imagesTr/{case}_0001.nii.gz").unlink()
-    for run in (
-        lambda: read_out_folder(tmp_path / "masks", raw / "imagesTr", tmp_path / "out"),
-        lambda: score_folder(tmp_path / "masks", reference_items(raw), tmp_path / "out"),
-    ):
+    for name, run in {
+        "read-outs": partial(read_out_folder, tmp_path / "masks", raw / "imagesTr"),
+        "scores": partial(score_folder, tmp_path / "masks", reference_items(raw)),
+    }.items():
         with pytest.raises(SystemExit, match=rf"{case}: was not read out: there is no PET of this study: put {case}_0001.nii.gz"):
-            run()
-        assert list(json.loads((tmp_path / "out/readouts.json").read_text())) == [f"fdg_{len(MASKS) + 1}_good.two"]
+            run(tmp_path / name)
+        assert list(json.loads((tmp_path / name / "readouts.json").read_text())) == [f"fdg_{len(MASKS) + 1}_good.two"]
+
+
+def test_read_outs_and_scores_do_not_replace_each_other(raw, tmp_path):
+    with pytest.raises(SystemExit, match=r"masks could not be read out"):
+        read_out_folder(tmp_path / "masks", raw / "imagesTr", tmp_path / "out")
+    before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    with pytest.raises(SystemExit, match=r"out holds results of another kind \(read-outs, this is scores\)"):
+        score_folder(tmp_path / "masks", reference_items(raw), tmp_path / "out")
+    assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()} == before
+
+
+def test_a_report_of_somebody_else_is_not_replaced(raw, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/report.html").write_text("my notes")
+    with pytest.raises(SystemExit, match=r"report\.html is no result of this program, and is not replaced"):
+        read_out_folder(tmp_path / "masks", raw / "imagesTr", tmp_path / "out")
+    assert (tmp_path / "out/report.html").read_text() == "my notes"
 
 
 def test_masks_are_scored_without_images(raw, tmp_path):

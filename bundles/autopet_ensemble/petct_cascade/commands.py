@@ -4,7 +4,8 @@ In a notebook call the functions of the same names in the other modules: they ra
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from petct_cascade import assemble as _assemble
@@ -19,7 +20,9 @@ from petct_cascade import readout_run as _readout_run
 from petct_cascade import scoring as _scoring
 from petct_cascade import selection as _selection
 from petct_cascade.preparation import PrepareOptions
+from petct_cascade.provenance import Masks
 from petct_training.commands import command
+from petct_training.records import Records
 
 assemble = command(_assemble.assemble)
 check_weights = command(_assemble.check_weights)
@@ -48,7 +51,8 @@ def select_studies(
     pet: str | os.PathLike | None = None,
     output_dir: str | os.PathLike | None = None,
     uncertainty_dir: str | os.PathLike | None = None,
-    sources: Sequence[str | os.PathLike] = (),
+    weights: Sequence[str | os.PathLike] = (),
+    settings: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> _selection.Selection:
     """Select the studies that an inference has to do, as `petct_cascade.selection.select_studies`.
@@ -57,11 +61,15 @@ def select_studies(
         studies: folder or list of studies, used when `ct` and `pet` are not given.
         ct: NIfTI file of one study's CT (HU), on any grid.
         pet: NIfTI file of its PET (body-weight SUV), after which the study is called (without a final `_0001`).
-        output_dir: folder of masks.
+        output_dir: folder of masks, and of their records; without one, every study is selected.
         uncertainty_dir: folder of maps; when it is given, a study without a map is done again.
-        sources: the other files from which masks are made.
+        weights: the other files from which masks are made.
+        settings: the options that change voxels.
         options: the fields of `petct_cascade.selection.SelectOptions`.
     """
-    folders = [folder for folder in (output_dir, uncertainty_dir) if folder is not None]
+    masks = None
+    if output_dir is not None:
+        folders = [folder for folder in (output_dir, uncertainty_dir) if folder is not None]
+        masks = Masks(Records(Path(output_dir), "inference"), folders, settings or {}, weights)
     source = _selection.source_of(studies, ct, pet)
-    return _selection.select_studies(source, folders, sources, _selection.SelectOptions(**options))
+    return _selection.select_studies(source, masks, _selection.SelectOptions(**options))

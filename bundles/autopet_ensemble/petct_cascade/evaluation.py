@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai.engines import Evaluator
 
+from petct_cascade.provenance import Masks
 from petct_cascade.running import run_each_study
 from petct_cascade.scoring import score_studies
 from petct_cascade.tasks import ReadoutOptions
-from petct_cascade.volumes import without_suffix
 from petct_training.errors import InputError
 from petct_training.files import make_folder
+from petct_training.records import Records
 
 
 def evaluate(
@@ -38,7 +39,7 @@ def evaluate(
         strict: whether the first study that fails ends the run.
 
     Raises:
-        InputError: there are no studies, the folder cannot be written, or, if `strict`, a study fails.
+        InputError: there are no studies, the folder cannot be written or holds something else, or, if `strict`, a study fails.
         SomeFailedError: after all others are scored, with a sentence for each study that could not be.
     """
     if not items:
@@ -46,17 +47,13 @@ def evaluate(
     make_folder(output_dir)
     options = options or ReadoutOptions()
     folders = [folder for folder in (*masks.values(), options.uncertainty_dir) if folder is not None]
-    cases = {item["case"] for item in items}
-    _keep_only(cases, folders)
-    failed = {problem.case for problem in run_each_study(evaluator, strict)}
-    # An earlier run's mask is not this one's.
-    _keep_only(cases - failed, folders)
-    score_studies(items, masks, output_dir, options, seed=seed)
-
-
-def _keep_only(cases: set[str], folders: Iterable[str | os.PathLike]) -> None:
-    """Take away the masks that an earlier evaluation has left of other cases."""
-    for folder in folders:
-        for file in Path(folder).glob("*.nii.gz"):
-            if without_suffix(file.name) not in cases:
-                file.unlink()
+    made = Masks(Records(Path(output_dir), "evaluation"), folders)
+    made.records.check_kind()
+    plans = {item["case"]: made.plan(item) for item in items}
+    # Of other cases, an earlier evaluation may have left masks.
+    made.keep_only(plans)
+    for plan in plans.values():
+        made.records.begin(plan)
+    failed = {problem.case for problem in run_each_study(evaluator, strict, lambda case: made.records.finish(plans[case]))}
+    made.keep_only(set(plans) - failed)
+    score_studies(items, masks, output_dir, options, seed=seed, kind="evaluation")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from monai.engines import Evaluator
 
 from petct_cascade.problems import Problem
+from petct_cascade.provenance import summary_of
 from petct_cascade.readout_run import read_out_studies
 from petct_cascade.results import in_order
 from petct_cascade.running import run_each_study
@@ -37,21 +40,28 @@ def infer(
         InputError: if `strict`, when a study fails.
         SomeFailedError: after all others are done, with a sentence for each study that could not be used.
     """
-    problems = _segment(evaluator, selection, strict)
-    failed = {problem.case for problem in problems}
-    items = sorted((item for item in [*selection.done, *selection.items] if item["case"] not in failed), key=lambda i: i["case"])
-    masks = {item["case"]: Path(output_dir) / f"{item['case']}.nii.gz" for item in items}
+    cases = [item["case"] for item in (*selection.done, *selection.items)]
     what = "cannot be used, all others were done"
-    try:
-        problems += read_out_studies(items, masks, output_dir, "Ensemble", options, problems)
-    except InputError as error:
-        if not problems:
-            raise
-        # Why the report could not be written shall not hide what is wrong with studies.
-        what = f"cannot be used, and there is no report of the others, since {error}"
+    with summary_of(output_dir, "inference", cases):
+        problems = _segment(evaluator, selection, strict)
+        items = _usable([*selection.done, *selection.items], problems)
+        masks = {item["case"]: Path(output_dir) / f"{item['case']}.nii.gz" for item in items}
+        try:
+            problems += read_out_studies(items, masks, output_dir, "Ensemble", options, problems)
+        except InputError as error:
+            if not problems:
+                raise
+            # Why the report could not be written shall not hide what is wrong with studies.
+            what = f"cannot be used, and there is no report of the others, since {error}"
     if problems:
         number = len({problem.case for problem in problems})
         raise SomeFailedError(f"{number} {'study' if number == 1 else 'studies'} {what}", in_order(problems))
+
+
+def _usable(items: Iterable[dict[str, Any]], problems: Iterable[Problem]) -> list[dict[str, Any]]:
+    """Return the items of the studies that have no problem, sorted by case."""
+    failed = {problem.case for problem in problems}
+    return sorted((item for item in items if item["case"] not in failed), key=lambda item: str(item["case"]))
 
 
 def _segment(evaluator: Evaluator, selection: Selection, strict: bool) -> list[Problem]:
@@ -61,7 +71,18 @@ def _segment(evaluator: Evaluator, selection: Selection, strict: bool) -> list[P
             print(f"warning: {problem}", flush=True)
     problems = [problem for problem in selection.problems if problem.error]
     if selection.items:
-        problems += run_each_study(evaluator, strict)
+        problems += run_each_study(evaluator, strict, _recording(selection))
     elif not problems:
-        print("Every mask is newer than the weights and its images: nothing to do.", flush=True)
+        print("Every mask was made from these very files and options: nothing to do.", flush=True)
     return problems
+
+
+def _recording(selection: Selection) -> Callable[[str], None] | None:
+    """Record that the selected studies are going to be segmented; return what records that one is."""
+    if selection.masks is None:
+        return None
+    records = selection.masks.records
+    plans = {item["case"]: selection.masks.plan(item) for item in selection.items}
+    for plan in plans.values():
+        records.begin(plan)
+    return lambda case: records.finish(plans[case])

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -15,9 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from petct_cascade.command_line import bundle_command, relative_path
+from petct_cascade.preparation import RECORDS
 from petct_training.commands import SOME_FAILED
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.files import read_json, stamp, write_json
+from petct_training.records import digest_of, path_from
 
 ENSEMBLE = "autopet_ensemble"
 STAGE1 = "autopet_stage1_dynunet"
@@ -46,6 +47,11 @@ class Method:
     def data(self) -> tuple[Path, Path]:
         """The two files that every step after `prepare` reads."""
         return self.prepared / "datalist.json", self.prepared / "fingerprint.json"
+
+    @property
+    def volumes(self) -> Path:
+        """Folder of the records of the prepared volumes, which change when a volume does."""
+        return self.prepared / RECORDS / "finished"
 
     @property
     def coarse_masks(self) -> Path:
@@ -77,6 +83,7 @@ class Step:
 
     Attributes:
         name: what the step is called when it is announced, and the name of its record.
+        home: folder of all that the method makes. What lies in it is known by its content, so that the folder may be moved or copied.
         bundle: folder of the bundle in which the command runs.
         run_id: id that `monai.bundle run` evaluates.
         configs: config files, named from the bundle's `configs` and without suffix, later ones patching earlier ones.
@@ -85,11 +92,11 @@ class Step:
         outputs: files and folders that the step makes.
         resumes: whether the command understands `--resume true`.
         processes: number of processes; more than one runs under torchrun.
-        fresh: folders that are emptied when the step begins anew.
         problems: file that names the studies that the step could not use.
     """
 
     name: str
+    home: Path
     bundle: Path
     run_id: str
     configs: tuple[str, ...]
@@ -98,7 +105,6 @@ class Step:
     outputs: tuple[Path, ...]
     resumes: bool = False
     processes: int = 1
-    fresh: tuple[Path, ...] = ()
     problems: Path | None = None
 
     @property
@@ -115,13 +121,27 @@ class Step:
         return bundle_command(self.run_id, self.files, values, self.processes)
 
     def state(self) -> dict[str, Any]:
-        """Return what the result depends on: the command, the configs' content, and size and time of every input file."""
-        configs = {name: hashlib.sha256((self.bundle / name).read_bytes()).hexdigest() for name in self.files}
-        return {"command": self.arguments(), "configs": configs, "inputs": {str(path): _listing(path) for path in self.inputs}}
+        """Return what the result depends on: the command wherever its files lie, the content of its configs, and its inputs."""
+        values = {name: self._place(value) if isinstance(value, Path) else value for name, value in self.overrides.items()}
+        return {
+            "command": [self.run_id, self.processes, json.loads(json.dumps(values, default=str))],
+            "configs": {name: digest_of(self.bundle / name) for name in self.files},
+            "inputs": [self._listing(path) for path in self.inputs],
+        }
 
-    def result(self) -> dict[str, Any]:
-        """Return name, size and time of every file that the step has made."""
-        return {str(path): _listing(path) for path in self.outputs}
+    def result(self) -> list[list[list[Any]]]:
+        """Return name and content of every file that the step has made."""
+        return [self._listing(path) for path in self.outputs]
+
+    def _place(self, path: Path) -> str:
+        """Return where a path lies in the home, or which input it is."""
+        return path_from(path, self.home) if path.is_relative_to(self.home) else f"input {self.inputs.index(path)}"
+
+    def _listing(self, path: Path) -> list[list[Any]]:
+        """Return the name of a file, or of every file in a folder, and its digest; outside of the home, its size and time."""
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        at_home = path.is_relative_to(self.home)
+        return [[file.name, *([digest_of(file)] if at_home else stamp(file))] for file in files if file.is_file()]
 
 
 class Outcome(NamedTuple):
@@ -129,12 +149,6 @@ class Outcome(NamedTuple):
 
     ran: bool
     some_failed: bool
-
-
-def _listing(path: Path) -> list[list[Any]]:
-    """Return name, size and time of modification of a file, or of every file in a folder."""
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    return [[file.name, *stamp(file)] for file in files if file.is_file()]
 
 
 def plan(method: Method) -> list[Step]:
@@ -152,6 +166,7 @@ def plan(method: Method) -> list[Step]:
 def _prepare(method: Method) -> Step:
     return Step(
         name="prepare",
+        home=method.work_dir,
         bundle=method.bundles_dir / ENSEMBLE,
         run_id="prepare",
         configs=("prepare",),
@@ -166,21 +181,22 @@ def _train(method: Method, bundle: str, *further_inputs: Path) -> Step:
     models, logs = method.models(bundle), method.work_dir / "logs" / bundle
     return Step(
         name=f"train {bundle}",
+        home=method.work_dir,
         bundle=method.bundles_dir / bundle,
         run_id="training",
         configs=("train", *method.demo, *(["multi_gpu_train"] if method.num_gpus > 1 else [])),
         overrides={"dataset_dir": method.prepared, "ckpt_dir": models, "output_dir": logs, **method.train_options},
-        inputs=(*method.data, *further_inputs),
+        inputs=(*method.data, method.volumes, *further_inputs),
         outputs=method.weights(bundle),
         resumes=True,
         processes=max(1, method.num_gpus),
-        fresh=(models, logs),
     )
 
 
 def _predict(method: Method) -> Step:
     return Step(
         name="predict the coarse masks",
+        home=method.work_dir,
         bundle=method.bundles_dir / STAGE1,
         run_id="inferring",
         configs=("inference", *method.demo),
@@ -193,6 +209,7 @@ def _predict(method: Method) -> Step:
 def _assemble(method: Method) -> Step:
     return Step(
         name="assemble",
+        home=method.work_dir,
         bundle=method.bundles_dir / ENSEMBLE,
         run_id="assemble",
         configs=("inference", "assemble", *method.demo),
@@ -207,6 +224,7 @@ def _evaluate(method: Method) -> Step:
     allowed = {name: value for name, value in method.prepare_options.items() if name == "allow_outside"}
     return Step(
         name="evaluate",
+        home=method.work_dir,
         bundle=method.bundles_dir / ENSEMBLE,
         run_id="evaluating",
         configs=("inference", "evaluate", *method.demo),
@@ -216,7 +234,7 @@ def _evaluate(method: Method) -> Step:
             "output_dir": method.results,
             **allowed,
         },
-        inputs=(*method.data, method.weights(ENSEMBLE)[0]),
+        inputs=(*method.data, method.volumes, method.weights(ENSEMBLE)[0]),
         outputs=(method.results / "table1.md", method.results / "scores.csv"),
         problems=method.results / "problems.json",
     )
@@ -226,7 +244,8 @@ def run_unless_done(step: Step, record: Path) -> Outcome:
     """Run a step unless its result is there.
 
     The record is written when the step begins and again when it has ended. A training that was interrupted, and whose inputs are
-    still the same, goes on where it stopped; one whose inputs have changed, or whose weights were taken away, begins anew.
+    still the same, goes on where it stopped; one whose inputs have changed, or whose weights were taken away, begins anew, and keeps
+    earlier weights aside.
 
     Raises:
         InputError: when the command ends with another exit code than 0, or 3: done, except for some studies.
@@ -237,9 +256,6 @@ def run_unless_done(step: Step, record: Path) -> Outcome:
     if same and known.get("outputs") == step.result():
         return Outcome(False, known["some_failed"])
     interrupted = same and "outputs" not in known
-    if not interrupted:
-        for folder in step.fresh:
-            shutil.rmtree(folder, ignore_errors=True)
     write_json(record, {"state": state})
     arguments = step.arguments(resume=step.resumes and interrupted)
     print(f"$ cd {shlex.quote(str(relative_path(step.bundle)))} && {shlex.join(['python', *arguments])}", flush=True)

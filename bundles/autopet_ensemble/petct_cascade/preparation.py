@@ -165,6 +165,10 @@ class Preparation:
             "body_margin": self.options.body_margin,
         }
 
+    def has_records(self) -> bool:
+        """Return whether this program has worked in the folder."""
+        return (self.dataset_dir / RECORDS).is_dir()
+
     def checked_record(self, case: str) -> Path:
         """Return the file that holds the judgement of a case."""
         return self.dataset_dir / RECORDS / "checked" / f"{case}.json"

@@ -49,8 +49,8 @@ def prepare(studies: str | os.PathLike, dataset_dir: str | os.PathLike, options:
 
     Raises:
         SomeFailedError: when all is written, if some studies have errors and are not on the exclusion list; it names each.
-        InputError: when too few studies remain to train and validate with, when the arguments or the disk forbid to go on, or, if
-            `strict`, at the first study with an error.
+        InputError: when too few studies remain to train and validate with, when the arguments or the disk forbid to go on, when
+            files of somebody else lie where the results go, or, if `strict`, at the first study with an error.
 
     Example:
         prepare("raw", "prepared", PrepareOptions(spacing="median", num_workers=4))
@@ -60,6 +60,7 @@ def prepare(studies: str | os.PathLike, dataset_dir: str | os.PathLike, options:
     if preparation.dataset_dir.resolve() == source.resolve():
         raise InputError(f"studies and dataset_dir are both {source}: give the prepared data set a folder of its own")
     found, problems = find_studies(source, labels=True, allow_outside=options.allow_outside)
+    _refuse_foreign_files(preparation, found)
     with Workers(min(options.num_workers, len(found))) as workers:
         admission = _admit_and_write(preparation, workers, found, problems)
     _print_summary(admission, preparation.dataset_dir)
@@ -71,6 +72,28 @@ def prepare(studies: str | os.PathLike, dataset_dir: str | os.PathLike, options:
             "them with --exclude",
             errors,
         )
+
+
+def _refuse_foreign_files(preparation: Preparation, studies: Sequence[Study]) -> None:
+    """Refuse a folder in which files that this program has not written lie in the places of its own, such as the raw labels.
+
+    Raises:
+        InputError: with the first such file.
+    """
+    for file in (preparation.datalist_file, preparation.fingerprint_file):
+        if file.exists() and not preparation.has_records():
+            raise InputError(_foreign(file))
+    for study in studies:
+        if not preparation.finished_record(study.case).exists():
+            for file in preparation.outputs(study.case):
+                if file.exists():
+                    raise InputError(_foreign(file))
+
+
+def _foreign(file: Path) -> str:
+    return (
+        f"{file} is no result of this program, and is not replaced: give the prepared data set another folder with --dataset_dir"
+    )
 
 
 def _admit_and_write(

@@ -9,6 +9,7 @@ from typing import Any
 
 from petct_cascade.items import item_of_case, masks_in_folder
 from petct_cascade.problems import Problem
+from petct_cascade.provenance import summary_of
 from petct_cascade.results import in_order, picture_of, write_results
 from petct_cascade.tasks import ReadoutOptions, Results, StudyTask, do_studies
 from petct_training.errors import InputError, SomeFailedError
@@ -32,14 +33,15 @@ def read_out_folder(
         options: how studies are read out and drawn.
 
     Raises:
-        InputError: a folder is missing or empty.
+        InputError: a folder is missing or empty, or the output folder holds something else.
         SomeFailedError: after all other masks were read out, some could not be.
     """
     if predictions is None or images is None:
         raise InputError("masks or images are missing: name their folders with --predictions and --images.")
     files, problems = masks_in_folder(Path(predictions))
     items = [item_of_case(case, Path(images)) for case in files]
-    problems += read_out_studies(items, files, output_dir, model, options, problems)
+    with summary_of(output_dir, "read-outs", files):
+        problems += read_out_studies(items, files, output_dir, model, options, problems)
     if problems:
         raise SomeFailedError(f"{len(problems)} masks could not be read out, all others were", in_order(problems))
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from typing import cast
 
 from ignite.engine import Engine, Events
@@ -15,17 +16,18 @@ from monai.engines import Evaluator
 
 from petct_cascade.problems import Problem, raise_if_strict
 from petct_cascade.volumes import without_suffix
-from petct_cascade.writing import writing_behind
+from petct_cascade.writing import after_writing, writing_behind
 from petct_training.errors import InputError
 
 
-def run_each_study(evaluator: Evaluator, strict: bool = False) -> list[Problem]:
+def run_each_study(evaluator: Evaluator, strict: bool = False, finished: Callable[[str], None] | None = None) -> list[Problem]:
     """Run an evaluator over all studies; one that fails is named and left out, and the others are done.
 
     Args:
         evaluator: its data loader has one study a batch, and its dataset's `data` is a list of items with "case", in the order in
             which they are loaded. Unless `strict`, what its post-processing writes by `AtomicNibabelWriter` is written behind.
         strict: whether the first study that fails ends the run.
+        finished: called with the case of each study whose files are written.
 
     Returns:
         An error for each study that failed, also where only its mask could not be written.
@@ -47,7 +49,7 @@ def run_each_study(evaluator: Evaluator, strict: bool = False) -> list[Problem]:
     # A mask that cannot be written must stop a strict run before the next study.
     unwritten: dict[str, Exception] = {}
     with nullcontext(unwritten) if strict else writing_behind() as unwritten:
-        for case, error in _failures(evaluator):
+        for case, error in _failures(evaluator, finished):
             note(case, error)
     for name, error in unwritten.items():
         note(without_suffix(name), error)
@@ -56,14 +58,14 @@ def run_each_study(evaluator: Evaluator, strict: bool = False) -> list[Problem]:
     return problems
 
 
-def _failures(evaluator: Evaluator) -> Iterator[tuple[str, Exception]]:
+def _failures(evaluator: Evaluator, finished: Callable[[str], None] | None) -> Iterator[tuple[str, Exception]]:
     """Run an evaluator, again after each study that fails, and yield the name of that study and its error."""
-    watch = _Watch(evaluator)
+    watch = _Watch(evaluator, finished)
     dataset = cast(Dataset, cast(DataLoader, evaluator.data_loader).dataset)
     items = list(dataset.data)
     while items:
         dataset.data, evaluator.state.epoch_length = items, len(items)
-        error = watch.run(evaluator)
+        error = watch.run(evaluator, [item["case"] for item in items])
         if error is None:
             return
         yield items[watch.done]["case"], error
@@ -71,22 +73,27 @@ def _failures(evaluator: Evaluator) -> Iterator[tuple[str, Exception]]:
 
 
 class _Watch:
-    """Counts the studies that an engine has done, and keeps the error that ends its run."""
+    """Counts the studies that an engine has done, tells of each, and keeps the error that ends its run."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, finished: Callable[[str], None] | None) -> None:
+        self.finished = finished
+        self.cases: list[str] = []
         self.done = 0
         self.error: Exception | None = None
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._count)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._keep)
 
-    def run(self, evaluator: Evaluator) -> Exception | None:
-        """Run an evaluator until its end or its first error, which is returned."""
-        self.done, self.error = 0, None
+    def run(self, evaluator: Evaluator, cases: list[str]) -> Exception | None:
+        """Run an evaluator over cases until its end or its first error, which is returned."""
+        self.cases, self.done, self.error = cases, 0, None
         evaluator.run()
         return self.error
 
     def _count(self, engine: Engine) -> None:
+        case = self.cases[self.done]
         self.done += 1
+        if self.finished is not None:
+            after_writing(case, partial(self.finished, case))
 
     def _keep(self, engine: Engine, error: BaseException) -> None:
         if engine.state.epoch == 0 or not isinstance(error, Exception):

@@ -9,6 +9,7 @@ from typing import Any
 
 from petct_cascade.items import masks_in_folder
 from petct_cascade.problems import Problem
+from petct_cascade.provenance import summary_of
 from petct_cascade.results import in_order, picture_of, write_results
 from petct_cascade.studies import problem_of_name
 from petct_cascade.summary import table1, write_scores
@@ -53,6 +54,7 @@ def score_studies(
     options: ReadoutOptions | None = None,
     primary: str | None = None,
     seed: int = 0,
+    kind: str = "scores",
 ) -> list[dict[str, Any]]:
     """Score the masks of one or more models, read out the primary model's, draw each study, and write the report.
 
@@ -67,12 +69,13 @@ def score_studies(
         options: how studies are read out and drawn.
         primary: the model that is read out and drawn; the last of `predictions` by default.
         seed: of the bootstrap.
+        kind: what is run; an output folder holds results of one kind, see `petct_training.records`.
 
     Returns:
         The rows of `scores.csv`.
 
     Raises:
-        InputError: a folder is missing or empty.
+        InputError: a folder is missing or empty, or the output folder holds something else.
         SomeFailedError: after everything else was scored and written, some masks are missing, have no study, lie on another grid,
             are not binary or cannot be read: each is named with its reason.
     """
@@ -83,14 +86,15 @@ def score_studies(
         raise InputError("there are no studies to score: check the folder or data list of references.")
     masks, twice = _masks_of_models(predictions)
     unpaired = _unpaired([item["case"] for item in items], masks, {problem.case for problem in twice})
-    results = do_studies(_tasks_of(items, masks, primary, output_dir, options), options.num_workers)
-    results.problems += [*twice, *unpaired]
-    order = {model: position for position, model in enumerate(predictions)}
-    results.rows.sort(key=lambda row: (row["case"], order[row["model"]]))
-    if results.rows:
-        write_scores(output_dir, results.rows, seed=seed)
-        print(table1(results.rows), flush=True)
-    write_results(output_dir, "Evaluation", results, primary)
+    with summary_of(output_dir, kind, [item["case"] for item in items]):
+        results = do_studies(_tasks_of(items, masks, primary, output_dir, options), options.num_workers)
+        results.problems += [*twice, *unpaired]
+        order = {model: position for position, model in enumerate(predictions)}
+        results.rows.sort(key=lambda row: (row["case"], order[row["model"]]))
+        if results.rows:
+            write_scores(output_dir, results.rows, seed=seed)
+            print(table1(results.rows), flush=True)
+        write_results(output_dir, "Evaluation", results, primary)
     if results.problems:
         raise SomeFailedError(f"{len(results.problems)} masks could not be scored, all others were", in_order(results.problems))
     return results.rows

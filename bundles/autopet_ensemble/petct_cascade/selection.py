@@ -13,9 +13,10 @@ from tqdm import tqdm
 
 from petct_cascade.judging import find_repeated_images, read_study
 from petct_cascade.problems import Problem, raise_if_strict
+from petct_cascade.provenance import Masks
 from petct_cascade.studies import Study, find_studies, study_of_files
 from petct_training.errors import InputError, boolean
-from petct_training.files import is_newer, make_folder
+from petct_training.files import make_folder
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,13 @@ class Selection:
         items: {"case", "image": [CT file, PET file], "patient", "tracer", ("centre")} of the studies to do.
         done: the same of the studies whose masks an earlier run has made.
         problems: why other studies cannot be used, and what is remarkable about those that can.
+        masks: what is made of each study, and where; None when nothing is recorded.
     """
 
     items: list[dict[str, Any]] = field(default_factory=list)
     done: list[dict[str, Any]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    masks: Masks | None = None
 
 
 @dataclass(frozen=True)
@@ -61,33 +64,35 @@ class SelectOptions:
 
 def select_studies(
     studies: str | os.PathLike | Study,
-    folders: Sequence[str | os.PathLike] = (),
-    sources: Sequence[str | os.PathLike] = (),
+    masks: Masks | None = None,
     options: SelectOptions | None = None,
 ) -> Selection:
     """Select the studies that an inference has to do.
 
     Args:
         studies: folder or list of studies, as `petct_cascade.studies.find_studies` reads it, or one study.
-        folders: where the results go, masks and perhaps maps of uncertainty. They are made; a study whose `<case>.nii.gz` is in each
-            of them, and newer than its images and `sources`, is done.
-        sources: the other files from which results are made, the weights and their fingerprint.
+        masks: what is made of each study, and where. The folders are made. A study whose record says that its masks were made from
+            these very files with these settings is done; one in whose place something else lies is an error.
         options: what else can be chosen.
 
     Raises:
-        InputError: when there is nothing to be found, a folder cannot be written, or, if `strict`, when a study cannot be used.
+        InputError: when there is nothing to be found, a folder cannot be written or holds results of another kind, or, if `strict`,
+            when a study cannot be used.
     """
     options = options or SelectOptions()
     found, problems = _find_or_take(studies, options)
     raise_if_strict(options.strict, problems)
-    for folder in folders:
-        make_folder(folder)
-    done = [study for study in found if _is_done(study, folders, sources)]
-    todo = [study for study in found if study not in done]
+    done: list[Study] = []
+    if masks is not None:
+        done, refused = _look_up(found, masks)
+        problems += refused
+        raise_if_strict(options.strict, refused)
+    bad = {problem.case for problem in problems if problem.error}
+    todo = [study for study in found if study not in done and study.case not in bad]
     if options.check:
         problems += _judge_all(todo, options)
     bad = {problem.case for problem in problems if problem.error}
-    return Selection(_items_without(bad, todo), _items_without(bad, done), problems)
+    return Selection(_items_without(bad, todo), _items_without(bad, done), problems, masks)
 
 
 def source_of(
@@ -123,10 +128,19 @@ def _items_without(bad: Set[str], studies: Sequence[Study]) -> list[dict[str, An
     return [inference_item(study) for study in studies if study.case not in bad]
 
 
-def _is_done(study: Study, folders: Sequence[str | os.PathLike], sources: Sequence[str | os.PathLike]) -> bool:
-    """Return whether a study's results in all folders are newer than its images and the other files from which they are made."""
-    made_from = [study.ct, study.pet, *sources]
-    return bool(folders) and all(is_newer(Path(folder) / f"{study.case}.nii.gz", made_from) for folder in folders)
+def _look_up(studies: Sequence[Study], masks: Masks) -> tuple[list[Study], list[Problem]]:
+    """Return the studies whose masks are there, and an error for each whose place is taken by something else."""
+    for folder in masks.folders:
+        make_folder(folder)
+    masks.records.check_kind()
+    done, problems = [], []
+    for study in studies:
+        try:
+            if masks.records.is_current(masks.plan(inference_item(study))):
+                done.append(study)
+        except InputError as error:
+            problems.append(Problem(study.case, None, str(error).removeprefix(f"study {study.case}: "), error=True))
+    return done, problems
 
 
 def _judge_all(studies: Sequence[Study], options: SelectOptions) -> list[Problem]:

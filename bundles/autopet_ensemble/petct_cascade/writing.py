@@ -119,3 +119,12 @@ def writing_behind() -> Iterator[dict[str, Exception]]:
             yield behind.failures
         finally:
             _behind.reset(token)
+
+
+def after_writing(case: str, action: Callable[[], None]) -> None:
+    """Do something once the files of a case are written: now, or within `writing_behind` in its thread."""
+    behind = _behind.get()
+    if behind is None:
+        action()
+    else:
+        behind.submit(Path(f"{case}.nii.gz"), action)

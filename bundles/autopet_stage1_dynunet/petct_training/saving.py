@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,31 @@ def save(content: object, file: Path) -> None:
             if isinstance(error.__context__, OSError):
                 raise InputError(cannot_write(file, error.__context__)) from error
             raise
+
+
+def set_aside(resume: bool, ckpt_dir: str | os.PathLike, names: Sequence[str] = ("model.pt", "last.pt")) -> Path | None:
+    """Keep the weights of an earlier training when a new one begins in their folder. Only the first process moves files.
+
+    Args:
+        resume: whether the earlier training goes on; then nothing is moved.
+        ckpt_dir: folder of the weights.
+        names: files of weights. With them goes their fingerprint.
+
+    Returns:
+        The folder inside of `ckpt_dir` to which they were moved; None when there were none.
+    """
+    folder = Path(ckpt_dir)
+    if resume or rank() > 0 or not any((folder / name).is_file() for name in names):
+        return None
+    aside = folder / f"earlier_{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    while aside.exists():
+        aside = aside.with_name(aside.name + "_")
+    aside.mkdir()
+    for name in (*names, "fingerprint.json"):
+        if (folder / name).is_file():
+            os.replace(folder / name, aside / name)
+    print(f"The weights of an earlier training are kept in {aside}.", flush=True)
+    return aside
 
 
 def resume(

@@ -60,14 +60,18 @@ class Records:
         """Return the file of a result's record."""
         return self.folder / RECORDS / f"{name}.json"
 
+    def names(self) -> list[str]:
+        """Return the names of all results that have a record, sorted."""
+        return sorted(file.name.removesuffix(".json") for file in (self.folder / RECORDS).glob("*.json") if read_record(file))
+
     def check_kind(self) -> None:
         """Refuse a folder that holds results of another kind.
 
         Raises:
             InputError: with the kind that is there.
         """
-        for file in sorted((self.folder / RECORDS).glob("*.json")):
-            kind = (read_record(file) or {}).get("kind", self.kind)
+        for name in self.names():
+            kind = (read_record(self.file(name)) or {}).get("kind", self.kind)
             if kind != self.kind:
                 raise InputError(
                     f"{self.folder} holds results of another kind ({kind}, this is {self.kind}): name another output folder"
@@ -84,7 +88,7 @@ class Records:
         if record is None:
             self._refuse_foreign(plan, {})
             return False
-        sources = {role: self._source_state(path, record["sources"].get(role)) for role, path in plan.sources.items()}
+        sources = {role: self.source_state(path, record["sources"].get(role)) for role, path in plan.sources.items()}
         same = _contents(sources) == _contents(record["sources"])
         if not same:
             self._refuse_other_study(plan, record)
@@ -142,12 +146,13 @@ class Records:
         return file_state(self.folder / output, known)
 
     def _described(self, path: str | os.PathLike) -> dict[str, Any]:
-        state = self._source_state(path)
+        state = self.source_state(path)
         if state is None:
             raise InputError(f"{path} does not exist: put it there, or take the study away")
         return {"path": path_from(path, self.folder), **state}
 
-    def _source_state(self, path: str | os.PathLike, known: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    def source_state(self, path: str | os.PathLike, known: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+        """Return a source's state, as `file_state`; each file is read once a run."""
         state = file_state(path, self._read.get(os.fspath(path), known))
         if state is not None:
             self._read[os.fspath(path)] = state
