@@ -25,6 +25,7 @@ import petct_cascade.loading
 from petct_cascade.commands import prepare
 from petct_training.errors import InputError
 from petct_training.options import check_names
+from petct_training.records import Plan, Records
 
 BUNDLE_OF = dict(zip(("DynUNet", "SegResNet", "SwinUNETR", "UNet"), (STAGE1, *STAGE2), strict=True))
 MODELS = [*BUNDLE_OF, "Ensemble"]
@@ -342,8 +343,13 @@ def test_second_run_does_only_what_is_missing(workflow, raw, tmp_path, capsys):
     later = second.stat().st_mtime + 10
     os.utime(folder / f"imagesTr/{CASES[1]}_0000.nii.gz", (later, later))
     workflow("inference", studies=str(folder)).run()
+    assert (first.stat().st_mtime_ns, second.stat().st_mtime_ns) == stamps, "a file of another time has the same content"
+    second.unlink()
+    workflow("inference", studies=str(folder)).run()
     assert first.stat().st_mtime_ns == stamps[0]
     assert second.stat().st_mtime_ns > stamps[1]
+    workflow("inference", studies=str(folder), threshold=0.4).run()
+    assert first.stat().st_mtime_ns > stamps[0], "another threshold gives another mask"
 
 
 def test_older_weights_or_images_that_are_put_in_place_are_noticed(workflow, raw, models, tmp_path):
@@ -357,8 +363,16 @@ def test_older_weights_or_images_that_are_put_in_place_are_noticed(workflow, raw
         return [mask.stat().st_mtime_ns for mask in masks]
 
     before = run()
-    for file, redone in ((weights / "model.pt", [True, True]), (folder / f"imagesTr/{CASES[1]}_0001.nii.gz", [False, True])):
-        older = shutil.copy(file, tmp_path / "older")
+    other_weights = torch.load(weights / "model.pt", weights_only=True)
+    next(iter(other_weights.values())).mul_(1.01)
+    torch.save(other_weights, tmp_path / "other.pt")
+    image = folder / f"imagesTr/{CASES[1]}_0001.nii.gz"
+    pet = nib.load(image)
+    write_nifti(tmp_path / "other.nii.gz", np.asarray(pet.dataobj) * np.float32(1.01), pet.affine)
+    for file, older, redone in (
+        (weights / "model.pt", tmp_path / "other.pt", [True, True]),
+        (image, tmp_path / "other.nii.gz", [False, True]),
+    ):
         os.utime(older, (1, 1))
         os.replace(older, file)
         after = run()
@@ -519,6 +533,8 @@ def test_readouts_are_never_those_of_an_earlier_mask_also_after_an_ended_run(wor
     for file in (f"{CASES[0]}.nii.gz", f"pictures/{CASES[0]}.png"):
         content = (results / file).read_bytes()
         (results / file).write_bytes(content)
+    record = results / "records/.summary.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"written": None}))
     workflow("inference", studies=str(raw)).run()
     assert (results / "readouts.json").read_bytes() == readouts
 
@@ -615,8 +631,11 @@ def test_evaluation_gives_the_uncertainty_that_inference_gives(workflow, dataset
 
 def test_evaluation_scores_all_models_in_one_pass_on_the_original_grid(workflow, dataset, raw, masks, tmp_path, capsys):
     results = tmp_path / "results"
-    (results / "masks/UNet").mkdir(parents=True)
-    (results / "masks/UNet/of another split.nii.gz").touch()
+    with Records(results, "evaluation").making(
+        Plan("of another split", {"pet": raw / f"imagesTr/{CASES[0]}_0001.nii.gz"}, {}, ["masks/UNet/of another split.nii.gz"])
+    ):
+        (results / "masks/UNet").mkdir(parents=True)
+        (results / "masks/UNet/of another split.nii.gz").touch()
     evaluation = workflow("inference", "evaluate", dataset_dir=str(dataset), output_dir=str(results))
     evaluation.run()
 
@@ -639,6 +658,37 @@ def test_evaluation_scores_all_models_in_one_pass_on_the_original_grid(workflow,
         mean = np.nanmean([float(row[name] or "nan") for row in rows if row["model"] == "Ensemble"])
         assert evaluation.evaluator.state.metrics[name] == pytest.approx(mean)
     assert sorted(file.name for file in (results / "pictures").iterdir()) == sorted(f"{case}.png" for case in CASES)
+
+
+def test_inference_and_evaluation_do_not_share_a_folder(workflow, dataset, raw, tmp_path):
+    workflow("inference", studies=str(raw), uncertainty=True, output_dir=str(tmp_path / "out")).run()
+    before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    with pytest.raises(SystemExit, match=r"out holds results of another kind \(inference, this is evaluation\)"):
+        workflow("inference", "evaluate", dataset_dir=str(dataset), output_dir=str(tmp_path / "out")).run()
+    assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()} == before
+
+
+def test_a_pet_in_the_place_of_its_mask_is_never_replaced(workflow, raw, tmp_path):
+    ct, pet = (
+        shutil.copy(raw / f"imagesTr/{CASES[0]}_{number}.nii.gz", tmp_path / name)
+        for number, name in (("0000", "CTres.nii.gz"), ("0001", "SUV.nii.gz"))
+    )
+    before = pet.read_bytes()
+    with pytest.raises(SystemExit, match=r"SUV\.nii\.gz is no result of this program, and is not replaced"):
+        workflow("inference", ct=str(ct), pet=str(pet), output_dir=str(tmp_path)).run()
+    assert pet.read_bytes() == before
+
+
+def test_the_second_patient_of_one_name_never_gets_the_firsts_mask(workflow, raw, masks, tmp_path):
+    for case in CASES:
+        (tmp_path / case).mkdir()
+        for number, name in (("0000", "CTres.nii.gz"), ("0001", "SUV.nii.gz")):
+            shutil.copy(raw / f"imagesTr/{case}_{number}.nii.gz", tmp_path / case / name)
+    pairs = [{"ct": str(tmp_path / case / "CTres.nii.gz"), "pet": str(tmp_path / case / "SUV.nii.gz")} for case in CASES]
+    workflow("inference", **pairs[0]).run()
+    with pytest.raises(SystemExit, match=r"SUV: .*holds a result of another study of this name"):
+        workflow("inference", **pairs[1]).run()
+    assert_same(read_masks(tmp_path / "masks"), {"SUV": masks[CASES[0]]})
 
 
 def test_evaluation_refuses_a_data_list_that_leaves_its_raw_data_set_unless_allowed(workflow, dataset, raw, tmp_path):

@@ -56,6 +56,7 @@ def test_another_program_has_nothing_to_check(monkeypatch):
             for text in ("out", "./2026_11_26", "'2026_11_26'", "/data/2026", "a b", "C:\\data", "true story")
         ),
         ("network_def::channels", "[1, 2]"),
+        ("config_file", "['configs/train.json','configs/demo.json']"),
     ],
 )
 def test_values_that_make_sense_are_taken(name, text):

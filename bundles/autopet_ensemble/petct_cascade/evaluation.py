@@ -12,6 +12,7 @@ from monai.engines import Evaluator
 from petct_cascade.provenance import Masks
 from petct_cascade.running import run_each_study
 from petct_cascade.scoring import score_studies
+from petct_cascade.studies import problem_of_name
 from petct_cascade.tasks import ReadoutOptions
 from petct_training.errors import InputError
 from petct_training.files import make_folder
@@ -49,7 +50,8 @@ def evaluate(
     folders = [folder for folder in (*masks.values(), options.uncertainty_dir) if folder is not None]
     made = Masks(Records(Path(output_dir), "evaluation"), folders)
     made.records.check_kind()
-    plans = {item["case"]: made.plan(item) for item in items}
+    # What has no name for a file fails when it is loaded.
+    plans = {item["case"]: made.plan(item) for item in items if problem_of_name(item["case"]) is None}
     # Of other cases, an earlier evaluation may have left masks.
     made.keep_only(plans)
     for plan in plans.values():

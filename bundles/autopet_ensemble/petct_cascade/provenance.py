@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from petct_training.records import Plan, Records, digest_of, path_from, read_record
+from petct_training.records import Plan, Records, path_from, read_record
 
 # Record of an output folder's tables, pictures and report; no case begins with a dot.
 SUMMARY = ".summary"
@@ -49,9 +49,9 @@ class Masks:
             if name not in wanted and name != SUMMARY:
                 self.records.remove(name)
 
-    def _digest(self, file: str | os.PathLike) -> str:
+    def _digest(self, file: str | os.PathLike) -> str | None:
         state = self.records.source_state(file)
-        return digest_of(file) if state is None else str(state["sha256"])
+        return None if state is None else str(state["sha256"])
 
 
 @contextlib.contextmanager

@@ -33,6 +33,8 @@ COUNTS = {
     "num_workers": 0,
     "num_gpus": 0,
 }
+# Options of `monai.bundle run` itself.
+OF_MONAI = tuple(inspect.signature(monai.bundle.run).parameters)
 PATHS = ("studies", "ct", "pet", "datalist", "predictions", "references", "images", "dynunet", "segresnet", "swinunetr", "unet")
 
 
@@ -82,7 +84,7 @@ def check_names(given: Mapping[str, str], config_files: Sequence[str], renamed: 
     Raises:
         InputError: with a sentence that names the option and the nearest known one.
     """
-    known = {*inspect.signature(monai.bundle.run).parameters} - {"override"}
+    known = {*OF_MONAI} - {"override"}
     for file in config_files:
         known |= {_first_part(name) for name in ConfigParser.load_config_file(file)}
     for name in given:
@@ -116,7 +118,7 @@ def check_values(given: Mapping[str, str]) -> None:
         elif name in COUNTS:
             least = COUNTS[name]
             _check_number(name, text, least, math.inf, f"a whole number, {least} or more", whole=True)
-        elif name in PATHS or name.endswith(("_dir", "_file")):
+        elif name in PATHS or (name.endswith(("_dir", "_file")) and name not in OF_MONAI):
             _check_path(name, text)
 
 
