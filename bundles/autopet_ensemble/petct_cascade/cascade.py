@@ -59,13 +59,14 @@ class SlidingWindow(nn.Module):
         super().__init__()
         self.network = network
         self.amp = None if amp is None else boolean("amp", amp)
+        self.roi_size = roi_size
         self.inferer = SlidingWindowInferer(roi_size=roi_size, sw_batch_size=sw_batch_size, overlap=overlap, mode="constant")
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the lesion probability (B, 1, X, Y, Z) of normalised channels (B, C, X, Y, Z)."""
-        padded, box = pad_to_window(image, self.inferer.roi_size)
+        padded, (x, y, z) = pad_to_window(image, self.roi_size)
         with self.computing(image.device.type) as network:
-            logits = self._logits(padded, network)[(..., *box)]
+            logits = self._logits(padded, network)[..., x, y, z]
         return torch.sigmoid(logits.float()).to(image.device)
 
     @contextlib.contextmanager
