@@ -41,18 +41,19 @@ def infer(
         SomeFailedError: after all others are done, with a sentence for each study that could not be used.
     """
     cases = [item["case"] for item in (*selection.done, *selection.items)]
+    problems: list[Problem] = []
     what = "cannot be used, all others were done"
-    with summary_of(output_dir, "inference", cases):
-        problems = _segment(evaluator, selection, strict)
-        items = _usable([*selection.done, *selection.items], problems)
-        masks = {item["case"]: Path(output_dir) / f"{item['case']}.nii.gz" for item in items}
-        try:
+    try:
+        with summary_of(output_dir, "inference", cases):
+            problems += _segment(evaluator, selection, strict)
+            items = _usable([*selection.done, *selection.items], problems)
+            masks = {item["case"]: Path(output_dir) / f"{item['case']}.nii.gz" for item in items}
             problems += read_out_studies(items, masks, output_dir, "Ensemble", options, problems)
-        except InputError as error:
-            if not problems:
-                raise
-            # Why the report could not be written shall not hide what is wrong with studies.
-            what = f"cannot be used, and there is no report of the others, since {error}"
+    except InputError as error:
+        if not problems:
+            raise
+        # Why the report could not be written shall not hide what is wrong with studies.
+        what = f"cannot be used, and there is no report of the others, since {error}"
     if problems:
         number = len({problem.case for problem in problems})
         raise SomeFailedError(f"{number} {'study' if number == 1 else 'studies'} {what}", in_order(problems))
