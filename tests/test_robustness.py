@@ -280,13 +280,19 @@ def test_preparing_on_a_full_disk_is_one_sentence_and_leaves_nothing_half_writte
     assert not (tmp_path / "out/datalist.json").exists()
 
 
-def test_inferring_on_a_full_disk_is_a_sentence_and_leaves_nothing_half_written(models, tmp_path):
-    write_study(tmp_path / "raw", "fdg_p0_1", shape=(24, 20, 26))
+@pytest.mark.parametrize(
+    ("most_bytes", "sentence"),
+    [
+        (100, r"^error: .*records/\.summary\.json cannot be written \(File too large\): see"),
+        (3000, r"^  study fdg_p0_1: .*fdg_p0_1\.nii\.gz cannot be written \(File too large\): see"),
+    ],
+    ids=["no room for records", "no room for masks"],
+)
+def test_inferring_on_a_full_disk_is_a_sentence_and_leaves_nothing_half_written(models, tmp_path, most_bytes, sentence):
+    write_study(tmp_path / "raw", "fdg_p0_1", shape=(48, 48, 48))
     overrides = {"studies": tmp_path / "raw", "ckpt_dir": models, "output_dir": tmp_path / "out", "patch_sizes": WINDOWS}
-    said = run_with_small_files(100, ENSEMBLE, "inferring", "inference", "demo", **overrides)
-    assert re.search(
-        r"^  study fdg_p0_1: .*fdg_p0_1\.nii\.gz cannot be written \(File too large\): see", said, flags=re.MULTILINE
-    )
+    said = run_with_small_files(most_bytes, ENSEMBLE, "inferring", "inference", "demo", **overrides)
+    assert re.search(sentence, said, flags=re.MULTILINE)
     assert not [name for name in files_in(tmp_path / "out") if "nii" in name]
 
 
