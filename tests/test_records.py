@@ -170,3 +170,10 @@ def test_a_record_says_for_a_person_where_a_result_comes_from(records, study):
     assert content["sources"]["pet"]["sha256"] == digest_of(study / "pet.nii")
     assert content["written"]["a.nii.gz"]["sha256"] == digest_of(records.folder / "a.nii.gz")
     assert content["about"] == {"versions": {"torch": "2.13.0"}}
+
+
+def test_removing_a_result_that_was_begun_again_leaves_no_earlier_file(records, study):
+    make(records, plan_of(study), b"of earlier weights")
+    records.begin(plan_of(study, threshold=0.4))
+    records.remove("a")
+    assert not [file for file in records.folder.rglob("*") if file.is_file()]

@@ -129,18 +129,30 @@ class Records:
         self._write(plan, record["sources"], {output: state for output, state in states.items() if state is not None})
 
     def remove(self, name: str) -> None:
-        """Delete a result, as far as its files are still those that were written, and then its record."""
+        """Delete a result, as far as its files are still those that were written, and then its record.
+
+        Of a result that was begun and not finished, all files are deleted: what lay there at its beginning was its own.
+        """
         record = read_record(self.file(name))
         if record is None:
             return
+        if record["written"] is None:
+            for output in record.get("outputs", ()):
+                (self.folder / output).unlink(missing_ok=True)
         for output, written in (record["written"] or {}).items():
             if _contents({"": self._state(output, written)}) == _contents({"": written}):
                 (self.folder / output).unlink()
         self.file(name).unlink()
 
     def _write(self, plan: Plan, sources: Mapping[str, Any], written: Mapping[str, Any] | None) -> None:
-        content = {"kind": self.kind, "name": plan.name, "sources": sources, "settings": plan.settings, "written": written}
-        write_json(self.file(plan.name), content | {"about": dict(self.about)})
+        content = {
+            "kind": self.kind,
+            "name": plan.name,
+            "sources": sources,
+            "settings": plan.settings,
+            "outputs": list(plan.outputs),
+        }
+        write_json(self.file(plan.name), content | {"written": written, "about": dict(self.about)})
 
     def _state(self, output: str, known: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
         return file_state(self.folder / output, known)
