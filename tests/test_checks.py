@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from helpers import BUNDLES, NETWORKS, STAGE2, parser_of
+from helpers import BUNDLES, NETWORKS, STAGE1, STAGE2, parser_of
 from monai.bundle import ConfigWorkflow
 
 from petct_training import checks
@@ -222,3 +223,17 @@ def test_the_former_name_of_the_coarse_masks_folder_is_refused(bundle, configs, 
     monkeypatch.setattr(sys, "argv", ["monai/bundle/__main__.py", "run", "run", "--config_file", str(names), "--stage1_dir", "a"])
     said = refusal(bundle, configs, data, models, monkeypatch)
     assert said == "error: --stage1_dir is not known any more: give --coarse_mask_dir"
+
+
+@pytest.mark.parametrize(("bundle", "in_channels"), [(STAGE1, 2), *((bundle, 3) for bundle in STAGE2)])
+def test_a_patch_size_that_the_network_does_not_take_is_refused_with_the_next_larger_one(bundle, in_channels):
+    parser = parser_of(bundle, "inference", "demo")
+    network, taken = parser.get_parsed_content("network_def").eval(), parser.get_parsed_content("patch_size")
+    checks.check_patch_size(network, in_channels, taken)
+    smaller = [size - 3 for size in taken]
+    with pytest.raises(InputError, match=re.escape(f"does not take: the next size that it takes is {taken}")):
+        checks.check_patch_size(network, in_channels, smaller)
+    with torch.no_grad():
+        assert network(torch.zeros(1, in_channels, *taken)).shape[-3:] == tuple(taken)
+        with pytest.raises((RuntimeError, ValueError)):
+            network(torch.zeros(1, in_channels, *smaller))

@@ -511,15 +511,61 @@ def test_report_of_a_later_inference_shows_all_its_studies_and_redraws_only_what
     assert (results / "report.html").read_text().count("<img ") == 2
     stamps = pictures()
     assert stamps[0] == first
-    workflow("inference", studies=str(folder)).run()
-    assert pictures() == stamps
     later = (results / f"{CASES[1]}.nii.gz").stat().st_mtime + 10
     os.utime(results / f"{CASES[1]}.nii.gz", (later, later))
+    workflow("inference", studies=str(folder)).run()
+    assert pictures() == stamps, "only times have changed"
+    ct = nib.load(folder / f"imagesTr/{CASES[1]}_0000.nii.gz")
+    nib.save(nib.Nifti1Image(np.asanyarray(ct.dataobj) + 1, ct.affine, ct.header), ct.get_filename())
     workflow("inference", studies=str(folder)).run()
     assert pictures()[0] == stamps[0]
     assert pictures()[1] > stamps[1]
     workflow("inference", studies=str(folder), suv_range=[0, 5]).run()
     assert pictures()[0] > stamps[0]
+
+
+def test_studies_that_are_segmented_one_by_one_share_tables_and_report(workflow, raw, tmp_path):
+    results = tmp_path / "masks"
+    for number in (1, 0):
+        files = {role: str(raw / f"imagesTr/{CASES[number]}_{end}.nii.gz") for role, end in (("ct", "0000"), ("pet", "0001"))}
+        workflow("inference", **files).run()
+    workflow("inference", studies=str(raw), output_dir=str(tmp_path / "together")).run()
+    for file in ("readouts.json", "readouts_studies.csv", "readouts_lesions.csv"):
+        assert (results / file).read_text() == (tmp_path / "together" / file).read_text()
+    assert (results / "report.html").read_text().count("<img ") == 2
+
+
+def test_patients_whose_files_are_called_alike_are_told_apart_by_their_folders(workflow, raw, tmp_path):
+    masks = {}
+    for number, patient in enumerate(("anna", "bert")):
+        (tmp_path / patient).mkdir()
+        for end, name in (("0000", "CT"), ("0001", "SUV")):
+            shutil.copyfile(raw / f"imagesTr/{CASES[number]}_{end}.nii.gz", tmp_path / patient / f"{name}.nii.gz")
+        files = {role: str(tmp_path / patient / f"{name}.nii.gz") for role, name in (("ct", "CT"), ("pet", "SUV"))}
+        workflow("inference", **files).run()
+        workflow("inference", **files, output_dir=str(tmp_path / f"{patient} alone")).run()
+        masks[patient] = (tmp_path / f"{patient} alone/{patient}_SUV.nii.gz").read_bytes()
+    for patient, mask in masks.items():
+        assert (tmp_path / f"masks/{patient}_SUV.nii.gz").read_bytes() == mask
+    workflow("inference", **files, case="Bert, day 2").run()
+    assert (tmp_path / "masks/Bert, day 2.nii.gz").read_bytes() == masks["bert"]
+
+
+def test_a_refused_study_leaves_the_one_whose_name_it_has_in_the_report_and_ends_with_1(workflow, raw, tmp_path):
+    results = tmp_path / "masks"
+    first = {role: str(raw / f"imagesTr/{CASES[0]}_{end}.nii.gz") for role, end in (("ct", "0000"), ("pet", "0001"))}
+    second = {role: str(raw / f"imagesTr/{CASES[1]}_{end}.nii.gz") for role, end in (("ct", "0000"), ("pet", "0001"))}
+    workflow("inference", **first, case="patient").run()
+    before = {name: (results / name).read_bytes() for name in ("patient.nii.gz", "readouts.json", "pictures/patient.png")}
+    with pytest.raises(
+        SystemExit, match=r"1 study cannot be used, and nothing was done:\n  study patient: .*another study of this name"
+    ) as end:
+        workflow("inference", **second, case="patient").run()
+    assert isinstance(end.value.code, str), "exit code 1"
+    assert {name: (results / name).read_bytes() for name in before} == before
+    page = (results / "report.html").read_text()
+    assert page.count("<img ") == 1
+    assert "another study of this name" in page
 
 
 def test_readouts_are_never_those_of_an_earlier_mask_also_after_an_ended_run(workflow, raw, masks, tmp_path):
@@ -675,20 +721,11 @@ def test_a_pet_in_the_place_of_its_mask_is_never_replaced(workflow, raw, tmp_pat
     )
     before = pet.read_bytes()
     with pytest.raises(SystemExit, match=r"SUV\.nii\.gz is no result of this program, and is not replaced"):
-        workflow("inference", ct=str(ct), pet=str(pet), output_dir=str(tmp_path)).run()
+        workflow("inference", ct=str(ct), pet=str(pet), case="SUV", output_dir=str(tmp_path)).run()
     assert pet.read_bytes() == before
-
-
-def test_the_second_patient_of_one_name_never_gets_the_firsts_mask(workflow, raw, masks, tmp_path):
-    for case in CASES:
-        (tmp_path / case).mkdir()
-        for number, name in (("0000", "CTres.nii.gz"), ("0001", "SUV.nii.gz")):
-            shutil.copy(raw / f"imagesTr/{case}_{number}.nii.gz", tmp_path / case / name)
-    pairs = [{"ct": str(tmp_path / case / "CTres.nii.gz"), "pet": str(tmp_path / case / "SUV.nii.gz")} for case in CASES]
-    workflow("inference", **pairs[0]).run()
-    with pytest.raises(SystemExit, match=r"SUV: .*holds a result of another study of this name"):
-        workflow("inference", **pairs[1]).run()
-    assert_same(read_masks(tmp_path / "masks"), {"SUV": masks[CASES[0]]})
+    workflow("inference", ct=str(ct), pet=str(pet), output_dir=str(tmp_path)).run()
+    assert (tmp_path / f"{tmp_path.name}_SUV.nii.gz").is_file()
+    assert pet.read_bytes() == before
 
 
 def test_evaluation_refuses_a_data_list_that_leaves_its_raw_data_set_unless_allowed(workflow, dataset, raw, tmp_path):

@@ -53,12 +53,14 @@ def run(arguments: list[str], bundle: str, seconds: float | None = None) -> bool
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file that could be taken for a result: all but hidden ones, unnamed ones, and the curves."""
+    """Every file that could be taken for a result: all but hidden ones, unnamed ones, the curves, and the records, which hold times."""
     files = {file.relative_to(folder): file for file in sorted(folder.rglob("*")) if file.is_file()}
     return {
         name.as_posix(): file.read_bytes()
         for name, file in files.items()
-        if file.suffix and not any(part.startswith(".") for part in name.parts) and "logs" not in name.parts
+        if file.suffix
+        and not any(part.startswith(".") for part in name.parts)
+        and not {"logs", "records"}.intersection(name.parts)
     }
 
 

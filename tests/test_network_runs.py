@@ -14,6 +14,7 @@ from monai.transforms import RandGaussianNoise
 
 from petct_training.errors import InputError
 from petct_training.inference import MoveFinished, infer
+from petct_training.masks import masks_in, unfinished_items
 from petct_training.training import LossBar, ScoreLog, SeedEachEpoch, StopIfNotFinite, train
 
 
@@ -107,27 +108,35 @@ class Writer(Engine):
         super().run(["a", "b"])
 
 
-def test_masks_are_moved_into_place_after_each_study(tmp_path):
-    unfinished, seen = tmp_path / ".unfinished", []
-    unfinished.mkdir()
+@pytest.fixture
+def items(tmp_path) -> list[dict[str, str]]:
+    for case in "ab":
+        (tmp_path / f"{case}.nii").write_text(case)
+    return [{"case": case, "image": str(tmp_path / f"{case}.nii")} for case in "ab"]
+
+
+def test_masks_are_moved_into_place_after_each_study(items, tmp_path):
+    unfinished, seen = tmp_path / "out/.unfinished", []
+    unfinished.mkdir(parents=True)
     evaluator = Writer(unfinished)
-    MoveFinished(unfinished, tmp_path).attach(evaluator)
+    MoveFinished(unfinished, items, masks_in(tmp_path / "out", "masks")).attach(evaluator)
     evaluator.add_event_handler(
-        Events.ITERATION_COMPLETED, lambda: seen.append(sorted(file.name for file in tmp_path.glob("*.nii.gz")))
+        Events.ITERATION_COMPLETED,
+        lambda: seen.append([item["case"] for item in unfinished_items(items, masks_in(tmp_path / "out", "masks"))]),
     )
     evaluator.run()
-    assert seen == [["a.nii.gz"], ["a.nii.gz", "b.nii.gz"]]
+    assert seen == [["b"], []]
 
 
-def test_inference_takes_away_what_a_killed_run_left_and_its_own_folder(tmp_path):
+def test_inference_takes_away_what_a_killed_run_left_and_its_own_folder(items, tmp_path):
     unfinished = tmp_path / "out/.unfinished"
     unfinished.mkdir(parents=True)
     (unfinished / "half.nii.gz").touch()
-    infer(Writer(unfinished), [{"case": "a"}, {"case": "b"}], tmp_path / "out", unfinished)
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.nii.gz", "b.nii.gz"]
+    infer(Writer(unfinished), items, masks_in(tmp_path / "out", "masks"), unfinished)
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.nii.gz", "b.nii.gz", "records"]
 
 
 def test_inference_without_studies_says_so_and_makes_no_folder(tmp_path, capsys):
-    infer(Engine(lambda engine, batch: None), [], tmp_path / "out", tmp_path / "out/.unfinished")
+    infer(Engine(lambda engine, batch: None), [], masks_in(tmp_path / "out", "masks"), tmp_path / "out/.unfinished")
     assert "nothing to do" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()

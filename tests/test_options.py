@@ -6,9 +6,12 @@ import json
 import sys
 
 import pytest
+import torch
+from helpers import BUNDLES
+from monai.bundle import ConfigParser
 
 from petct_training.errors import InputError, boolean
-from petct_training.options import check_names, check_options, check_values
+from petct_training.options import COUNTS, NUMBERS, RANGES, SHARES, SWITCHES, check_names, check_options, check_values
 
 
 @pytest.fixture
@@ -45,6 +48,9 @@ def test_another_program_has_nothing_to_check(monkeypatch):
     check_options()
 
 
+CUDA = torch.cuda.device_count()
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -55,6 +61,7 @@ def test_another_program_has_nothing_to_check(monkeypatch):
             ("output_dir", text)
             for text in ("out", "./2026_11_26", "'2026_11_26'", "/data/2026", "a b", "C:\\data", "true story")
         ),
+        *(("device", "cpu"), ("suv_range", "[0,7]"), ("patch_size", "(64,64,32)"), ("case", "Anna 2"), ("gamma", "[1,1]")),
         ("network_def::channels", "[1, 2]"),
         ("config_file", "['configs/train.json','configs/demo.json']"),
     ],
@@ -89,6 +96,21 @@ def test_values_that_make_no_sense_are_refused(name, text, sentence):
     with pytest.raises(InputError) as refusal:
         check_values({name: text})
     assert str(refusal.value) == sentence
+
+
+def test_every_number_of_the_configs_has_a_range():
+    """Of the ids on the top level, which `--help` and the tables of the READMEs name."""
+    ranged = {*SWITCHES, *SHARES, *COUNTS, *NUMBERS, *RANGES, "patch_size"}
+    for file in BUNDLES.glob("*/configs/*.json"):
+        for name, value in ConfigParser.load_config_file(file).items():
+            if "::" not in name and is_number_or_numbers(value):
+                assert name in ranged, f"{file}: {name}"
+                check_values({name: str(value)})
+
+
+def is_number_or_numbers(value: object) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return bool(values) and all(isinstance(number, (int, float)) for number in values)
 
 
 @pytest.mark.parametrize("value", ["", "2", 2, None, "truefalse", [True]])

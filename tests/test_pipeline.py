@@ -15,6 +15,7 @@ from monai.bundle import ConfigParser
 from petct_cascade import pipeline
 from petct_cascade.commands import run_pipeline
 from petct_training.errors import InputError
+from petct_training.records import Plan, Records
 
 
 class Commands:
@@ -36,7 +37,7 @@ class Commands:
         for path in outputs:
             if path.suffix:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(f"{step.name} {next(self.number)}")
+                path.write_text(json.dumps({"made": f"{step.name} {next(self.number)}"}))
             else:
                 path.mkdir(parents=True, exist_ok=True)
                 (path / "a.nii.gz").write_text(f"{step.name} {next(self.number)}")
@@ -139,10 +140,14 @@ def test_a_training_whose_data_changed_after_an_interruption_begins_anew(run, tm
 
 def test_a_changed_volume_trains_again_even_where_the_lists_are_the_same(run, tmp_path):
     run()
-    record = tmp_path / "work/prepared/.prepare/finished/a.json"
-    record.parent.mkdir(parents=True)
-    record.write_text("made from another file")
+    prepared = tmp_path / "work/prepared"
+    with Records(prepared, "prepared data set").making(Plan("a", {}, {}, ["images/a.nii"])):
+        (prepared / "images").mkdir()
+        (prepared / "images/a.nii").write_text("made from another file")
     assert run().names == ALL[1:]
+    with Records(prepared, "prepared data set").making(Plan("a", {}, {}, ["images/a.nii"])):
+        (prepared / "images/a.nii").write_text("made from another file")
+    assert run().names == [], "the same volume was made once more"
 
 
 @pytest.mark.parametrize("move", [shutil.move, partial(shutil.copytree, copy_function=shutil.copyfile)])
@@ -150,6 +155,17 @@ def test_a_moved_or_copied_work_folder_keeps_what_is_done(run, tmp_path, move):
     run()
     move(tmp_path / "work", tmp_path / "bigger disk")
     assert run(work_dir=tmp_path / "bigger disk").names == []
+
+
+def test_where_the_raw_studies_lie_changes_nothing_that_was_trained(run, tmp_path):
+    run()
+    datalist, step = tmp_path / "work/prepared/datalist.json", tmp_path / "work/steps/prepare.json"
+    content = json.loads(datalist.read_text())
+    datalist.write_text(json.dumps({**content, "studies_dir": "../../raw"}))
+    assert run().names == []
+    datalist.write_text(json.dumps({**content, "training": []}))
+    step.unlink()
+    assert run().names == ALL
 
 
 def test_weights_of_ones_own_are_never_deleted(run, tmp_path):

@@ -30,6 +30,7 @@ from petct_cascade.judging import read_study
 from petct_cascade.preparation import PrepareOptions
 from petct_cascade.prepare import prepare
 from petct_training.errors import InputError, SomeFailedError
+from petct_training.masks import masks_in
 
 ENSEMBLE = Path(__file__).parents[1] / "bundles/autopet_ensemble"
 
@@ -54,7 +55,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {
         file.relative_to(folder).as_posix(): file.read_bytes()
         for file in files
-        if ".prepare" not in file.relative_to(folder).parts
+        if not {".prepare", "records"}.intersection(file.relative_to(folder).parts)
     }
 
 
@@ -394,17 +395,21 @@ def test_other_seed_gives_another_split_without_a_new_check(raw, tmp_path, monke
 def test_changed_source_is_made_again_and_its_coarse_mask_taken_away(raw, tmp_path):
     out = tmp_path / "out"
     prepare(raw, out, PrepareOptions(spacing=[4, 4, 5]))
-    (out / "coarse_masks").mkdir()
-    for case in items(out):
-        (out / f"coarse_masks/{case}.nii.gz").write_text("mask")
+    coarse_masks = masks_in(out / "coarse_masks", "masks")
+    changed, of_a_reader = "fdg_p2_day  3.1", "fdg_p1_day  2.1"
+    for case in set(items(out)) - {of_a_reader}:
+        with coarse_masks.records.making(coarse_masks.plan({"case": case, "image": out / f"images/{case}.nii"})):
+            (out / f"coarse_masks/{case}.nii.gz").write_text("mask")
+    (out / f"coarse_masks/{of_a_reader}.nii.gz").write_text("drawn by hand")
     before = times(out)
-    changed = "fdg_p2_day  3.1"
     write_study(raw, changed, seed=77)
+    write_study(raw, of_a_reader, seed=78)
     prepare(raw, out, PrepareOptions(spacing=[4, 4, 5]))
     after = times(out)
     assert before.keys() - after.keys() == {f"coarse_masks/{changed}.nii.gz"}
     remade = {name for name in after if after[name] != before[name]}
-    assert remade == {f"images/{changed}.nii", f"labels/{changed}.nii", "datalist.json", "fingerprint.json"}
+    volumes = {f"{folder}/{case}.nii" for folder in ("images", "labels") for case in (changed, of_a_reader)}
+    assert remade == {*volumes, "datalist.json", "fingerprint.json"}
     prepare(raw, tmp_path / "fresh", PrepareOptions(spacing=[4, 4, 5]))
     fresh = content(tmp_path / "fresh")
     assert {name: data for name, data in content(out).items() if not name.startswith("coarse_masks")} == fresh
@@ -421,9 +426,49 @@ def test_lost_volume_is_made_again(raw, tmp_path):
     prepare(raw, tmp_path / "out")
     before = content(tmp_path / "out")
     (tmp_path / "out/images/fdg_p2_day  3.1.nii").unlink()
-    (tmp_path / "out/labels/fdg_p1_day  2.1.nii").write_bytes(b"short")
     prepare(raw, tmp_path / "out")
     assert content(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("name", ["labels/fdg_p1_day  2.1.nii", "datalist.json"])
+@pytest.mark.parametrize("options", [PrepareOptions(), PrepareOptions(spacing=[6, 6, 6])])
+def test_what_was_edited_in_the_prepared_data_set_is_never_replaced(raw, tmp_path, name, options):
+    prepare(raw, tmp_path / "out")
+    (tmp_path / "out" / name).write_bytes(b"my own")
+    before = content(tmp_path / "out")
+    with pytest.raises(InputError, match=f"{name} was changed after this program had written it, and is not replaced"):
+        prepare(raw, tmp_path / "out", options)
+    assert content(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("copy", [shutil.move, shutil.copytree])
+def test_moved_or_copied_data_is_neither_read_nor_made_again(raw, tmp_path, monkeypatch, copy):
+    write_study(raw, "fdg_healthy_1", seed=20, lesions=0)
+    prepare(raw, tmp_path / "out")
+    copy(raw, tmp_path / "bigger disk/raw data")
+    copy(tmp_path / "out", tmp_path / "bigger disk/prepared")
+    before = {name: data for name, data in content(tmp_path / "bigger disk/prepared").items() if name != "datalist.json"}
+    forbid_work(monkeypatch)
+    prepare(tmp_path / "bigger disk/raw data", tmp_path / "bigger disk/prepared")
+    after = content(tmp_path / "bigger disk/prepared")
+    assert json.loads(after.pop("datalist.json"))["studies_dir"] == "../raw data"
+    assert after == before
+
+
+def test_swapped_files_of_one_size_and_time_are_noticed(raw, tmp_path):
+    first, second = (raw / f"imagesTr/{case}_0001.nii.gz" for case in ("fdg_p1_day  2.1", "fdg_p3_day  4.1"))
+    prepare(raw, tmp_path / "out")
+    size = max(file.stat().st_size for file in (first, second))
+    for file in (first, second):
+        # gzip's readers take no notice of zeros at the end.
+        file.write_bytes(file.read_bytes().ljust(size, b"\0"))
+        os.utime(file, (1, 1))
+    prepare(raw, tmp_path / "out")
+    for source, target in ((first, raw / "kept"), (second, first), (raw / "kept", second)):
+        source.rename(target)
+    prepare(raw, tmp_path / "out")
+    prepare(raw, tmp_path / "fresh")
+    assert content(tmp_path / "out") == content(tmp_path / "fresh")
 
 
 def test_study_that_has_left_the_data_set_is_taken_away_and_nothing_else(raw, tmp_path):

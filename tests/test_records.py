@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,43 @@ def test_another_study_of_the_same_name_is_refused(tmp_path, records, study):
         write(tmp_path / f"other/{name}.nii", f"other {name}".encode())
     with pytest.raises(InputError, match=r"study a: .*out holds a result of another study of this name, made from .*study"):
         records.is_current(plan_of(tmp_path / "other"))
+
+
+def test_a_study_with_one_file_of_the_recorded_content_is_the_same_study_elsewhere(tmp_path, records, study):
+    make(records, plan_of(study))
+    for name, content in (("ct", b"ct"), ("pet", b"a new reconstruction")):
+        write(tmp_path / f"second disk/{name}.nii", content)
+    assert not records.is_current(plan_of(tmp_path / "second disk"))
+    make(records, plan_of(tmp_path / "second disk"))
+    assert records.is_current(plan_of(tmp_path / "second disk"))
+
+
+# e with an acute accent as one sign, as Linux and Windows write it, and as two, as macOS does.
+@pytest.mark.parametrize(("first", "second"), [("Anna", "anna"), ("Ren\u00e9", "Rene\u0301"), ("STRASSE", "straße")])
+def test_names_that_some_file_systems_take_for_one_are_refused(first, second, records, study):
+    make(records, replace(plan_of(study, name=first), outputs=[f"{first}.nii.gz"]))
+    plan = replace(plan_of(study, name=second), outputs=[f"{second}.nii.gz"])
+    for check in (records, Records(records.folder, records.kind)):
+        with pytest.raises(InputError, match=f"study {second}: .*out holds a result of study {first}, and many file systems"):
+            check.is_current(plan)
+
+
+def test_a_new_place_of_an_unfinished_result_is_guarded(records, study):
+    records.begin(replace(plan_of(study), outputs=OUTPUTS[:1]))
+    write(records.folder / OUTPUTS[1], b"somebody's")
+    with pytest.raises(InputError, match="is no result of this program, and is not replaced"):
+        records.begin(plan_of(study))
+
+
+def test_what_was_moved_is_read_once_and_then_known(tmp_path, records, study, monkeypatch):
+    make(records, plan_of(study))
+    shutil.copytree(records.folder, tmp_path / "disk/out")
+    shutil.copytree(study, tmp_path / "disk/study")
+    read = []
+    monkeypatch.setattr("petct_training.records.digest_of", lambda path: read.append(path) or digest_of(path))
+    for _ in range(2):
+        assert Records(tmp_path / "disk/out", "inference").is_current(plan_of(tmp_path / "disk/study"))
+    assert len(read) == 4
 
 
 def test_what_an_ended_run_has_left_is_its_own(records, study):

@@ -20,7 +20,8 @@ from damages import (
 from helpers import las, make_study, rewrite, rotated, write_nifti, write_study
 
 from petct_cascade.judging import check_study, find_repeated_images, read_study
-from petct_cascade.studies import Study, find_studies
+from petct_cascade.selection import source_of
+from petct_cascade.studies import Study, find_studies, study_of_files
 from petct_cascade.volumes import read_mask, read_volume
 from petct_training.errors import InputError
 
@@ -65,6 +66,50 @@ def test_images_folder_is_found_with_labels_in_the_folder_next_to_it(tmp_path):
     files = write_study(tmp_path, "fdg_a_1")
     studies, _ = find_studies(tmp_path / "imagesTr", labels=True)
     assert studies == [Study("fdg_a_1", "a", "fdg", *files)]
+
+
+@pytest.mark.parametrize(
+    ("pet", "case"),
+    [
+        ("anna/SUV.nii.gz", "anna_SUV"),
+        ("bert/SUV.nii.gz", "bert_SUV"),
+        ("anna/x/../suv.nii", "anna_suv"),
+        (".hidden/pet.nii", "hidden_pet"),
+        ("anna/fdg_0cda_day 1_0001.nii.gz", "fdg_0cda_day 1"),
+        ("PETCT_0011f3deaf/03-23-2003 PET-CT/SUV.nii.gz", "fdg_0011f3deaf_03-23-2003 PET-CT"),
+    ],
+)
+def test_the_name_of_two_files_is_what_tells_patients_apart(pet, case):
+    assert study_of_files(Path("ct.nii"), Path("/data") / pet).case == case
+    assert study_of_files(Path("ct.nii"), Path("/data") / pet, "Anna 2").case == "Anna 2"
+
+
+def test_a_study_of_tcia_has_one_name_alone_and_in_its_data_set(tmp_path):
+    ct, pet, _ = write_study(tmp_path / "elsewhere", "x")
+    folder = tmp_path / "data/PETCT_0011f3deaf/03-23-2003"
+    folder.mkdir(parents=True)
+    for name, file in {"CTres": ct, "SUV": pet}.items():
+        shutil.copy(file, folder / f"{name}.nii.gz")
+    assert find_studies(tmp_path / "data", labels=False)[0] == [study_of_files(folder / "CTres.nii.gz", folder / "SUV.nii.gz")]
+
+
+# e with an acute accent as one sign, as Linux and Windows write it, and as two, as macOS does.
+@pytest.mark.parametrize(("first", "second"), [("Anna", "ANNA"), ("Ren\u00e9", "Rene\u0301")])
+def test_names_that_many_file_systems_take_for_one_are_refused(first, second, tmp_path):
+    write_study(tmp_path, first)
+    write_study(tmp_path, second, seed=1)
+    write_study(tmp_path, "bert", seed=2)
+    studies, problems = find_studies(tmp_path, labels=True)
+    assert [study.case for study in studies] == ["bert"]
+    assert sorted(problem.case for problem in problems) == sorted([first, second])
+    assert all("are one name for many file systems" in problem.message for problem in problems)
+
+
+def test_a_name_for_many_studies_or_one_that_no_file_can_have_is_refused(tmp_path):
+    with pytest.raises(InputError, match="--case Anna names one study"):
+        source_of(tmp_path, case="Anna")
+    with pytest.raises(InputError, match=r"study a/b: the name cannot be used for a file.*or name it with --case"):
+        source_of(tmp_path, "ct.nii", "pet.nii", case="a/b")
 
 
 @pytest.mark.parametrize("parent", ["", "FDG-PET-CT-Lesions"])

@@ -9,7 +9,7 @@ from typing import Any
 
 from petct_cascade.exclusions import read_exclusions
 from petct_cascade.judging import find_repeated_images, read_study
-from petct_cascade.preparation import VERSION, Preparation, read_record
+from petct_cascade.preparation import VERSION, Preparation, read_json_or_none
 from petct_cascade.prepared_study import crop_to_body
 from petct_cascade.problems import Problem, raise_if_strict
 from petct_cascade.split import split_by_patient
@@ -109,7 +109,8 @@ def judge_studies(preparation: Preparation, workers: Workers, studies: Sequence[
 
 def judge_and_crop(preparation: Preparation, study: Study) -> Judgement:
     """Read a study; keep the judgement and, if it can be used and has a lesion, the study itself, cropped, beside the data set."""
-    settings = preparation.settings(study)
+    sources = preparation.sources(study)
+    settings = preparation.settings(sources)
     problems, volumes = read_study(study)
     if any(problem.error for problem in problems):
         judgement = Judgement(study, problems)
@@ -118,7 +119,7 @@ def judge_and_crop(preparation: Preparation, study: Study) -> Judgement:
         if not healthy:
             preparation.cropped(study.case).write(settings, *crop_to_body(volumes, preparation.options))
         judgement = Judgement(study, problems, healthy, las_spacing(volumes["pet"].affine), volumes["pet"].digest)
-    write_judgement(preparation, judgement, settings["sources"])
+    write_judgement(preparation, judgement, sources)
     return judgement
 
 
@@ -141,13 +142,28 @@ def write_judgement(preparation: Preparation, judgement: Judgement, sources: Map
 
 def read_judgement(preparation: Preparation, study: Study) -> Judgement | None:
     """Return the judgement of an earlier run; None when there is none, or the study's files are others now."""
-    record = read_record(preparation.checked_record(study.case))
-    if record is None or (record["version"], record["sources"]) != (VERSION, preparation.sources(study)):
+    record = read_json_or_none(preparation.checked_record(study.case))
+    if record is None or record["version"] != VERSION:
+        return None
+    sources = preparation.sources(study)
+    if preparation.settings(sources)["sources"] != preparation.settings(record["sources"])["sources"]:
+        return None
+    if record["problems"] and _paths(sources) != _paths(record["sources"]):
+        # The problems name files.
         return None
     problems = [
         Problem(study.case, file and preparation.root / file, message, error) for file, message, error in record["problems"]
     ]
-    return Judgement(study, problems, record["healthy"], record["spacing"], record["digest"])
+    judgement = Judgement(study, problems, record["healthy"], record["spacing"], record["digest"])
+    if sources != record["sources"]:
+        # Moved or copied: with the present clocks the next run need not read the files again.
+        write_judgement(preparation, judgement, sources)
+    return judgement
+
+
+def _paths(sources: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the path of each source."""
+    return {role: source["path"] for role, source in sources.items()}
 
 
 def lines_of_reasons(excluded: Mapping[str, str]) -> list[str]:

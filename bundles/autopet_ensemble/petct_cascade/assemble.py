@@ -10,6 +10,7 @@ from typing import Any, cast
 from torch import nn
 
 from petct_cascade.cascade import Cascade, SlidingWindow
+from petct_training.checks import check_patch_size
 from petct_training.errors import InputError
 from petct_training.files import read_json
 from petct_training.weights import load_weights, save_weights
@@ -93,6 +94,21 @@ def check_weights(network: Cascade, model_file: str | os.PathLike) -> None:
         InputError: when the file is unreadable or does not fit the network.
     """
     load_weights(network, model_file, REMEDY)
+
+
+def check_patch_sizes(network: Cascade) -> None:
+    """See that each network of the cascade takes its window, before anything is read.
+
+    Raises:
+        InputError: with the network and the next larger size that it takes.
+    """
+    for name, part in {"stage1": network.stage1, **network.members}.items():
+        window = cast(SlidingWindow, part)
+        try:
+            # The members see the coarse mask as a third channel.
+            check_patch_size(window.network, 2 if name == "stage1" else 3, window.roi_size)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
 
 
 def networks_of(cascade: Cascade) -> dict[str, nn.Module]:

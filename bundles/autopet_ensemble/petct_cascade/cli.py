@@ -134,6 +134,7 @@ def main() -> None:
 @click.argument("studies", type=THERE, required=False)
 @click.option("--ct", type=THERE, help="CT of one study, in Hounsfield units; give --pet with it.")
 @click.option("--pet", type=THERE, help="PET of the same study, in body-weight SUV.")
+@click.option("--case", help="Name of this one study; by default that of its folder and file.")
 @output
 @weights
 @profile
@@ -142,6 +143,7 @@ def segment(
     studies: Path | None,
     ct: Path | None,
     pet: Path | None,
+    case: str | None,
     output: Path,
     weights: Path | None,
     profile: str,
@@ -163,7 +165,9 @@ def segment(
     """
     if (studies is None) == (ct is None and pet is None):
         raise click.UsageError("name what to segment: STUDIES, or one study with --ct and --pet")
-    overrides = {"studies": studies, "ct": ct, "pet": pet, "output_dir": output, "ckpt_dir": weights_folder(weights)}
+    # As a path, whose signs have no meaning for MONAI.
+    files = {"studies": studies, "ct": ct, "pet": pet, "case": case and Path(case)}
+    overrides = {**files, "output_dir": output, "ckpt_dir": weights_folder(weights)}
     run("inferring", ("inference", *_demo(profile)), overrides, settings)
 
 

@@ -20,11 +20,12 @@ from petct_cascade import readout_run as _readout_run
 from petct_cascade import scoring as _scoring
 from petct_cascade import selection as _selection
 from petct_cascade.preparation import PrepareOptions
-from petct_cascade.provenance import Masks
 from petct_training.commands import command
+from petct_training.masks import Masks
 from petct_training.records import Records
 
 assemble = command(_assemble.assemble)
+check_patch_sizes = command(_assemble.check_patch_sizes)
 check_weights = command(_assemble.check_weights)
 require_weights = command(_assemble.require_weights)
 evaluate = command(_evaluation.evaluate)
@@ -49,6 +50,7 @@ def select_studies(
     studies: str | os.PathLike,
     ct: str | os.PathLike | None = None,
     pet: str | os.PathLike | None = None,
+    case: str | None = None,
     output_dir: str | os.PathLike | None = None,
     uncertainty_dir: str | os.PathLike | None = None,
     weights: Sequence[str | os.PathLike] = (),
@@ -60,7 +62,8 @@ def select_studies(
     Args:
         studies: folder or list of studies, used when `ct` and `pet` are not given.
         ct: NIfTI file of one study's CT (HU), on any grid.
-        pet: NIfTI file of its PET (body-weight SUV), after which the study is called (without a final `_0001`).
+        pet: NIfTI file of its PET (body-weight SUV).
+        case: name of this one study; see `petct_cascade.studies.study_of_files` for its name without one.
         output_dir: folder of masks, and of their records; without one, every study is selected.
         uncertainty_dir: folder of maps; when it is given, a study without a map is done again.
         weights: the other files from which masks are made.
@@ -71,5 +74,5 @@ def select_studies(
     if output_dir is not None:
         folders = [folder for folder in (output_dir, uncertainty_dir) if folder is not None]
         masks = Masks(Records(Path(output_dir), "inference"), folders, settings or {}, weights)
-    source = _selection.source_of(studies, ct, pet)
+    source = _selection.source_of(studies, ct, pet, case)
     return _selection.select_studies(source, masks, _selection.SelectOptions(**options))

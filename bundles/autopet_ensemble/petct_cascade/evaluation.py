@@ -9,13 +9,13 @@ from typing import Any
 
 from monai.engines import Evaluator
 
-from petct_cascade.provenance import Masks
 from petct_cascade.running import run_each_study
 from petct_cascade.scoring import score_studies
 from petct_cascade.studies import problem_of_name
 from petct_cascade.tasks import ReadoutOptions
 from petct_training.errors import InputError
 from petct_training.files import make_folder
+from petct_training.masks import Masks
 from petct_training.records import Records
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from monai.engines import Evaluator
 
 from petct_cascade.problems import Problem
-from petct_cascade.provenance import summary_of
+from petct_cascade.provenance import SUMMARY, summary_of
 from petct_cascade.readout_run import read_out_studies
 from petct_cascade.results import in_order
 from petct_cascade.running import run_each_study
 from petct_cascade.selection import Selection
 from petct_cascade.tasks import ReadoutOptions
 from petct_training.errors import InputError, SomeFailedError
+from petct_training.records import Records
 
 
 def infer(
@@ -37,26 +38,38 @@ def infer(
         strict: whether the first study that fails ends the run.
 
     Raises:
-        InputError: if `strict`, when a study fails.
+        InputError: when no study at all could be used, or, if `strict`, when one fails.
         SomeFailedError: after all others are done, with a sentence for each study that could not be used.
     """
     cases = [item["case"] for item in (*selection.done, *selection.items)]
+    records = Records(Path(output_dir), "inference") if selection.masks is None else selection.masks.records
     problems: list[Problem] = []
-    what = "cannot be used, all others were done"
+    items: list[dict[str, Any]] = []
+    what = "all others were done"
     try:
-        with summary_of(output_dir, "inference", cases):
+        with summary_of(records, cases) as summary:
             problems += _segment(evaluator, selection, strict)
             items = _usable([*selection.done, *selection.items], problems)
             masks = {item["case"]: Path(output_dir) / f"{item['case']}.nii.gz" for item in items}
-            problems += read_out_studies(items, masks, output_dir, "Ensemble", options, problems)
+            others = _others(records, masks)
+            problems += read_out_studies(items, masks, summary, "Ensemble", options, problems, others)
     except InputError as error:
         if not problems:
             raise
         # Why the report could not be written shall not hide what is wrong with studies.
-        what = f"cannot be used, and there is no report of the others, since {error}"
+        what = f"there is no report of the others, since {error}"
     if problems:
         number = len({problem.case for problem in problems})
-        raise SomeFailedError(f"{number} {'study' if number == 1 else 'studies'} {what}", in_order(problems))
+        sentence = f"{number} {'study' if number == 1 else 'studies'} cannot be used"
+        if not items:
+            raise InputError(f"{sentence}, and nothing was done:" + "".join(f"\n  {problem}" for problem in in_order(problems)))
+        raise SomeFailedError(f"{sentence}, {what}", in_order(problems))
+
+
+def _others(records: Records, masks: Mapping[str, Any]) -> list[str]:
+    """Return the cases of earlier runs over other studies whose masks are still there as they were written."""
+    names = [name for name in records.names() if name != SUMMARY and name not in masks]
+    return [name for name in names if records.is_intact(name)]
 
 
 def _usable(items: Iterable[dict[str, Any]], problems: Iterable[Problem]) -> list[dict[str, Any]]:

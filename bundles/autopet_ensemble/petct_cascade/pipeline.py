@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from petct_cascade.command_line import bundle_command, relative_path
-from petct_cascade.preparation import RECORDS
+from petct_cascade.preparation import read_json_or_none
 from petct_training.commands import SOME_FAILED
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.files import read_json, stamp, write_json
-from petct_training.records import digest_of, path_from
+from petct_training.records import RECORDS, digest_of, path_from, read_record
 
 ENSEMBLE = "autopet_ensemble"
 STAGE1 = "autopet_stage1_dynunet"
@@ -51,7 +51,7 @@ class Method:
     @property
     def volumes(self) -> Path:
         """Folder of the records of the prepared volumes, which change when a volume does."""
-        return self.prepared / RECORDS / "finished"
+        return self.prepared / RECORDS
 
     @property
     def coarse_masks(self) -> Path:
@@ -138,10 +138,30 @@ class Step:
         return path_from(path, self.home) if path.is_relative_to(self.home) else f"input {self.inputs.index(path)}"
 
     def _listing(self, path: Path) -> list[list[Any]]:
-        """Return the name of a file, or of every file in a folder, and its digest; outside of the home, its size and time."""
+        """Return the name of a file, or of every file in a folder, and its digest; outside of the home, its size and time.
+
+        Of a folder of records those digests are returned that they hold. Elsewhere records are left out: they hold clocks, too.
+        """
+        if path.name == RECORDS:
+            return [[file.name, _written(file)] for file in sorted(path.glob("*.json"))]
         files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        files = [file for file in files if file.is_file() and RECORDS not in file.relative_to(path).parts]
         at_home = path.is_relative_to(self.home)
-        return [[file.name, *([digest_of(file)] if at_home else stamp(file))] for file in files if file.is_file()]
+        return [[file.name, *([_content(file)] if at_home else stamp(file))] for file in files]
+
+
+def _content(file: Path) -> Any:
+    """Return a file's digest; of a data list what it says of the studies, since the folder of raw studies may be moved."""
+    content = read_json_or_none(file) if file.name == "datalist.json" else None
+    if not isinstance(content, dict):
+        return digest_of(file)
+    return {name: value for name, value in content.items() if name != "studies_dir"}
+
+
+def _written(record: Path) -> dict[str, str] | None:
+    """Return the digest of each file that a record says was written; None for a result that is not finished."""
+    written = (read_record(record) or {}).get("written")
+    return written and {output: state["sha256"] for output, state in written.items()}
 
 
 class Outcome(NamedTuple):

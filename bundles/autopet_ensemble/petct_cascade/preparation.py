@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from monai.data import MetaTensor
 
+from petct_cascade.command_line import relative_path
 from petct_cascade.fingerprint import check_spacing_choice
 from petct_cascade.judging import BODY_SUV
 from petct_cascade.studies import Study
 from petct_cascade.volumes import write_volume
 from petct_training.errors import InputError, boolean
-from petct_training.files import atomic, make_folder, read_json, stamp, write_json
+from petct_training.files import atomic, make_folder, read_json, write_json
+from petct_training.records import Plan, Records, path_from
 
 # Raised when the judgement of studies or the making of volumes changes, so that what was made before is made again.
-VERSION = 3
+VERSION = 4
 
-# Folder, inside of the prepared data set, of the records that say what was made from which files.
-RECORDS = ".prepare"
+# Folder, inside of the prepared data set, of what only the preparation reads: judgements, cropped studies, lesion values.
+OWN = ".prepare"
+
+# Record of datalist.json and fingerprint.json; no case begins with a dot.
+DATA_SET = ".data_set"
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ class CroppedStudy:
 
     def is_complete(self, settings: Mapping[str, Any]) -> bool:
         """Return whether all files are there, which a run that was killed while it moved or removed them may have left in part."""
-        return read_record(self.settings_file) == settings and all(file.is_file() for file in self.files)
+        return read_json_or_none(self.settings_file) == settings and all(file.is_file() for file in self.files)
 
     def write(self, settings: Mapping[str, Any], image: MetaTensor, label: MetaTensor, values: np.ndarray) -> None:
         """Write an image (2, X, Y, Z), its label (1, X, Y, Z), both in LAS, and the values (2, n) inside of its lesions.
@@ -132,6 +137,10 @@ class Preparation:
     root: Path
     dataset_dir: Path
     options: PrepareOptions
+    records: Records = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "records", Records(self.dataset_dir, "prepared data set"))
 
     @property
     def datalist_file(self) -> Path:
@@ -146,40 +155,62 @@ class Preparation:
     @property
     def cropped_dir(self) -> Path:
         """The folder of the studies that were checked and not yet made."""
-        return self.dataset_dir / RECORDS / "cropped"
+        return self.dataset_dir / OWN / "cropped"
+
+    @property
+    def lists(self) -> Plan:
+        """What is written of the data set as a whole."""
+        return Plan(DATA_SET, {}, {}, [self.datalist_file.name, self.fingerprint_file.name])
 
     def relative_to_root(self, file: Path) -> str:
         """Return a raw file's path relative to the raw data set, with slashes on every system."""
-        return relative_path(file.absolute(), self.root.absolute())
+        return Path(relative_path(file.absolute(), self.root.absolute())).as_posix()
 
-    def sources(self, study: Study) -> dict[str, list]:
-        """Return path and stamp of a study's files: when these are the same, so are the results."""
-        return {role: [self.relative_to_root(file), *stamp(file)] for role, file in study.files.items()}
+    def sources(self, study: Study) -> dict[str, dict[str, Any]]:
+        """Return path and state of a study's files under their roles; what was read before and surely is the same is not read again."""
+        known = (read_json_or_none(self.checked_record(study.case)) or {}).get("sources", {})
+        sources = {}
+        for role, file in study.files.items():
+            state = self.records.state_of(file, known.get(role)) or {"sha256": None}
+            sources[role] = {"path": self.relative_to_root(file), **state}
+        return sources
 
-    def settings(self, study: Study) -> dict[str, Any]:
-        """Return all that a study's volumes depend on, but for the spacing."""
+    def settings(self, sources: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """Return all that the volumes of a study with these `sources` depend on, but for the spacing."""
         return {
             "version": VERSION,
-            "sources": self.sources(study),
+            "sources": {role: source["sha256"] for role, source in sources.items()},
             "body_suv": self.options.body_suv,
             "body_margin": self.options.body_margin,
         }
 
-    def has_records(self) -> bool:
-        """Return whether this program has worked in the folder."""
-        return (self.dataset_dir / RECORDS).is_dir()
+    def plan(self, study: Study, settings: Mapping[str, Any], spacing: Sequence[float]) -> Plan:
+        """Return what is made of a study with these `settings` at a spacing (mm)."""
+        outputs = [path_from(file, self.dataset_dir) for file in self.outputs(study.case)]
+        return Plan(study.case, study.files, {**settings, "spacing": list(spacing)}, outputs)
+
+    def is_finished(self, study: Study, spacing: Sequence[float]) -> bool:
+        """Return whether a study's volumes are there and were made from the present content with the present settings."""
+        return self.records.is_current(self.plan(study, self.settings(self.sources(study)), spacing))
+
+    def check_places(self, studies: Iterable[Study]) -> None:
+        """Refuse a folder in which files that this program has not written lie in the places of its own, such as the raw labels.
+
+        Raises:
+            InputError: with the first such file.
+        """
+        self.records.check_kind()
+        self.records.check(self.lists)
+        for study in studies:
+            self.records.check(self.plan(study, {}, ()))
 
     def checked_record(self, case: str) -> Path:
         """Return the file that holds the judgement of a case."""
-        return self.dataset_dir / RECORDS / "checked" / f"{case}.json"
+        return self.dataset_dir / OWN / "checked" / f"{case}.json"
 
-    def finished_record(self, case: str) -> Path:
-        """Return the file that says that a case's volumes are finished, or, while it holds null, that they are ours to remove."""
-        return self.dataset_dir / RECORDS / "finished" / f"{case}.json"
-
-    def finished_cases(self) -> list[str]:
-        """Return the cases whose volumes this or an earlier run has made."""
-        return [file.stem for file in (self.dataset_dir / RECORDS / "finished").glob("*.json")]
+    def made_cases(self) -> list[str]:
+        """Return the cases whose volumes this or an earlier run has made, or has begun to make."""
+        return [name for name in self.records.names() if name != DATA_SET]
 
     def cropped(self, case: str) -> CroppedStudy:
         """Return where a case is kept between check and making."""
@@ -187,7 +218,7 @@ class Preparation:
 
     def lesion_values(self, case: str) -> Path:
         """Return the file of the values (2, n), CT in HU and PET in SUV, inside of a case's lesions."""
-        return self.dataset_dir / RECORDS / "lesion_values" / f"{case}.npy"
+        return self.dataset_dir / OWN / "lesion_values" / f"{case}.npy"
 
     def outputs(self, case: str) -> list[Path]:
         """Return the files of a case's image, label and lesion values."""
@@ -197,23 +228,14 @@ class Preparation:
             self.lesion_values(case),
         ]
 
-    def coarse_mask(self, case: str) -> Path:
-        """Return the file of stage 1's mask of a case, which is worth nothing once the case's volumes are others."""
-        return self.dataset_dir / "coarse_masks" / f"{case}.nii.gz"
-
-    def result(self, case: str, settings: Mapping[str, Any], spacing: Sequence[float]) -> dict[str, Any]:
-        """Return what the record of a finished case holds: what it was made from, how, and the stamps of its volumes."""
-        return {"settings": settings, "spacing": list(spacing), "outputs": [stamp(file) for file in self.outputs(case)]}
-
-    def is_finished(self, study: Study, spacing: Sequence[float]) -> bool:
-        """Return whether a study's volumes are there and were made from the present files with the present settings."""
-        record = read_record(self.finished_record(study.case))
-        return record == self.result(study.case, self.settings(study), spacing)
+    def remove_coarse_mask(self, case: str) -> None:
+        """Remove stage 1's mask of a case, which is worth nothing once the case's volumes are others; one of somebody else stays."""
+        Records(self.dataset_dir / "coarse_masks", "").remove(case)
 
     def remove(self, case: str) -> None:
-        """Remove a case's volumes, and then the record that says that they are ours."""
-        for file in (*self.outputs(case), self.coarse_mask(case), self.finished_record(case)):
-            file.unlink(missing_ok=True)
+        """Remove a case's volumes, as far as they are still what was written, and its coarse mask."""
+        self.remove_coarse_mask(case)
+        self.records.remove(case)
 
 
 def write_image_and_label(image: MetaTensor, label: MetaTensor, image_file: Path, label_file: Path) -> None:
@@ -227,15 +249,7 @@ def write_image_and_label(image: MetaTensor, label: MetaTensor, image_file: Path
     write_volume(label_file, label.numpy()[0].astype(np.uint8, copy=False), affine)
 
 
-def relative_path(path: Path, folder: Path) -> str:
-    """Return a path as seen from a folder, with slashes on every system; on another drive of Windows, the path itself."""
-    try:
-        return Path(os.path.relpath(path, folder)).as_posix()
-    except ValueError:
-        return path.as_posix()
-
-
-def read_record(file: Path) -> Any:
+def read_json_or_none(file: Path) -> Any:
     """Return the content of a JSON file, None when there is none or it is broken."""
     try:
         return read_json(file)

@@ -13,13 +13,14 @@ import numpy as np
 
 from petct_cascade.admission import Admission, admit_studies, lines_of_reasons
 from petct_cascade.fingerprint import make_fingerprint, target_spacing
-from petct_cascade.preparation import Preparation, PrepareOptions, read_record, relative_path
+from petct_cascade.preparation import DATA_SET, Preparation, PrepareOptions, read_json_or_none
 from petct_cascade.prepared_study import make_study
 from petct_cascade.problems import Problem
 from petct_cascade.studies import Study, find_studies
 from petct_cascade.workers import Workers
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.files import remove_unfinished, write_json
+from petct_training.records import path_from
 
 # A file that can be read at times only is given up after so many.
 MOST_ROUNDS = 3
@@ -60,7 +61,7 @@ def prepare(studies: str | os.PathLike, dataset_dir: str | os.PathLike, options:
     if preparation.dataset_dir.resolve() == source.resolve():
         raise InputError(f"studies and dataset_dir are both {source}: give the prepared data set a folder of its own")
     found, problems = find_studies(source, labels=True, allow_outside=options.allow_outside)
-    _refuse_foreign_files(preparation, found)
+    preparation.check_places(found)
     with Workers(min(options.num_workers, len(found))) as workers:
         admission = _admit_and_write(preparation, workers, found, problems)
     _print_summary(admission, preparation.dataset_dir)
@@ -72,28 +73,6 @@ def prepare(studies: str | os.PathLike, dataset_dir: str | os.PathLike, options:
             "them with --exclude",
             errors,
         )
-
-
-def _refuse_foreign_files(preparation: Preparation, studies: Sequence[Study]) -> None:
-    """Refuse a folder in which files that this program has not written lie in the places of its own, such as the raw labels.
-
-    Raises:
-        InputError: with the first such file.
-    """
-    for file in (preparation.datalist_file, preparation.fingerprint_file):
-        if file.exists() and not preparation.has_records():
-            raise InputError(_foreign(file))
-    for study in studies:
-        if not preparation.finished_record(study.case).exists():
-            for file in preparation.outputs(study.case):
-                if file.exists():
-                    raise InputError(_foreign(file))
-
-
-def _foreign(file: Path) -> str:
-    return (
-        f"{file} is no result of this program, and is not replaced: give the prepared data set another folder with --dataset_dir"
-    )
 
 
 def _admit_and_write(
@@ -139,9 +118,10 @@ def _write_volumes(preparation: Preparation, workers: Workers, studies: Sequence
         As `write_data_set`.
     """
     todo = [study for study in studies if not preparation.is_finished(study, spacing)]
-    gone = set(preparation.finished_cases()) - {study.case for study in studies}
+    gone = set(preparation.made_cases()) - {study.case for study in studies}
     if todo or gone:
         # Until all is complete again, nothing shall take the data set for complete.
+        preparation.records.begin(preparation.lists)
         preparation.datalist_file.unlink(missing_ok=True)
         preparation.fingerprint_file.unlink(missing_ok=True)
     for case in gone:
@@ -168,7 +148,7 @@ def _fingerprint_of(preparation: Preparation, admission: Admission, spacing: Seq
 def _datalist_of(preparation: Preparation, admission: Admission) -> dict[str, Any]:
     """Return the content of datalist.json."""
     return {
-        "studies_dir": relative_path(preparation.root.resolve(), preparation.dataset_dir.resolve()),
+        "studies_dir": path_from(preparation.root, preparation.dataset_dir),
         "training": [_datalist_item(preparation, judgement.study) for judgement in admission.training],
         "validation": [_datalist_item(preparation, judgement.study) for judgement in admission.validation],
         "excluded": [{"case": case, "reason": reason} for case, reason in admission.excluded.items()],
@@ -190,12 +170,11 @@ def _datalist_item(preparation: Preparation, study: Study) -> dict[str, Any]:
 
 
 def _write_lists(preparation: Preparation, fingerprint: Mapping[str, Any], datalist: Mapping[str, Any]) -> None:
-    """Write fingerprint.json and then datalist.json, unless they are there.
-
-    Files that stay as they are keep their time, by which the pipeline knows that nothing needs to be done again.
-    """
-    present = read_record(preparation.fingerprint_file), read_record(preparation.datalist_file)
-    if present != (fingerprint, datalist):
+    """Write fingerprint.json and then datalist.json, unless they are there."""
+    present = read_json_or_none(preparation.fingerprint_file), read_json_or_none(preparation.datalist_file)
+    if present == (fingerprint, datalist) and preparation.records.is_intact(DATA_SET):
+        return
+    with preparation.records.making(preparation.lists):
         preparation.datalist_file.unlink(missing_ok=True)
         write_json(preparation.fingerprint_file, fingerprint)
         write_json(preparation.datalist_file, datalist)

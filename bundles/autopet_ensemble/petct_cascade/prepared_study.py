@@ -20,7 +20,7 @@ from petct_cascade.preparation import CroppedStudy, Preparation, PrepareOptions,
 from petct_cascade.resampling import SeparableSpacingd
 from petct_cascade.studies import Study
 from petct_cascade.volumes import Volume
-from petct_training.files import make_folder, write_json
+from petct_training.files import make_folder
 from petct_training.grids import las_spacing
 
 # Spacings that differ by less, as a share, are one: a volume of 1000 voxels then ends within a hundredth of a voxel.
@@ -43,10 +43,10 @@ def make_study(preparation: Preparation, spacing: Sequence[float], study: Study)
     """
     case = study.case
     # Of the files as they are before they are read: when they change meanwhile, the next run makes the volumes again.
-    settings = preparation.settings(study)
-    # From here on the volumes are ours to remove, and not finished.
-    write_json(preparation.finished_record(case), None)
-    preparation.coarse_mask(case).unlink(missing_ok=True)
+    settings = preparation.settings(preparation.sources(study))
+    plan = preparation.plan(study, settings, spacing)
+    preparation.remove_coarse_mask(case)
+    preparation.records.begin(plan)
     cropped = preparation.cropped(case)
     # Without a cropped study it was checked by an earlier run, or it is healthy.
     if not cropped.is_complete(settings) and not _read_and_crop(preparation, study, settings):
@@ -55,7 +55,7 @@ def make_study(preparation: Preparation, spacing: Sequence[float], study: Study)
         cropped.move(preparation.outputs(case))
     else:
         _resample(cropped, spacing, preparation.outputs(case))
-    write_json(preparation.finished_record(case), preparation.result(case, settings, spacing))
+    preparation.records.finish(plan)
     return None
 
 

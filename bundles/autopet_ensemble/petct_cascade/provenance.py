@@ -1,74 +1,79 @@
-"""What the ensemble's results are made from, and which files of an output folder are its own."""
+"""Which files of an output folder are a run's tables, pictures and report, and what each study's read-outs were made from."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from petct_training.records import Plan, Records, path_from, read_record
+from petct_training.records import Plan, Records
 
 # Record of an output folder's tables, pictures and report; no case begins with a dot.
 SUMMARY = ".summary"
+READOUTS = "readouts.json"
 SUMMARY_FILES = (
-    *("problems.json", "report.html", "readouts.json", "readouts_studies.csv", "readouts_lesions.csv"),
+    *("problems.json", "report.html", READOUTS, "readouts_studies.csv", "readouts_lesions.csv"),
     *("scores.csv", "summary.json", "summary.md", "table1.md"),
 )
 
 
-@dataclass(frozen=True)
-class Masks:
-    """The masks, and maps, that a run makes of each study in an output folder.
+@dataclass
+class Summary:
+    """An output folder's tables, pictures and report.
 
     Attributes:
         records: of the output folder.
-        folders: where the files `<case>.nii.gz` go, one a kind: masks, maps of uncertainty.
-        settings: the options that change voxels.
-        weights: the files that change voxels: weights, fingerprint. Their digests are recorded.
+        earlier: the record of the last run, empty if there is none.
+        made_from: of each case whose read-outs are in the tables what they were made from, see `describe`; filled while they are made.
     """
 
     records: Records
-    folders: Sequence[str | os.PathLike]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    weights: Sequence[str | os.PathLike] = ()
+    earlier: Mapping[str, Any]
+    made_from: dict[str, Any] = field(default_factory=dict)
 
-    def plan(self, item: Mapping[str, Any]) -> Plan:
-        """Return what is made of a study: an item with "case" and "image" ([CT file, PET file])."""
-        ct, pet = item["image"]
-        outputs = [path_from(Path(folder) / f"{item['case']}.nii.gz", self.records.folder) for folder in self.folders]
-        digests = {Path(file).name: self._digest(file) for file in self.weights}
-        return Plan(item["case"], {"ct": ct, "pet": pet}, {**self.settings, "digests": digests}, outputs)
+    @property
+    def folder(self) -> Path:
+        """The output folder."""
+        return self.records.folder
 
-    def keep_only(self, cases: Iterable[str]) -> None:
-        """Delete the results of other cases, as far as they are still what this program has written."""
-        wanted = set(cases)
-        for name in self.records.names():
-            if name not in wanted and name != SUMMARY:
-                self.records.remove(name)
+    def describe(self, files: Mapping[str, Path | None], suv_range: Iterable[float]) -> dict[str, Any]:
+        """Return what read-outs are made from: the digest of each file, None where there is none, and the range of SUV drawn."""
+        states = {role: None if file is None else self.records.state_of(file) for role, file in files.items()}
+        digests = {role: None if state is None else state["sha256"] for role, state in states.items()}
+        return {**digests, "suv_range": list(suv_range)}
 
-    def _digest(self, file: str | os.PathLike) -> str | None:
-        state = self.records.source_state(file)
-        return None if state is None else str(state["sha256"])
+    def has_readouts(self, case: str, made_from: Mapping[str, Any] | None = None) -> bool:
+        """Whether a case is in the tables of the last run, with its picture, made from this; from whatever it was by default."""
+        known = ((self.earlier.get("settings") or {}).get("made_from") or {}).get(case)
+        if known is None or (made_from is not None and known != made_from):
+            return False
+        return self._is_intact(READOUTS) and self._is_intact(f"pictures/{case}.png")
+
+    def keep(self, case: str) -> None:
+        """Keep what the last run has made of a case."""
+        self.made_from[case] = self.earlier["settings"]["made_from"][case]
+
+    def _is_intact(self, output: str) -> bool:
+        written = (self.earlier.get("written") or {}).get(output)
+        return written is not None and self.records.is_unchanged(output, written)
 
 
 @contextlib.contextmanager
-def summary_of(output_dir: str | os.PathLike, kind: str, cases: Iterable[str]) -> Iterator[None]:
+def summary_of(records: Records, cases: Iterable[str]) -> Iterator[Summary]:
     """Record that an output folder's tables, report and pictures are written in a block.
 
     Args:
-        output_dir: output folder.
-        kind: what is run, see `Records`.
+        records: of the output folder.
         cases: of which there may be pictures.
 
     Raises:
         InputError: before the block, when one of these files is not this program's own, or the folder holds results of another kind.
     """
-    records = Records(Path(output_dir), kind)
     records.check_kind()
-    earlier = read_record(records.file(SUMMARY)) or {}
-    pictures = {f"pictures/{case}.png" for case in cases} | set(earlier.get("written") or ()) - set(SUMMARY_FILES)
-    with records.making(Plan(SUMMARY, {}, {}, [*SUMMARY_FILES, *sorted(pictures)])):
-        yield
+    summary = Summary(records, records.read(SUMMARY) or {})
+    pictures = {f"pictures/{case}.png" for case in cases} | set(summary.earlier.get("written") or ()) - set(SUMMARY_FILES)
+    plan = Plan(SUMMARY, {}, {"made_from": summary.made_from}, [*SUMMARY_FILES, *sorted(pictures)])
+    with records.making(plan):
+        yield summary

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from petct_cascade.items import item_of_case, masks_in_folder
 from petct_cascade.problems import Problem
-from petct_cascade.provenance import summary_of
+from petct_cascade.provenance import READOUTS, Summary, summary_of
 from petct_cascade.results import in_order, picture_of, write_results
 from petct_cascade.tasks import ReadoutOptions, Results, StudyTask, do_studies
 from petct_training.errors import InputError, SomeFailedError
-from petct_training.files import is_newer, read_json
+from petct_training.files import read_json
+from petct_training.records import Records
 
 
 def read_out_folder(
@@ -40,8 +41,8 @@ def read_out_folder(
         raise InputError("masks or images are missing: name their folders with --predictions and --images.")
     files, problems = masks_in_folder(Path(predictions))
     items = [item_of_case(case, Path(images)) for case in files]
-    with summary_of(output_dir, "read-outs", files):
-        problems += read_out_studies(items, files, output_dir, model, options, problems)
+    with summary_of(Records(Path(output_dir), "read-outs"), files) as summary:
+        problems += read_out_studies(items, files, summary, model, options, problems)
     if problems:
         raise SomeFailedError(f"{len(problems)} masks could not be read out, all others were", in_order(problems))
 
@@ -49,36 +50,51 @@ def read_out_folder(
 def read_out_studies(
     items: Sequence[Mapping[str, Any]],
     masks: Mapping[str, str | os.PathLike],
-    output_dir: str | os.PathLike,
+    summary: Summary,
     model: str,
     options: ReadoutOptions | None = None,
     problems: Sequence[Problem] = (),
+    others: Iterable[str] = (),
 ) -> list[Problem]:
     """Read out and draw masks that have no reference, and write the report of them.
 
     Writes `readouts.json`, `readouts_studies.csv`, `readouts_lesions.csv`, `pictures/<case>.png`, `problems.json` and `report.html`
-    to `output_dir`. What an earlier run has left there of a study is kept when it is newer than mask and images.
+    to the output folder. What an earlier run has left there of a study is kept when it was made from the same content.
 
     Args:
         items: studies with "case" and "image".
         masks: file of the mask of each case.
-        output_dir: where all of this appears.
+        summary: of the output folder.
         model: what made the masks.
         options: how studies are read out and drawn.
         problems: what is already known to be wrong with studies; it is written to report and `problems.json`, too.
+        others: cases of earlier runs whose read-outs stay in the tables as they are.
 
     Returns:
         Why further studies could not be read out.
     """
-    options, output_dir = options or ReadoutOptions(), Path(output_dir)
-    table = output_dir / "readouts.json"
+    options, folder = options or ReadoutOptions(), summary.folder
+    table = folder / READOUTS
     earlier = read_json(table) if table.is_file() else {}
-    tasks = [_task_of(item, Path(masks[item["case"]]), output_dir, model, options) for item in items]
-    kept = {task.item["case"] for task in tasks if _has_readouts(task, earlier.get(task.item["case"]), table)}
+    tasks = [_task_of(item, Path(masks[item["case"]]), folder, model, options) for item in items]
+    made_from = {task.item["case"]: summary.describe(_files_of(task), task.suv_range) for task in tasks}
+    kept = {case for case, content in made_from.items() if summary.has_readouts(case, content)}
+    kept |= {case for case in others if summary.has_readouts(case)}
     results = do_studies([task for task in tasks if task.item["case"] not in kept], options.num_workers)
-    readouts = {case: earlier[case] for case in earlier if case in kept} | results.readouts
-    write_results(output_dir, "Lesions found", Results([], readouts, [*problems, *results.problems]), model)
+    for case in kept:
+        summary.keep(case)
+    summary.made_from.update({case: made_from[case] for case in results.readouts})
+    readouts = dict(sorted(({case: earlier[case] for case in kept} | results.readouts).items()))
+    write_results(folder, "Lesions found", Results([], readouts, [*problems, *results.problems]), model)
     return results.problems
+
+
+def _files_of(task: StudyTask) -> dict[str, Path | None]:
+    """Return the files from which the read-outs of a study are made, by their role."""
+    image = task.item.get("image") or (None, None)
+    ct, pet = (image, image) if isinstance(image, (str, os.PathLike)) else image
+    files = {"mask": task.predictions[task.primary], "ct": ct, "pet": pet, "uncertainty": task.uncertainty}
+    return {role: None if file is None else Path(file) for role, file in files.items()}
 
 
 def _task_of(item: Mapping[str, Any], mask: Path, output_dir: Path, model: str, options: ReadoutOptions) -> StudyTask:
@@ -86,19 +102,3 @@ def _task_of(item: Mapping[str, Any], mask: Path, output_dir: Path, model: str, 
     case = item["case"]
     uncertainty = None if options.uncertainty_dir is None else Path(options.uncertainty_dir) / f"{case}.nii.gz"
     return StudyTask(item, {model: mask}, model, picture_of(output_dir, case), uncertainty, tuple(options.suv_range))
-
-
-def _has_readouts(task: StudyTask, known: Mapping[str, Any] | None, table: Path) -> bool:
-    """Whether picture and read-outs of an earlier run are those that a task would make.
-
-    Args:
-        task: reads out and draws one mask.
-        known: the study's read-outs in the table, None if there are none.
-        table: file of read-outs; it is written after the pictures, unless the run that drew them was ended before.
-    """
-    if known is None or known.get("suv_range") != list(task.suv_range) or not task.item.get("image"):
-        return False
-    if any(("uncertainty_mean" in lesion) != (task.uncertainty is not None) for lesion in known["lesions"]):
-        return False
-    sources = [file for file in (*task.predictions.values(), *task.item["image"], task.uncertainty) if file is not None]
-    return task.picture is not None and is_newer(task.picture, sources) and is_newer(table, [task.picture])

@@ -15,6 +15,7 @@ from petct_cascade.studies import problem_of_name
 from petct_cascade.summary import table1, write_scores
 from petct_cascade.tasks import ReadoutOptions, StudyTask, do_studies
 from petct_training.errors import InputError, SomeFailedError
+from petct_training.records import Records
 
 # Of each model the file of each case.
 Masks = Mapping[str, Mapping[str, Path]]
@@ -86,7 +87,7 @@ def score_studies(
         raise InputError("there are no studies to score: check the folder or data list of references.")
     masks, twice = _masks_of_models(predictions)
     unpaired = _unpaired([item["case"] for item in items], masks, {problem.case for problem in twice})
-    with summary_of(output_dir, kind, [item["case"] for item in items]):
+    with summary_of(Records(output_dir, kind), [item["case"] for item in items]):
         results = do_studies(_tasks_of(items, masks, primary, output_dir, options), options.num_workers)
         results.problems += [*twice, *unpaired]
         order = {model: position for position, model in enumerate(predictions)}

@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from petct_cascade.judging import find_repeated_images, read_study
 from petct_cascade.problems import Problem, raise_if_strict
-from petct_cascade.provenance import Masks
-from petct_cascade.studies import Study, find_studies, study_of_files
+from petct_cascade.studies import Study, find_studies, problem_of_name, study_of_files
 from petct_training.errors import InputError, boolean
 from petct_training.files import make_folder
+from petct_training.masks import Masks
 
 
 @dataclass(frozen=True)
@@ -96,17 +96,31 @@ def select_studies(
 
 
 def source_of(
-    studies: str | os.PathLike, ct: str | os.PathLike | None = None, pet: str | os.PathLike | None = None
+    studies: str | os.PathLike,
+    ct: str | os.PathLike | None = None,
+    pet: str | os.PathLike | None = None,
+    case: str | None = None,
 ) -> str | os.PathLike | Study:
     """Return the study of two files, CT (HU, on any grid) and PET (body-weight SUV); `studies` where neither is given.
 
+    Args:
+        studies: folder or list of studies.
+        ct: NIfTI file of one study's CT.
+        pet: NIfTI file of its PET.
+        case: what this one study is called; see `petct_cascade.studies.study_of_files` for its name without one.
+
     Raises:
-        InputError: when one of the two files is given alone.
+        InputError: when one of the two files is given alone, a name is given to many studies, or cannot be part of a file's name.
     """
     if ct is not None and pet is not None:
-        return study_of_files(Path(ct), Path(pet))
+        study = study_of_files(Path(ct), Path(pet), None if case is None else str(case))
+        if reason := problem_of_name(study.case):
+            raise InputError(f"study {study.case}: {reason}, or name it with --case")
+        return study
     if ct is not None or pet is not None:
         raise InputError(f"--{'pet' if pet is None else 'ct'} is missing: give one file for the CT and one for the PET")
+    if case is not None:
+        raise InputError(f"--case {case} names one study: give its --ct and --pet; in a list, fill in the column case")
     return studies
 
 

@@ -15,9 +15,13 @@ from typing import Any
 from petct_cascade.problems import Problem
 from petct_cascade.volumes import SUFFIXES, without_suffix
 from petct_training.errors import InputError
+from petct_training.records import letters_of
 
 TRACERS = ("fdg", "psma")
 SYSTEM_FOLDERS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir", "lost+found")
+
+# Folders of TCIA's patients begin with it.
+TCIA_PREFIX = "PETCT_"
 
 # Ends of the challenge's file names, and what they hold.
 CHANNELS = {"0000": "ct", "0001": "pet"}
@@ -92,15 +96,33 @@ def find_studies(source: str | os.PathLike, labels: bool, allow_outside: bool = 
     return studies, problems
 
 
-def study_of_files(ct: Path, pet: Path) -> Study:
-    """Return the study of two files, without a label; it is called after the PET, without a final `_0001`.
+def study_of_files(ct: Path, pet: Path, case: str | None = None) -> Study:
+    """Return the study of two files, without a label.
+
+    Args:
+        ct: NIfTI file.
+        pet: NIfTI file.
+        case: the study's name. Without one it comes from what tells patients apart: `<case>_0001` is called as in the challenge,
+            PETCT_<patient>/<study>/SUV as in a folder of TCIA's studies, and any other file after its folder and itself, since files
+            of different patients are often called alike.
 
     Example:
         >>> study_of_files(Path("a/ct.nii.gz"), Path("a/fdg_p1_day1_0001.nii.gz")).case
         'fdg_p1_day1'
+        >>> study_of_files(Path("Anna 2/ct.nii"), Path("Anna 2/suv.nii")).case
+        'Anna 2_suv'
     """
-    case = without_suffix(pet.name).removesuffix("_0001")
-    tracer, patient = identity(case)
+    name, folder = without_suffix(pet.name), Path(os.path.abspath(pet)).parent
+    if case is not None:
+        tracer, patient = identity(case)
+    elif name.endswith("_0001"):
+        case = name.removesuffix("_0001")
+        tracer, patient = identity(case)
+    elif name == "SUV" and folder.parent.name.startswith(TCIA_PREFIX):
+        case, tracer, patient = _names_of_tcia_folder(folder)
+    else:
+        case = f"{folder.name.lstrip('.')}_{name}".removeprefix("_")
+        tracer, patient = "unknown", case
     return Study(case, patient, tracer, ct, pet)
 
 
@@ -149,22 +171,26 @@ def _accept(found: Iterable[Study | Problem], labels: bool) -> tuple[list[Study]
         if isinstance(item, Problem):
             problems.append(item)
         else:
-            by_case.setdefault(item.case, []).append(item)
+            by_case.setdefault(letters_of(item.case), []).append(item)
     studies = []
-    for case in sorted(by_case):
-        reason = _reason_to_refuse(case, by_case[case], labels)
+    for together in by_case.values():
+        reason = _reason_to_refuse(together, labels)
         if reason is None:
-            studies += by_case[case]
+            studies += together
         else:
-            problems.append(Problem(case, None, reason, error=True))
+            problems += [Problem(case, None, reason, error=True) for case in dict.fromkeys(study.case for study in together)]
+    studies.sort(key=lambda study: study.case)
     problems += _patients_spelt_twice(studies)
     return studies, sorted(problems, key=lambda problem: (problem.case, problem.sentence))
 
 
-def _reason_to_refuse(case: str, studies: Sequence[Study], labels: bool) -> str | None:
-    """Return why the studies of one case cannot be used as they were found; None for a single one that can."""
-    if reason := problem_of_name(case):
+def _reason_to_refuse(studies: Sequence[Study], labels: bool) -> str | None:
+    """Return why the studies of one name cannot be used as they were found; None for a single one that can."""
+    names = sorted({study.case for study in studies})
+    if reason := problem_of_name(names[0]):
         return reason
+    if len(names) > 1:
+        return f"{' and '.join(names)} are one name for many file systems: give each study a name of its own"
     if len(studies) > 1:
         return "the name stands for two studies: give each study a name of its own, and keep one file of each kind"
     if labels and studies[0].label is None:
@@ -195,7 +221,7 @@ def _find(source: Path, labels: bool, allow_outside: bool) -> Iterator[Study | P
         raise InputError(f"{source} does not exist: name the folder of the data set, or a CSV or JSON list of studies")
     if (source / "imagesTr").is_dir() or (source / "imagesTs").is_dir():
         return _from_challenge(source, labels)
-    folders = [folder for depth in ("", "*/") for folder in source.glob(f"{depth}PETCT_*") if folder.is_dir()]
+    folders = [folder for depth in ("", "*/") for folder in source.glob(f"{depth}{TCIA_PREFIX}*") if folder.is_dir()]
     patients = sorted(folder for folder in folders if not _belongs_to_system(folder.relative_to(source)))
     return _from_tcia(patients) if patients else _from_pairs(source)
 
@@ -262,10 +288,15 @@ def _from_tcia(patients: Sequence[Path]) -> Iterator[Study | Problem]:
                 yield _study_of_tcia_folder(folder)
 
 
+def _names_of_tcia_folder(folder: Path) -> tuple[str, str, str]:
+    """Return case, tracer and patient of a folder PETCT_<patient>/<study>."""
+    patient = folder.parent.name.removeprefix(TCIA_PREFIX)
+    return f"fdg_{patient}_{folder.name}", "fdg", patient
+
+
 def _study_of_tcia_folder(folder: Path) -> Study | Problem:
     """Return the study of a folder PETCT_<patient>/<study>."""
-    patient = folder.parent.name.removeprefix("PETCT_")
-    case = f"fdg_{patient}_{folder.name}"
+    case, tracer, patient = _names_of_tcia_folder(folder)
     ct = _volume_called(folder / "CTres") or _volume_called(folder / "CT")
     pet, raw_pet = _volume_called(folder / "SUV"), _volume_called(folder / "PET")
     if pet is None and raw_pet is not None:
@@ -275,7 +306,7 @@ def _study_of_tcia_folder(folder: Path) -> Study | Problem:
         return Problem(case, None, f"there is no PET of this study: add SUV.nii.gz to {folder}", error=True)
     if ct is None:
         return Problem(case, None, f"there is no CT of this study: add CTres.nii.gz to {folder}", error=True)
-    return Study(case, patient, "fdg", ct, pet, _volume_called(folder / "SEG"))
+    return Study(case, patient, tracer, ct, pet, _volume_called(folder / "SEG"))
 
 
 def _volume_called(stem: Path) -> Path | None:

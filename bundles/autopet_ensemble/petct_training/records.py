@@ -9,8 +9,9 @@ import contextlib
 import hashlib
 import json
 import os
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,16 +54,41 @@ class Records:
     folder: Path
     kind: str
     about: Mapping[str, Any] = field(default_factory=dict)
-    # States of source files that were read in this run, so that each is read once.
+    # States of files that were read in this run, so that each is read once.
     _read: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
+
+    # The name of each result that has a record, by what file systems that ignore case make of it; None before it is looked up.
+    _names: dict[str, str] | None = field(default=None, init=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What other processes get: they find their own.
+        return {**self.__dict__, "_read": {}, "_names": None}
 
     def file(self, name: str) -> Path:
         """Return the file of a result's record."""
         return self.folder / RECORDS / f"{name}.json"
 
+    def read(self, name: str) -> dict[str, Any] | None:
+        """Return a result's record; None when there is none, or the file is no record."""
+        return read_record(self.file(name))
+
     def names(self) -> list[str]:
-        """Return the names of all results that have a record, sorted."""
-        return sorted(file.name.removesuffix(".json") for file in (self.folder / RECORDS).glob("*.json") if read_record(file))
+        """Return the names of all results that have a record, sorted.
+
+        Raises:
+            InputError: when a result is of another kind.
+        """
+        names = []
+        for file in (self.folder / RECORDS).glob("*.json"):
+            record = read_record(file)
+            if record is None:
+                continue
+            if record["kind"] != self.kind:
+                raise InputError(
+                    f"{self.folder} holds results of another kind ({record['kind']}, this is {self.kind}): name another output folder"
+                )
+            names.append(file.name.removesuffix(".json"))
+        return sorted(names)
 
     def check_kind(self) -> None:
         """Refuse a folder that holds results of another kind.
@@ -70,12 +96,26 @@ class Records:
         Raises:
             InputError: with the kind that is there.
         """
-        for name in self.names():
-            kind = (read_record(self.file(name)) or {}).get("kind", self.kind)
-            if kind != self.kind:
-                raise InputError(
-                    f"{self.folder} holds results of another kind ({kind}, this is {self.kind}): name another output folder"
-                )
+        self.names()
+
+    def check(self, plan: Plan) -> None:
+        """Refuse a result whose place is taken.
+
+        Raises:
+            InputError: when a file lies in the result's place that this program has not written, or that somebody has changed
+                since, or when the record there is that of another study.
+        """
+        self._refuse_twin(plan)
+        record = self.read(plan.name)
+        if record is None:
+            self._refuse_foreign(plan, {})
+            return
+        self._refuse_other_study(plan, record)
+        # What lies there of a run that was ended while it wrote is its own.
+        own = record["outputs"] if record["written"] is None else ()
+        self._refuse_foreign(
+            replace(plan, outputs=[output for output in plan.outputs if output not in own]), record["written"] or {}
+        )
 
     def is_current(self, plan: Plan) -> bool:
         """Whether a result is there, was made from the very same content with the same settings, and is still the one written.
@@ -84,21 +124,29 @@ class Records:
             InputError: when a file lies in the result's place that this program has not written, or that somebody has changed
                 since, or when the record is that of another study.
         """
-        record = read_record(self.file(plan.name))
-        if record is None:
-            self._refuse_foreign(plan, {})
+        self.check(plan)
+        record = self.read(plan.name)
+        if record is None or record["written"] is None or record["settings"] != json.loads(json.dumps(plan.settings)):
             return False
-        sources = {role: self.source_state(path, record["sources"].get(role)) for role, path in plan.sources.items()}
-        same = _contents(sources) == _contents(record["sources"])
-        if not same:
-            self._refuse_other_study(plan, record)
-        written = record["written"]
-        if written is None:
-            # A run that was ended while it wrote: what lies there is its own.
+        sources = {role: self.state_of(path, record["sources"].get(role)) for role, path in plan.sources.items()}
+        written = {output: self._state(output, record["written"].get(output)) for output in plan.outputs}
+        if None in written.values() or _digests(sources) != _digests(record["sources"]):
             return False
-        self._refuse_foreign(plan, written)
-        complete = all(self._state(output, written.get(output)) is not None for output in plan.outputs)
-        return complete and same and record["settings"] == json.loads(json.dumps(plan.settings))
+        described = {role: self._described(path) for role, path in plan.sources.items()}
+        if described != record["sources"] or any(written[output] != record["written"].get(output) for output in written):
+            # Moved or copied: with the present places and clocks the next run need not read again what it finds.
+            self._write(plan, described, written)
+        return True
+
+    def is_intact(self, name: str) -> bool:
+        """Whether all that was written of a result is there and unchanged."""
+        written = (self.read(name) or {}).get("written")
+        return written is not None and all(self.is_unchanged(output, state) for output, state in written.items())
+
+    def is_unchanged(self, output: str, written: Mapping[str, Any]) -> bool:
+        """Whether a file of the output folder is there with the content that was written."""
+        state = self._state(output, written)
+        return state is not None and state["sha256"] == written["sha256"]
 
     @contextlib.contextmanager
     def making(self, plan: Plan) -> Iterator[None]:
@@ -116,13 +164,15 @@ class Records:
 
     def begin(self, plan: Plan) -> None:
         """Record that a result is going to be written; see `making`."""
-        self.is_current(plan)
+        self.check(plan)
         sources = {role: self._described(path) for role, path in plan.sources.items()}
         self._write(plan, sources, None)
+        if self._names is not None:
+            self._names[letters_of(plan.name)] = plan.name
 
     def finish(self, plan: Plan) -> None:
         """Record what was written."""
-        record = read_record(self.file(plan.name))
+        record = self.read(plan.name)
         if record is None:
             raise InputError(f"{self.file(plan.name)} is gone: somebody has deleted it during the run; run again")
         states = {output: self._state(output) for output in plan.outputs}
@@ -133,14 +183,14 @@ class Records:
 
         Of a result that was begun and not finished, all files are deleted: what lay there at its beginning was its own.
         """
-        record = read_record(self.file(name))
+        record = self.read(name)
         if record is None:
             return
         if record["written"] is None:
-            for output in record.get("outputs", ()):
+            for output in record["outputs"]:
                 (self.folder / output).unlink(missing_ok=True)
         for output, written in (record["written"] or {}).items():
-            if _contents({"": self._state(output, written)}) == _contents({"": written}):
+            if self.is_unchanged(output, written):
                 (self.folder / output).unlink()
         self.file(name).unlink()
 
@@ -155,16 +205,16 @@ class Records:
         write_json(self.file(plan.name), content | {"written": written, "about": dict(self.about)})
 
     def _state(self, output: str, known: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-        return file_state(self.folder / output, known)
+        return self.state_of(self.folder / output, known)
 
     def _described(self, path: str | os.PathLike) -> dict[str, Any]:
-        state = self.source_state(path)
+        state = self.state_of(path)
         if state is None:
             raise InputError(f"{path} does not exist: put it there, or take the study away")
         return {"path": path_from(path, self.folder), **state}
 
-    def source_state(self, path: str | os.PathLike, known: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-        """Return a source's state, as `file_state`; each file is read once a run."""
+    def state_of(self, path: str | os.PathLike, known: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+        """Return a file's state, as `file_state`; each file is read once a run, as long as it does not change."""
         state = file_state(path, self._read.get(os.fspath(path), known))
         if state is not None:
             self._read[os.fspath(path)] = state
@@ -183,19 +233,45 @@ class Records:
                 what = "was changed after this program had written it"
             else:
                 continue
-            raise InputError(
-                f"study {plan.name}: {file} {what}, and is not replaced: move it away, or name another output folder"
-            )
+            study = "" if plan.name.startswith(".") else f"study {plan.name}: "
+            raise InputError(f"{study}{file} {what}, and is not replaced: move it away, or name another output folder")
 
     def _refuse_other_study(self, plan: Plan, record: Mapping[str, Any]) -> None:
-        """Refuse a study whose name is that of another: none of its files has the content or the place of the recorded ones."""
-        known = {role: (self.folder / source["path"]).resolve() for role, source in record["sources"].items()}
-        if all(Path(path).resolve() != known.get(role) for role, path in plan.sources.items()):
-            first = next(iter(known.values()), "another folder")
+        """Refuse a study whose name is that of another: none of its files has the place or the content of the recorded ones."""
+        known = record["sources"]
+        if not known or any(_is_same_place(path, self._place(known.get(role))) for role, path in plan.sources.items()):
+            return
+        if any(self._is_same_content(path, known.get(role)) for role, path in plan.sources.items()):
+            return
+        first = self._place(next(iter(known.values())))
+        raise InputError(
+            f"study {plan.name}: {self.folder} holds a result of another study of this name, made from {first}: "
+            "name another output folder, or give the study another name"
+        )
+
+    def _refuse_twin(self, plan: Plan) -> None:
+        """Refuse a name that differs from that of another result in nothing that every file system tells apart."""
+        if self._names is None:
+            names = [file.name.removesuffix(".json") for file in (self.folder / RECORDS).glob("*.json")]
+            self._names = {letters_of(name): name for name in names}
+        twin = self._names.get(letters_of(plan.name), plan.name)
+        if twin != plan.name:
             raise InputError(
-                f"study {plan.name}: {self.folder} holds a result of another study of this name, made from {first}: "
+                f"study {plan.name}: {self.folder} holds a result of study {twin}, and many file systems take the two names for one: "
                 "name another output folder, or give the study another name"
             )
+
+    def _place(self, source: Mapping[str, Any] | None) -> Path | None:
+        """Return where a source of a record lies."""
+        return None if source is None else (self.folder / source["path"]).resolve()
+
+    def _is_same_content(self, path: str | os.PathLike, known: Mapping[str, Any] | None) -> bool:
+        state = None if known is None else self.state_of(path, known)
+        return known is not None and state is not None and state["sha256"] == known["sha256"]
+
+
+def _is_same_place(path: str | os.PathLike, place: Path | None) -> bool:
+    return place is not None and Path(path).resolve() == place
 
 
 def digest_of(path: str | os.PathLike) -> str:
@@ -233,7 +309,9 @@ def read_record(file: Path) -> dict[str, Any] | None:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return content if isinstance(content, dict) and {"kind", "sources", "settings", "written"} <= content.keys() else None
+    return (
+        content if isinstance(content, dict) and {"kind", "sources", "settings", "outputs", "written"} <= content.keys() else None
+    )
 
 
 def path_from(path: str | os.PathLike, folder: str | os.PathLike) -> str:
@@ -244,6 +322,11 @@ def path_from(path: str | os.PathLike, folder: str | os.PathLike) -> str:
         return Path(path).absolute().as_posix()
 
 
-def _contents(states: Mapping[str, Mapping[str, Any] | None]) -> dict[str, str | None]:
+def letters_of(name: str) -> str:
+    """Return what macOS and Windows tell names apart by: neither case nor the way in which an accent is written."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _digests(states: Mapping[str, Mapping[str, Any] | None]) -> dict[str, str | None]:
     """Return the digest of each state."""
     return {role: None if state is None else state["sha256"] for role, state in states.items()}

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from monai.data import load_decathlon_datalist
-
-from petct_training.files import is_newer
 
 Item = dict[str, Any]
 
@@ -40,22 +37,6 @@ def read_items(
         if studies_dir is not None:
             item["label"] = os.path.join(studies_dir, item["original"]["label"])
     return items
-
-
-def unfinished_items(items: Iterable[Item], output_dir: str | os.PathLike, sources: Iterable[str | os.PathLike]) -> list[Item]:
-    """Return the items whose mask in a folder is missing, or older than what it is made from.
-
-    Args:
-        items: items with a case, an image, and a coarse mask where the network takes one.
-        output_dir: folder of the masks.
-        sources: further files that every mask is made from, such as the weights.
-    """
-    common = [Path(source) for source in sources]
-    return [
-        item
-        for item in items
-        if not is_newer(mask_file(item, output_dir), [*common, *(item[key] for key in ("image", "coarse_mask") if key in item)])
-    ]
 
 
 def mask_file(item: Item, folder: str | os.PathLike) -> str:

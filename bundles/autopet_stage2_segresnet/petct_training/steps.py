@@ -7,6 +7,7 @@ from petct_training import checks as _checks
 from petct_training import data as _data
 from petct_training import files as _files
 from petct_training import inference as _inference
+from petct_training import masks as _masks
 from petct_training import saving as _saving
 from petct_training import training as _training
 from petct_training.commands import command
@@ -15,6 +16,7 @@ check_prepared = command(_checks.check_prepared)
 check_trained = command(_checks.check_trained)
 check_studies = command(_checks.check_studies)
 check_lesions = command(_checks.check_lesions)
+check_patch_size = command(_checks.check_patch_size)
 check_weights = command(_checks.check_weights)
 make_folder = command(_files.make_folder)
 read_items = command(_data.read_items)
@@ -22,3 +24,4 @@ resume = command(_saving.resume)
 set_aside = command(_saving.set_aside)
 train = command(_training.train)
 infer = command(_inference.infer)
+unfinished_items = command(_masks.unfinished_items)

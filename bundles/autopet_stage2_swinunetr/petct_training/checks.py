@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -104,6 +105,37 @@ def check_lesions(items: Iterable[Item], datalist: str | os.PathLike) -> None:
     """
     if not any(np.asanyarray(open_volume(item["label"]).dataobj).any() for item in items):
         raise InputError(f"no label of the training studies in {datalist} marks a lesion: prepare a data set that has lesions")
+
+
+def check_patch_size(network: torch.nn.Module, in_channels: int, patch_size: Sequence[int]) -> None:
+    """Refuse a patch size that a network does not take, before anything is read.
+
+    The network is run without numbers, on PyTorch's device "meta": only shapes are computed.
+
+    Args:
+        network: takes (1, in_channels, X, Y, Z).
+        in_channels: number of channels.
+        patch_size: [X, Y, Z] in voxels.
+
+    Raises:
+        InputError: with the next larger size that it takes.
+    """
+    shapes = copy.deepcopy(network).to("meta").eval()
+    if not _takes(shapes, in_channels, patch_size):
+        multiples = ([-(-size // step) * step for size in patch_size] for step in (2, 4, 8, 16, 32, 64, 128))
+        fitting = next((sizes for sizes in multiples if _takes(shapes, in_channels, sizes)), None)
+        remedy = "give that of the config" if fitting is None else f"the next size that it takes is {fitting}"
+        raise InputError(f"patch_size is {list(patch_size)}, which {type(network).__name__} does not take: {remedy}")
+
+
+def _takes(network: torch.nn.Module, in_channels: int, patch_size: Sequence[int]) -> bool:
+    try:
+        with torch.no_grad():
+            output = network(torch.empty(1, in_channels, *patch_size, device="meta"))
+    except (RuntimeError, ValueError):
+        return False
+    first = output[0] if isinstance(output, (list, tuple)) else output
+    return tuple(first.shape[-3:]) == tuple(patch_size)
 
 
 def check_weights(network: torch.nn.Module, file: str | os.PathLike) -> None:

@@ -1,4 +1,4 @@
-"""Running a network's inference: each mask appears in its folder when it is complete."""
+"""Running a network's inference: each mask appears in its folder when it is complete, and is recorded."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from ignite.handlers import ProgressBar
 
 from petct_training.data import Item
 from petct_training.files import make_folder
+from petct_training.masks import Masks
 
 
 class MoveFinished:
-    """Move the masks that are complete from the folder in which they are written to the one in which they are found.
+    """Move the masks that are complete from the folder in which they are written to the one in which they are found, and record them.
 
     A handler of the evaluator.
 
     Args:
         unfinished_dir: where they are written, on the same file system.
-        output_dir: where they go.
+        items: the studies that are segmented.
+        masks: what is made of them, and where.
     """
 
-    def __init__(self, unfinished_dir: str | os.PathLike, output_dir: str | os.PathLike) -> None:
-        self.unfinished_dir, self.output_dir = Path(unfinished_dir), Path(output_dir)
+    def __init__(self, unfinished_dir: str | os.PathLike, items: Sequence[Item], masks: Masks) -> None:
+        self.unfinished_dir, self.masks = Path(unfinished_dir), masks
+        self.plans = {f"{item['case']}.nii.gz": masks.plan(item) for item in items}
 
     def attach(self, engine: Engine) -> None:
         """Let an evaluator call this after each study."""
@@ -33,27 +36,29 @@ class MoveFinished:
 
     def __call__(self, _engine: Engine) -> None:
         for file in list(self.unfinished_dir.iterdir()):
-            os.replace(file, self.output_dir / file.name)
+            plan = self.plans[file.name]
+            with self.masks.records.making(plan):
+                os.replace(file, self.masks.records.folder / plan.outputs[0])
 
 
-def infer(evaluator: Engine, items: Sequence[Item], output_dir: str | os.PathLike, unfinished_dir: str | os.PathLike) -> None:
+def infer(evaluator: Engine, items: Sequence[Item], masks: Masks, unfinished_dir: str | os.PathLike) -> None:
     """Write the masks of some studies, or say that there is nothing to do.
 
     Args:
         evaluator: writes them to `unfinished_dir`.
         items: the studies that its data loader gives.
-        output_dir: where they are found.
+        masks: what is made of them, and where.
         unfinished_dir: what is in it, left by a run that was killed, is removed.
 
     Raises:
-        InputError: when the folder cannot be written.
+        InputError: when the folder cannot be written, or a file that this program has not written has come into a mask's place.
     """
     if not items:
-        print("Every mask is newer than the weights and its image: nothing to do.")
+        print("Every mask was made from these very files and options: nothing to do.")
         return
     shutil.rmtree(unfinished_dir, ignore_errors=True)
     make_folder(unfinished_dir)
-    MoveFinished(unfinished_dir, output_dir).attach(evaluator)
+    MoveFinished(unfinished_dir, items, masks).attach(evaluator)
     ProgressBar(persist=False).attach(evaluator)
     evaluator.run()
     os.rmdir(unfinished_dir)

@@ -11,30 +11,56 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import monai.bundle
+import torch
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
 
 from petct_training.commands import command
 from petct_training.errors import InputError, boolean
 
+NOT_NEGATIVE = (0, math.inf, "a number, 0 or more")
 # What the values of options must be. A probability of 0 switches a transform off.
 SWITCHES = ("resume", "strict", "check", "allow_outside", "keep_healthy", "uncertainty", "amp")
 SHARES = (
     *("threshold", "validation_fraction", "lesion_fraction", "affine_prob", "noise_prob", "smooth_prob", "intensity_prob"),
     *("low_resolution_prob", "gamma_prob", "gamma_inverted_prob", "flip_prob", "dropout_prob"),
 )
-# The least of each number.
+# The least of each whole number.
 COUNTS = {
     "max_epochs": 1,
     "val_interval": 1,
     "batch_size": 1,
     "sw_batch_size": 1,
     "num_patients": 1,
+    "shrink": 1,
+    "deep_supervision_heads": 1,
     "num_workers": 0,
     "num_gpus": 0,
+    "seed": 0,
+    "body_margin": 0,
+}
+# Other numbers: the least, the most, and what to give.
+NUMBERS = {
+    "overlap": (0, 0.99, "a share from 0 to 0.99 of a window"),
+    "momentum": (0, 0.9999, "a number from 0 to below 1"),
+    "learning_rate": (1e-12, math.inf, "a number above 0"),
+    "picture_suv": (1e-12, math.inf, "an SUV above 0"),
+    **dict.fromkeys(("weight_decay", "poly_power", "rotation", "translation", "noise_std", "intensity_factor"), NOT_NEGATIVE),
+    "body_suv": (0, math.inf, "an SUV, 0 or more"),
+}
+# Two numbers, the first below or equal to the second: the least of both, and what they are.
+RANGES = {
+    "suv_range": (0, "the SUV shown white and the SUV shown black, such as [0,10]"),
+    "scaling": (-0.99, "the least and the largest change of size as shares, such as [-0.3,0.4]"),
+    "smooth_sigma": (0, "the least and the largest sigma in voxels, such as [0.5,1.0]"),
+    "low_resolution_zoom": (0.01, "the least and the largest zoom, such as [0.5,1.0]"),
+    "gamma": (0.01, "the least and the largest exponent, such as [0.7,1.5]"),
+    "dropout_size": (1, "the least and the largest edge in voxels, such as [10,32]"),
+    "dropout_holes": (1, "the least and the largest number of holes, such as [3,5]"),
 }
 # Options of `monai.bundle run` itself.
 OF_MONAI = tuple(inspect.signature(monai.bundle.run).parameters)
+# Files and folders whose names do not end with `_file` or `_dir`.
 PATHS = ("studies", "ct", "pet", "datalist", "predictions", "references", "images", "dynunet", "segresnet", "swinunetr", "unet")
 
 
@@ -111,32 +137,98 @@ def check_values(given: Mapping[str, str]) -> None:
             continue
         if name in SWITCHES:
             boolean(name, text)
-        elif name == "overlap":
-            _check_number(name, text, 0, 0.99, "a share from 0 to 0.99 of a window")
         elif name in SHARES:
             _check_number(name, text, 0, 1, "a number from 0 to 1")
         elif name in COUNTS:
             least = COUNTS[name]
             _check_number(name, text, least, math.inf, f"a whole number, {least} or more", whole=True)
-        elif name in PATHS or (name.endswith(("_dir", "_file")) and name not in OF_MONAI):
-            _check_path(name, text)
+        elif name in NUMBERS:
+            _check_number(name, text, *NUMBERS[name])
+        elif name in RANGES:
+            _check_range(name, text, *RANGES[name])
+        elif name == "patch_size":
+            _check_patch_size(name, text)
+        elif name == "device":
+            check_device(text)
+        else:
+            _check_words(name, text)
+
+
+def check_device(text: str) -> None:
+    """Refuse a device that PyTorch does not know, or that this machine lacks.
+
+    Raises:
+        InputError: with the devices that there are.
+
+    Example:
+        >>> check_device("cpu")
+        >>> check_device("gpu")
+        Traceback (most recent call last):
+        petct_training.errors.InputError: --device is gpu, which PyTorch does not know: give cpu, cuda or mps
+    """
+    try:
+        device = torch.device(text)
+    except RuntimeError as error:
+        raise InputError(f"--device is {text}, which PyTorch does not know: give cpu, cuda or mps") from error
+    number = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(device.type)
+    if number is not None and (device.index or 0) >= number:
+        raise InputError(
+            f"--device is {text}, and PyTorch finds {number} devices of this kind here: give cpu, or one that is there"
+        )
+
+
+def _check_words(name: str, text: str) -> None:
+    """Refuse a path or name that arrives as another value."""
+    if name in PATHS or (name.endswith(("_dir", "_file")) and name not in OF_MONAI):
+        _check_text(name, text, f"--{name} ./{text}")
+    elif name == "case":
+        _check_text(name, text, f"--{name} \"'{text}'\"")
+
+
+def _is_number(value: object, whole: bool = False) -> bool:
+    return isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check_number(name: str, text: str, low: float, high: float, what: str, whole: bool = False) -> None:
     value = DefaultParseValue(text)
-    kinds = (int,) if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+    if not _is_number(value, whole) or not low <= value <= high:
         raise InputError(f"--{name} is {text}: give {what}")
 
 
-def _check_path(name: str, text: str) -> None:
-    """Refuse a path that python-fire takes for another value, such as a number, or that MONAI changes."""
+def _check_range(name: str, text: str, low: float, what: str) -> None:
+    value = DefaultParseValue(text)
+    if (
+        not isinstance(value, (list, tuple))
+        or len(value) != 2
+        or not all(map(_is_number, value))
+        or not low <= value[0] <= value[1]
+    ):
+        raise InputError(f"--{name} is {text}: give {what}")
+
+
+def _check_patch_size(name: str, text: str) -> None:
+    value = DefaultParseValue(text)
+    whole = (
+        isinstance(value, (list, tuple)) and len(value) == 3 and all(_is_number(size, whole=True) and size > 0 for size in value)
+    )
+    if not whole:
+        raise InputError(f"--{name} is {text}: give three whole numbers of voxels, such as [96,96,96]")
+
+
+def _check_text(name: str, text: str, instead: str) -> None:
+    """Refuse a path or name that python-fire takes for another value, such as a number, or that MONAI changes.
+
+    Args:
+        name: of the option.
+        text: its value.
+        instead: what to write so that it stays as it is.
+    """
     value = DefaultParseValue(text)
     if "#" in text:
         raise InputError(f"--{name} is {text}, and MONAI changes the sign # in it: use the command petct, or a name without it")
     # A word in quotes is read as the text between them.
     if not isinstance(value, str):
-        raise InputError(f"--{name} is {text}, which is read as {value!r}: write --{name} ./{text}")
+        raise InputError(f"--{name} is {text}, which is read as {value!r}: write {instead}")
 
 
 def _first_part(name: str) -> str:

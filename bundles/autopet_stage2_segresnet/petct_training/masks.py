@@ -1,0 +1,79 @@
+"""What masks are made from, and which files of an output folder are results of a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from petct_training.records import Plan, Records, path_from
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The masks, and maps, that a run makes of each study in an output folder.
+
+    Attributes:
+        records: of the output folder.
+        folders: where the files `<case>.nii.gz` go, one a kind: masks, maps of uncertainty.
+        settings: the options that change voxels.
+        weights: the files that change voxels: weights, fingerprint. Their digests are recorded.
+    """
+
+    records: Records
+    folders: Sequence[str | os.PathLike]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    weights: Sequence[str | os.PathLike] = ()
+
+    def plan(self, item: Mapping[str, Any]) -> Plan:
+        """Return what is made of a study: an item with "case", "image" (a file, or [CT file, PET file]), perhaps "coarse_mask"."""
+        outputs = [path_from(Path(folder) / f"{item['case']}.nii.gz", self.records.folder) for folder in self.folders]
+        digests = {Path(file).name: self._digest(file) for file in self.weights}
+        return Plan(item["case"], _sources_of(item), {**self.settings, "digests": digests}, outputs)
+
+    def keep_only(self, cases: Iterable[str]) -> None:
+        """Delete the results of other cases, as far as they are still what this program has written."""
+        wanted = set(cases)
+        for name in self.records.names():
+            # No case begins with a dot: such a name is that of a folder's summary.
+            if name not in wanted and not name.startswith("."):
+                self.records.remove(name)
+
+    def _digest(self, file: str | os.PathLike) -> str | None:
+        state = self.records.state_of(file)
+        return None if state is None else str(state["sha256"])
+
+
+def masks_in(
+    output_dir: str | os.PathLike,
+    kind: str,
+    settings: Mapping[str, Any] | None = None,
+    weights: Sequence[str | os.PathLike] = (),
+) -> Masks:
+    """Return the masks that a network makes in a folder.
+
+    Args:
+        output_dir: folder of the masks.
+        kind: what makes them; a folder holds masks of one kind.
+        settings: the options that change voxels.
+        weights: weights and fingerprint.
+    """
+    return Masks(Records(Path(output_dir), kind), [output_dir], settings or {}, weights)
+
+
+def unfinished_items(items: Iterable[Mapping[str, Any]], masks: Masks) -> list[Mapping[str, Any]]:
+    """Return the items whose masks are missing, or were made from other content or with other settings.
+
+    Raises:
+        InputError: when a file lies in a mask's place that this program has not written, or the folder holds masks of another kind.
+    """
+    return [item for item in items if not masks.records.is_current(masks.plan(item))]
+
+
+def _sources_of(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the files from which a mask is made, by their role."""
+    image = item["image"]
+    files = {"image": image} if isinstance(image, (str, os.PathLike)) else dict(zip(("ct", "pet"), image, strict=True))
+    return {**files, **({"coarse_mask": item["coarse_mask"]} if "coarse_mask" in item else {})}
