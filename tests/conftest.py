@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
+
+# The tests compare with what a CPU computes, bit for bit. So neither they nor the commands that they start see a GPU. It is
+# hidden before anything looks for one, since PyTorch looks only once.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+# Tests run side by side, one a core.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import ENSEMBLE, FINGERPRINT, parser_of, write_prepared
-
-# Tests run side by side, one a core.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")

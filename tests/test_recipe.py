@@ -160,10 +160,12 @@ def test_every_deep_supervision_head_is_compared_at_full_size(bundle, prepared):
     torch.testing.assert_close(parser.get_parsed_content("loss_function")(output, label), expected)
 
 
-def test_mixed_precision_is_on_with_cuda_only(prepared):
+@pytest.mark.parametrize("cuda", [False, True])
+def test_mixed_precision_is_on_with_cuda_only(prepared, monkeypatch, cuda):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     parser = parse(STAGE1, prepared)
-    assert parser.get_parsed_content("train::trainer").amp == torch.cuda.is_available()
-    assert parser.get_parsed_content("validate::evaluator").amp == torch.cuda.is_available()
+    assert parser.get_parsed_content("mixed_precision") is cuda
+    assert parser["train::trainer::amp"] == parser["validate::evaluator::amp"] == "@mixed_precision"
 
 
 # ------------------------------------------------------------------ augmentation

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from helpers import BUNDLES, ENSEMBLE, NETWORKS, ROOT
+import torch
+from helpers import BUNDLES, ENSEMBLE, ENVIRONMENT, NETWORKS, ROOT
 
 TESTS = sorted(Path(__file__).parent.glob("*.py"))
 
@@ -23,6 +27,13 @@ def imported_modules(file: Path) -> set[str]:
 @pytest.mark.parametrize("file", TESTS, ids=lambda file: file.stem)
 def test_no_test_module_is_imported(file):
     assert not imported_modules(file) & {test.stem for test in TESTS if test.stem.startswith("test_") or test.stem == "conftest"}
+
+
+def test_no_gpu_is_seen_by_the_tests_nor_by_the_commands_that_they_start():
+    assert not torch.cuda.is_available()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ENVIRONMENT["CUDA_VISIBLE_DEVICES"] == ""
+    command = [sys.executable, "-c", "import torch; print(torch.cuda.is_available())"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def project_version() -> str:
