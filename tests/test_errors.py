@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 
@@ -54,3 +55,12 @@ def test_exit_code_and_sentence_of_a_command(problem, code, said):
     program = f"import sys; sys.path[:0] = {sys.path!r}; from test_errors import run; run({problem!r})"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr, done.stdout) == (code, said, "")
+
+
+def test_an_error_of_several_studies_says_the_same_when_a_process_hands_it_on():
+    error = SomeFailedError("2 studies cannot be used", ["study a: is wrong", "study b: is empty"])
+    assert (
+        str(pickle.loads(pickle.dumps(error)))
+        == str(error)
+        == "2 studies cannot be used:\n  study a: is wrong\n  study b: is empty"
+    )

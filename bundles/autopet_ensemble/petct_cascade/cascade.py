@@ -18,7 +18,7 @@ from petct_training.errors import InputError, boolean
 
 REDUCED_PRECISION = {"cuda": torch.float16, "cpu": torch.bfloat16}
 
-# Names of the instructions with which a CPU computes in bfloat16, x86 and ARM. Without them it would only imitate it, and be slower.
+# Names of the instructions with which a CPU computes in bfloat16, x86 and ARM. Without them it only imitates it, slowly.
 BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 
 
@@ -35,8 +35,8 @@ class SlidingWindow(nn.Module):
     """A network that sees a volume through its own sliding window, and its lesion probability.
 
     Where the device's memory does not suffice, it takes fewer windows at once, down to one, and then gathers the windows' logits
-    in the host's memory. It says so, and stays with what sufficed. The probabilities are the same up to rounding. On a CPU it is made
-    faster by `petct_training.cpu`, whose switch it obeys.
+    in the host's memory. It says so, and stays with what sufficed. The probabilities are the same up to rounding. On a CPU it
+    is made faster by `petct_training.cpu`, whose switch it obeys.
 
     Args:
         network: takes (windows, C, *roi_size), gives logits (windows, 1, *roi_size).
@@ -71,7 +71,9 @@ class SlidingWindow(nn.Module):
 
     @contextlib.contextmanager
     def computing(self, kind: str) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
-        """Yield the network as it computes on a "cuda" or "cpu" device; in this block it does so in the precision that was asked for."""
+        """Yield the network as it computes on a "cuda" or "cpu" device; in this block it does so in the precision that was
+        asked for.
+        """
         on_cpu = kind == "cpu"
         reduced = has_reduced_precision(kind) if self.amp is None else self.amp and kind in REDUCED_PRECISION
         with (

@@ -71,7 +71,7 @@ def _settings(context: click.Context, parameter: click.Parameter, values: Sequen
     for value in values:
         name, sign, text = value.partition("=")
         if not (name and sign):
-            raise click.BadParameter(f"'{value}' is not ID=VALUE, such as overlap=0.25")
+            raise click.BadParameter(f"{value!r} is not ID=VALUE, such as overlap=0.25")
         pairs.append((name, text))
     return pairs
 

@@ -14,9 +14,9 @@ from fire.parser import DefaultParseValue
 def word(value: object) -> str:
     """Return what to write on the command line of `monai.bundle run` so that a value arrives unchanged.
 
-    python-fire reads words as Python where it can: `2026_11_26` is a number, `1,2` a tuple, `a#b` is `a`. MONAI evaluates a text that
-    begins with `$`, looks up what follows an `@` or a `%`, and turns each `#` into `::`. A path is always only a path; in other texts
-    MONAI's signs keep their meaning.
+    python-fire reads words as Python where it can: `2026_11_26` is a number, `1,2` a tuple, `a#b` is `a`. MONAI evaluates a
+    text that begins with `$`, looks up what follows an `@` or a `%`, and turns each `#` into `::`. A path is always only a
+    path; in other texts MONAI's signs keep their meaning.
 
     Args:
         value: a path, a text, or another Python value that its `repr` describes.

@@ -32,8 +32,8 @@ def infer(
     Args:
         evaluator: the evaluator whose post-processing writes the masks to `output_dir`, and maps to the options' folder, if any.
         selection: its studies.
-        output_dir: folder of masks, in which the read-outs appear; see `petct_cascade.readout_run.read_out_studies`, which names the
-            files.
+        output_dir: folder of masks, in which the read-outs appear; see `petct_cascade.readout_run.read_out_studies`, which
+            names the files.
         options: how studies are read out and drawn.
         strict: whether the first study that fails ends the run.
 

@@ -33,8 +33,8 @@ def validation_items(dataset_dir: str | os.PathLike, split: str = "validation", 
     path = Path(dataset_dir) / "datalist.json"
     if not path.is_file():
         raise InputError(
-            f"{path} is missing: prepare a data set with `python -m monai.bundle run prepare --config_file configs/prepare.json` in "
-            "autopet_ensemble, and name its folder with --dataset_dir"
+            f"{path} is missing: prepare a data set with `python -m monai.bundle run prepare --config_file "
+            "configs/prepare.json` in autopet_ensemble, and name its folder with --dataset_dir"
         )
     content = read_json(path)
     studies_dir = Path(dataset_dir) / content["studies_dir"]
@@ -86,8 +86,8 @@ def item_of_case(case: str, images: Path | None = None) -> Item:
         images: folder with `<case>_0001.nii.gz` or `.nii` (PET), and perhaps `<case>_0000` (CT).
 
     Returns:
-        {"case"}, with "patient" and "tracer" if the name is one of the challenge's, and "image" ([CT file or None, PET file]) if the
-        PET is there.
+        {"case"}, with "patient" and "tracer" if the name is one of the challenge's, and "image" ([CT file or None, PET file])
+        if the PET is there.
     """
     item: Item = {"case": case}
     tracer, patient = identity(case)

@@ -30,8 +30,9 @@ class LoadImagePETCTd(MapTransform):
     """Read CT and PET of a study from any two grids onto the PET's grid, or onto the part of it around the body.
 
     The value of each key is either `[ct, pet]`, two files or volumes (`petct_cascade.volumes.Volume`), or one 4-D file (X, Y, Z, 2)
-    that holds CT and PET in this order, as MONAI Label gives it. It becomes a channel-first float32 `MetaTensor` (2, X, Y, Z): CT in HU, PET in body-weight SUV, with the PET's affine.
-    When the grids differ, the CT is interpolated linearly, and is -1024 HU (air) outside of its field.
+    that holds CT and PET in this order, as MONAI Label gives it. It becomes a channel-first float32 `MetaTensor` (2, X, Y, Z):
+    CT in HU, PET in body-weight SUV, with the PET's affine. When the grids differ, the CT is interpolated linearly, and is
+    -1024 HU (air) outside of its field.
 
     MONAI Label and MONAI Deploy recognise a loader by `LoadImage` in its name.
 

@@ -83,7 +83,8 @@ class Step:
 
     Attributes:
         name: what the step is called when it is announced, and the name of its record.
-        home: folder of all that the method makes. What lies in it is known by its content, so that the folder may be moved or copied.
+        home: folder of all that the method makes. What lies in it is known by its content, so that the folder may be moved or
+            copied.
         bundle: folder of the bundle in which the command runs.
         run_id: id that `monai.bundle run` evaluates.
         configs: config files, named from the bundle's `configs` and without suffix, later ones patching earlier ones.
@@ -264,8 +265,8 @@ def run_unless_done(step: Step, record: Path) -> Outcome:
     """Run a step unless its result is there.
 
     The record is written when the step begins and again when it has ended. A training that was interrupted, and whose inputs are
-    still the same, goes on where it stopped; one whose inputs have changed, or whose weights were taken away, begins anew, and keeps
-    earlier weights aside.
+    still the same, goes on where it stopped; one whose inputs have changed, or whose weights were taken away, begins anew, and
+    keeps earlier weights aside.
 
     Raises:
         InputError: when the command ends with another exit code than 0, or 3: done, except for some studies.
@@ -282,7 +283,7 @@ def run_unless_done(step: Step, record: Path) -> Outcome:
     code = subprocess.run([sys.executable, *arguments], cwd=step.bundle, check=False).returncode
     if code not in (0, SOME_FAILED):
         raise InputError(
-            f"'{step.name}' ended with exit code {code}: see what its command says above, then run the pipeline again"
+            f"{step.name!r} ended with exit code {code}: see what its command says above, then run the pipeline again"
         )
     write_json(record, {"state": state, "outputs": step.result(), "some_failed": code == SOME_FAILED})
     return Outcome(True, code == SOME_FAILED)
@@ -317,7 +318,7 @@ def run_pipeline(
         SomeFailedError: when all was done, except for some studies.
     """
     if profile not in PROFILES:
-        raise InputError(f"profile is '{profile}': give 'full' or 'demo'")
+        raise InputError(f"profile is {profile!r}: give 'full' or 'demo'")
     method = Method(
         studies=Path(studies).resolve(),
         work_dir=Path(work_dir).resolve(),

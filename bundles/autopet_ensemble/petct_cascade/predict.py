@@ -52,8 +52,8 @@ class Predictor:
             pet_affine: the same of the PET.
 
         Raises:
-            InputError: the arrays cannot be a CT in HU and a PET in SUV of one study; the sentence says why. What is only remarkable
-                is a Python warning.
+            InputError: the arrays cannot be a CT in HU and a PET in SUV of one study; the sentence says why. What is only
+                remarkable is a Python warning.
         """
         volumes = {"ct": _volume("CT", ct, ct_affine), "pet": _volume("PET", pet, pet_affine)}
         for problem in judge_volumes("array", volumes):

@@ -45,7 +45,8 @@ class PrepareOptions:
         allow_outside: whether a list may name files outside of its folder.
         body_suv: SUV above which a voxel belongs to the body.
         body_margin: voxels that are kept around the body.
-        num_workers: processes; each needs about 1.5 GB of memory for a study of 400 x 400 x 326 voxels, in proportion to its voxels.
+        num_workers: processes; each needs about 1.5 GB of memory for a study of 400 x 400 x 326 voxels, in proportion to its
+            voxels.
 
     Raises:
         InputError: when a value is impossible.

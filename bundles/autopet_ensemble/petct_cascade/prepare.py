@@ -1,4 +1,4 @@
-"""From a raw data set to the prepared one that every training reads: checked, split by patient, cropped, resampled, uncompressed."""
+"""From a raw data set to the prepared one that every training reads: checked, split, cropped, resampled, uncompressed."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def prepare(studies: str | os.PathLike, dataset_dir: str | os.PathLike, options:
     Every study is checked. Studies that cannot be used, that have no lesion or that are excluded are left out, each with its
     reason; the others are split by patient, cropped to the body, turned to LAS, resampled, and written to `dataset_dir`:
 
-        datalist.json      "studies_dir", relative to dataset_dir; "training" and "validation": items {case, patient, tracer, (centre,)
-                           image, label, original: {ct, pet, label}}, where image and label are relative to dataset_dir, and
-                           those of original to studies_dir; "excluded": [{case, reason}]
+        datalist.json      "studies_dir", relative to dataset_dir; "training" and "validation": items {case, patient, tracer,
+                           (centre,) image, label, original: {ct, pet, label}}, where image and label are relative to
+                           dataset_dir, and those of original to studies_dir; "excluded": [{case, reason}]
         fingerprint.json   spacing, and what the values inside of the training studies' lesions are like
         images/<case>.nii  float32 (X, Y, Z, 2): CT in HU on the grid of the PET, and PET in SUV
         labels/<case>.nii  uint8 (X, Y, Z): 1 in lesions
@@ -69,8 +69,8 @@ def prepare(studies: str | os.PathLike, dataset_dir: str | os.PathLike, options:
     if errors:
         number = len({problem.case for problem in errors})
         raise SomeFailedError(
-            f"{number} {'study has' if number == 1 else 'studies have'} errors, and all others were prepared; correct them, or name "
-            "them with --exclude",
+            f"{number} {'study has' if number == 1 else 'studies have'} errors, and all others were prepared; "
+            "correct them, or name them with --exclude",
             errors,
         )
 

@@ -69,7 +69,8 @@ def summary_of(records: Records, cases: Iterable[str]) -> Iterator[Summary]:
         cases: of which there may be pictures.
 
     Raises:
-        InputError: before the block, when one of these files is not this program's own, or the folder holds results of another kind.
+        InputError: before the block, when one of these files is not this program's own, or the folder holds results of another
+            kind.
     """
     records.check_kind()
     summary = Summary(records, records.read(SUMMARY) or {})

@@ -36,7 +36,9 @@ class SeparableResample(SpatialResample):
         dtype: Any = None,
         lazy: bool | None = None,
     ) -> torch.Tensor:
-        """Return (C, X, Y, Z) on another grid; arguments, result and what is kept for the inverse are those of `SpatialResample`."""
+        """Return (C, X, Y, Z) on another grid; arguments, result and what is kept for the inverse are those of
+        `SpatialResample`.
+        """
         mode, padding_mode = str(mode or self.mode), str(padding_mode or self.padding_mode)
         known = mode in ("bilinear", "nearest") and padding_mode in ("border", "zeros")
         axes = None if lazy or align_corners or not known else _separate_axes(img, dst_affine, spatial_size)

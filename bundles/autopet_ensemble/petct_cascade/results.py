@@ -13,7 +13,8 @@ from petct_training.files import write_json
 
 
 def write_results(output_dir: Path, title: str, results: Results, model: str) -> None:
-    """Write `readouts.json`, `readouts_studies.csv` and `readouts_lesions.csv` if there are read-outs; `problems.json`; `report.html`.
+    """Write `readouts.json`, `readouts_studies.csv` and `readouts_lesions.csv` if there are read-outs; `problems.json`;
+    `report.html`.
 
     Args:
         output_dir: where the files appear, beside `pictures/<case>.png` of each study that is read out.

@@ -41,8 +41,8 @@ class SelectOptions:
     """How studies are selected.
 
     Attributes:
-        check: whether the files are read and judged by `petct_cascade.judging.read_study` first, so that bad studies are named before
-            the others are done.
+        check: whether the files are read and judged by `petct_cascade.judging.read_study` first, so that bad studies are named
+            before the others are done.
         strict: whether the first study with an error ends the run.
         allow_outside: whether a list may name files outside of its folder.
         num_workers: number of studies that are checked at a time.

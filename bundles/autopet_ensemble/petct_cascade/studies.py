@@ -207,14 +207,16 @@ def _patients_spelt_twice(studies: Iterable[Study]) -> list[Problem]:
         first = spelling.setdefault(letters, study)
         if first.patient != study.patient:
             message = (
-                f"its patient '{study.patient}' is '{first.patient}' in study {first.case}: spell one person's name in one way"
+                f"its patient {study.patient!r} is {first.patient!r} in study {first.case}: spell a person's name in one way"
             )
             problems.append(Problem(study.case, None, message, error=False))
     return problems
 
 
 def _find(source: Path, labels: bool, allow_outside: bool) -> Iterator[Study | Problem]:
-    """Return an iterator over the studies of a source in any of the layouts, and over what is wrong with those that are incomplete."""
+    """Return an iterator over the studies of a source in any of the layouts, and over what is wrong with those that are
+    incomplete.
+    """
     if source.suffix.lower() in (".csv", ".json") and source.is_file():
         return _from_list(source, allow_outside)
     if not source.is_dir():

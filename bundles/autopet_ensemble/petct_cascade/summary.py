@@ -127,7 +127,8 @@ def summary_markdown(rows: Sequence[Row], summary: Mapping[str, Any]) -> str:
     parts.append(
         "Dice, false-positive volume (FPV) and false-negative volume (FNV) as the autoPET III challenge defines them, on the "
         "original grid; a lesion is an 18-connected component, found when any voxel overlaps. Studies without reference lesions "
-        f"count for FPV and lesion precision only. Bootstrap over studies, {summary['num_resamples']} samples, seed {summary['seed']}."
+        f"count for FPV and lesion precision only. Bootstrap over studies, {summary['num_resamples']} samples, "
+        f"seed {summary['seed']}."
     )
     return "\n\n".join(parts) + "\n"
 

@@ -260,7 +260,8 @@ def geometry_warnings(affine: np.ndarray, stored: nib.Nifti1Header) -> list[str]
     apart = _distance_of_stated_places(stored)
     if apart > PLACE_TOLERANCE_MM:
         warnings.append(
-            f"states two places that lie {apart:.1f} mm apart (sform and qform): the first is used here, and 3D Slicer, ITK-SNAP and "
+            f"states two places that lie {apart:.1f} mm apart (sform and qform): the first is used here, and 3D "
+            "Slicer, ITK-SNAP and "
             "nnU-Net use the second; export it again with one place, or masks will lie beside the images there"
         )
     return warnings

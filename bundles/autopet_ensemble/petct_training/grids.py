@@ -97,14 +97,17 @@ def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
 
 
 def corner_distance(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> float:
-    """Return the largest distance (mm) between the same corner voxels of two volumes of one shape (X, Y, Z) with two affines (4, 4)."""
+    """Return the largest distance (mm) between the same corner voxels of two volumes of one shape (X, Y, Z) with two affines
+    (4, 4).
+    """
     corners = _unit_corners() * (np.array(shape) - 1)
     difference = np.asarray(affine, dtype=float) - np.asarray(other, dtype=float)
     return float(np.linalg.norm(apply_affine(difference, corners), axis=1).max())
 
 
 def extent(shape: Sequence[int], affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the lower and the upper end (mm) of a volume (X, Y, Z) along the world's axes, counted to its outer voxels' outer faces.
+    """Return the lower and the upper end (mm) of a volume (X, Y, Z) along the world's axes, counted to its outer voxels' outer
+    faces.
 
     Example:
         >>> low, high = extent([10, 10, 10], np.diag([2.0, 2.0, 3.0, 1.0]))

@@ -28,7 +28,8 @@ from monai.transforms import (
 )
 from monai.utils import MAX_SEED
 
-# Planes along x that are worked on at once: some hundred kilobytes of a patch, which stay in a core's cache from one step to the next.
+# Planes along x that are worked on at once: some hundred kilobytes of a patch, which stay in a core's cache from one step to
+# the next.
 PLANES = 8
 
 
@@ -104,7 +105,9 @@ class RandFlipAxesd(RandomizableTransform, MapTransform):
 
 
 class QuickRandGaussianNoised(RandGaussianNoised):
-    """`RandGaussianNoised` with noise from PyTorch, in float32 and on the image's device, where MONAI's is from NumPy in float64."""
+    """`RandGaussianNoised` with noise from PyTorch, in float32 and on the image's device, where MONAI's is from NumPy in
+    float64.
+    """
 
     def __init__(self, keys: KeysCollection, prob: float = 0.1, std: float = 0.1) -> None:
         super().__init__(keys, prob, std=std)
@@ -190,7 +193,9 @@ class _Contrast(RandAdjustContrast):
 
 
 def smoothing(length: int, sigma: float) -> torch.Tensor:
-    """Return the matrix (length, length) that convolves with MONAI's Gaussian kernel of a standard deviation in voxels, among zeros."""
+    """Return the matrix (length, length) that convolves with MONAI's Gaussian kernel of a standard deviation in voxels,
+    among zeros.
+    """
     taps = gaussian_1d(torch.tensor(sigma))
     radius = len(taps) // 2
     index = torch.arange(length)
@@ -199,7 +204,9 @@ def smoothing(length: int, sigma: float) -> torch.Tensor:
 
 
 def upsampling(few: int, many: int) -> torch.Tensor:
-    """Return the matrix (many, few) of linear interpolation as `torch.nn.functional.interpolate` does it, with align_corners=False."""
+    """Return the matrix (many, few) of linear interpolation as `torch.nn.functional.interpolate` does it, with
+    align_corners=False.
+    """
     position = ((torch.arange(many) + 0.5) * (few / many) - 0.5).clamp(min=0)
     # A voxel counts the more the nearer it is; beyond the last, that one alone does.
     return (1 - (position.clamp(max=few - 1)[:, None] - torch.arange(few)).abs()).clamp(min=0)
@@ -214,7 +221,9 @@ def _multiplied(img: MetaTensor, volume: torch.Tensor, matrices: Sequence[torch.
 
 
 def multiply(volume: torch.Tensor, axis: int, matrix: torch.Tensor) -> torch.Tensor:
-    """Multiply (C, X, Y, Z) along an axis by a banded matrix (rows, columns) that has no empty row. That axis then has `rows` voxels."""
+    """Multiply (C, X, Y, Z) along an axis by a banded matrix (rows, columns) that has no empty row. That axis then has
+    `rows` voxels.
+    """
     shape = list(volume.shape)
     shape[axis] = len(matrix)
     # Two axes for the product: what lies behind the axis is as one.

@@ -21,7 +21,8 @@ from petct_training.grids import affine_of_part, bounding_box, open_volume
 
 
 class ReadPatchd(Randomizable, MapTransform):
-    """Read a patch around a randomly drawn voxel, as loading, padding and `RandCropByPosNegLabeld` of the whole study would give it.
+    """Read a patch around a randomly drawn voxel, as loading, padding and `RandCropByPosNegLabeld` of the whole study would
+    give it.
 
     The study is thought of as padded by `border` on each side, and then to `window_size` where it is smaller. A lesion voxel is
     drawn with the probability `lesion_fraction`, otherwise a voxel of the background; a study that has only one of the two
@@ -221,7 +222,8 @@ def destination(box: Sequence[slice], matrix: np.ndarray, size: Sequence[int]) -
         size: voxels of the result along x, y, z.
 
     Returns:
-        A box of the result, outside of which nothing is interpolated from a voxel of the source's box; None where there is no such box.
+        A box of the result, outside of which nothing is interpolated from a voxel of the source's box; None where there is no
+        such box.
     """
     inverse = np.linalg.inv(matrix)
     # Interpolation reaches less than a voxel beyond the outermost.

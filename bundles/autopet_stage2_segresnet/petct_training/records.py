@@ -288,8 +288,9 @@ def file_state(path: str | os.PathLike, known: Mapping[str, Any] | None = None) 
 
     Args:
         path: file.
-        known: an earlier state. When size, times and the file's number on its disk are the same, the content is surely the same, too,
-            and is not read again. An older file that was put in place, or a copy, has another number or another time of status.
+        known: an earlier state. When size, times and the file's number on its disk are the same, the content is surely the
+            same, too, and is not read again. An older file that was put in place, or a copy, has another number or another time
+            of status.
     """
     try:
         status = os.stat(path)

@@ -60,7 +60,8 @@ class StopIfNotFinite:
         if not math.isfinite(output[0]["loss"]):
             studies = ", ".join(sample["image"].meta["filename_or_obj"] for sample in output)
             raise InputError(
-                f"the loss is not finite in epoch {engine.state.epoch}, studies {studies}: look at these images, or lower --learning_rate"
+                f"the loss is not finite in epoch {engine.state.epoch}, studies {studies}: look at these images, "
+                "or lower --learning_rate"
             )
 
 

@@ -53,8 +53,8 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             raise SystemExit(f"error: {error}") from error
         except OSError as error:
             raise SystemExit(
-                f"error: {error.filename or 'a file'}: {error.strerror or error}: see that it is there, that there is room, and that "
-                "this user may read and write it"
+                f"error: {error.filename or 'a file'}: {error.strerror or error}: see that it is there, that "
+                "there is room, and that this user may read and write it"
             ) from error
 
     return wrapper

@@ -30,8 +30,8 @@ def switched_on() -> bool:
 def keep_freed_memory() -> bool:
     """Let this process, and those forked from it, keep the memory of freed arrays for the next ones.
 
-    The C library of Linux gives large blocks back to the system at once, and each new array is then mapped page by page, which takes
-    several times longer than most of what is done to it: on CPUs, a third of a network's time.
+    The C library of Linux gives large blocks back to the system at once, and each new array is then mapped page by page, which
+    takes several times longer than most of what is done to it: on CPUs, a third of a network's time.
 
     Returns:
         Whether it took effect; it does not on other systems, or when it is switched off.
@@ -65,7 +65,9 @@ def _call(function: str, *arguments: int) -> Any:
 
 
 class ChannelsLastInstanceNorm3d(nn.InstanceNorm3d):
-    """`InstanceNorm3d` that leaves the channels last in memory on a CPU, where PyTorch's own brings them into another order and back."""
+    """`InstanceNorm3d` that leaves the channels last in memory on a CPU, where PyTorch's own brings them into another order
+    and back.
+    """
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Normalise each channel of each sample of (B, C, X, Y, Z)."""

@@ -68,8 +68,8 @@ PATHS = ("studies", "ct", "pet", "datalist", "predictions", "references", "image
 def check_options(renamed: Mapping[str, str] | None = None) -> None:
     """Refuse options of this process that neither `monai.bundle run` nor its configs know, and values that make no sense.
 
-    MONAI takes an unknown option for a new id of the config, which nothing reads. Where this process is no `monai.bundle run`, such as
-    in a notebook or a server, there is nothing to check.
+    MONAI takes an unknown option for a new id of the config, which nothing reads. Where this process is no `monai.bundle run`,
+    such as in a notebook or a server, there is nothing to check.
 
     Args:
         renamed: former names of options, and what to say instead: the present name, or a sentence.
@@ -127,7 +127,8 @@ def check_values(given: Mapping[str, str]) -> None:
     """Refuse the first option whose value makes no sense.
 
     Args:
-        given: options by their names, as on the command line. A value that begins with `$` or `@` is an expression, and not checked.
+        given: options by their names, as on the command line. A value that begins with `$` or `@` is an expression, and not
+            checked.
 
     Raises:
         InputError: with a sentence that says what to give.

@@ -164,14 +164,14 @@ def resume(
     beside = Path(file).parent / "fingerprint.json"
     if beside.is_file() and read_json(beside) != fingerprint:
         raise InputError(
-            f"{file} was trained with another fingerprint than that of the data set: begin anew without --resume, or name the data set "
-            "with which it was trained"
+            f"{file} was trained with another fingerprint than that of the data set: begin anew without --resume, "
+            "or name the data set with which it was trained"
         )
     epochs = content["trainer"]["max_epochs"]
     if epochs != max_epochs:
         raise InputError(
-            f"{file} is of a training of {epochs} epochs, over which the learning rate falls, and max_epochs is {max_epochs}: give the "
-            "same number, or begin anew without --resume"
+            f"{file} is of a training of {epochs} epochs, over which the learning rate falls, and max_epochs is "
+            f"{max_epochs}: give the same number, or begin anew without --resume"
         )
     Checkpoint.load_objects(dict(state), content)
     return True

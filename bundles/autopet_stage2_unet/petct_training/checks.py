@@ -42,7 +42,8 @@ def check_prepared(
     """
     if not os.path.isfile(datalist):
         raise InputError(
-            f"{datalist} is missing: prepare a data set with `{PREPARE}` in autopet_ensemble, and name its folder with --dataset_dir"
+            f"{datalist} is missing: prepare a data set with `{PREPARE}` in autopet_ensemble, and name its folder "
+            "with --dataset_dir"
         )
     try:
         content = read_json(datalist)
@@ -156,8 +157,8 @@ def check_fit(network: torch.nn.Module, state: object, file: str | os.PathLike) 
     fault = misfit(network, state)
     if fault:
         raise InputError(
-            f"{file} holds the weights of another network, or of one of another size ({fault}): name the configs with which it was "
-            "trained, such as configs/demo.json, or another folder with --ckpt_dir"
+            f"{file} holds the weights of another network, or of one of another size ({fault}): name the configs "
+            "with which it was trained, such as configs/demo.json, or another folder with --ckpt_dir"
         )
 
 
@@ -167,7 +168,8 @@ def _check_files(item: Item, keys: Sequence[str]) -> None:
             raise InputError(f"{item['case']} is incomplete ({item[key]} is missing): prepare the data set again")
     if "coarse_mask" in item and not os.path.isfile(item["coarse_mask"]):
         raise InputError(
-            f"{item['case']} has no coarse mask ({item['coarse_mask']} is missing): make it with `{PREDICT}` in autopet_stage1_dynunet"
+            f"{item['case']} has no coarse mask ({item['coarse_mask']} is missing): make it with `{PREDICT}` in "
+            "autopet_stage1_dynunet"
         )
 
 
@@ -184,6 +186,6 @@ def _check_coarse_mask(item: Item) -> None:
     mask, image = open_volume(item["coarse_mask"]), open_volume(item["image"])
     if mask.shape != image.shape[:3] or not np.allclose(mask.affine, image.affine, atol=TOLERANCE_MM):
         raise InputError(
-            f"{item['coarse_mask']} is of another preparation: it lies on another grid than {item['image']}: take it away, and make it "
-            f"again with `{PREDICT}` in autopet_stage1_dynunet"
+            f"{item['coarse_mask']} is of another preparation: it lies on another grid than {item['image']}: take "
+            f"it away, and make it again with `{PREDICT}` in autopet_stage1_dynunet"
         )

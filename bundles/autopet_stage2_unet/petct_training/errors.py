@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 TRUE_WORDS, FALSE_WORDS = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -22,8 +22,13 @@ class SomeFailedError(InputError):
         problems: a sentence for each problem.
     """
 
-    def __init__(self, what: str, problems: Iterable[object]) -> None:
-        super().__init__(f"{what}:" + "".join(f"\n  {problem}" for problem in problems))
+    def __init__(self, what: str, problems: Sequence[object]) -> None:
+        # Both arguments as they are, so that the error can be pickled.
+        super().__init__(what, problems)
+
+    def __str__(self) -> str:
+        what, problems = self.args
+        return f"{what}:" + "".join(f"\n  {problem}" for problem in problems)
 
 
 def cannot_write(path: object, error: OSError) -> str:

@@ -69,7 +69,9 @@ def remove_unfinished(folder: str | os.PathLike) -> None:
 
 
 def stamp(file: str | os.PathLike) -> list[int]:
-    """Return a file's size (bytes) and time of modification (ns), by which a change is noticed; an empty list when there is no file."""
+    """Return a file's size (bytes) and time of modification (ns), by which a change is noticed; an empty list when there is
+    no file.
+    """
     try:
         state = os.stat(file)
     except OSError:

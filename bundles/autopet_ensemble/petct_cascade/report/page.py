@@ -103,7 +103,9 @@ def _study_parts(
 
 
 def _environment() -> Environment:
-    """Return the environment in which the template is rendered: everything is escaped, and a name that does not exist is an error."""
+    """Return the environment in which the template is rendered: everything is escaped, and a name that does not exist is an
+    error.
+    """
     environment = Environment(
         loader=PackageLoader("petct_cascade.report"),
         autoescape=True,
