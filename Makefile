@@ -4,7 +4,7 @@ PYTHON ?= python3
 # A raw data set for `make demo`; without one, phantoms are made.
 STUDIES ?=
 NUM_PATIENTS ?= 30
-# Size of the networks that `make zoo` checks: full takes minutes and 4 GB of memory, demo seconds.
+# Size of the networks that `make zoo` checks: full takes minutes and 4 GB of memory, demo less.
 ZOO_PROFILE ?= full
 # Address under which <bundle>/model.pt will be found, for `make pack`; without one, no weights are packed.
 WEIGHTS_URL ?=
@@ -66,10 +66,10 @@ sync:
 	for bundle in $(filter-out $(TRAINING_SOURCE),$(wildcard bundles/*)); do rm -rf $$bundle/petct_training && cp -R $(TRAINING_SOURCE)/petct_training $$bundle/ && rm -rf $$bundle/petct_training/__pycache__ || exit 1; done
 
 zoo: $(INSTALLED)
-	$(BIN)/python tools/zoo.py check --profile $(ZOO_PROFILE)
+	PYTHONPATH=tools $(BIN)/python -m zoo check --profile $(ZOO_PROFILE)
 
 pack: $(INSTALLED)
-	$(BIN)/python tools/zoo.py pack $(if $(WEIGHTS_URL),--weights-url '$(WEIGHTS_URL)')
+	PYTHONPATH=tools $(BIN)/python -m zoo pack $(if $(WEIGHTS_URL),--weights-url '$(WEIGHTS_URL)')
 
 clean:
 	rm -rf demo dist

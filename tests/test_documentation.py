@@ -47,7 +47,7 @@ EXECUTED = {
 # How a command begins that no test of this module executes, and who does, or why nobody can.
 ELSEWHERE = {
     r"make ": "a target is typed by continuous integration or by a person; make test would start these tests again",
-    r"\S*python tools/zoo\.py ": "tests/test_zoo.py does the checks, on a schema of its own: the zoo's is not in the repository",
+    r"PYTHONPATH=tools \S*python -m zoo ": "tests/test_zoo.py does the checks, on a schema of its own: the zoo's is not in the repository",
     r"python benchmarks/": "measures for minutes, as make bench does",
     r"pytest ": "these tests are among those of make test-slow",
     r"pip install ": "needs a package index",

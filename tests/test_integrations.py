@@ -16,6 +16,9 @@ from monai.bundle import ConfigWorkflow
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.exchange_object import ExchangeObject
 
+# Logits are below 10. float32 keeps seven digits of them, and dozens of layers that sum in another order lose up to three.
+ROUNDING = 1e-3
+
 
 @pytest.fixture
 def bundle(tmp_path, request) -> Path:
@@ -72,9 +75,8 @@ def test_config_workflow_opens_every_config_in_a_folder_that_is_not_the_current_
 # ---------------------------------------------------------------- exports
 
 
-@pytest.mark.parametrize("bundle", NETWORKS, indirect=True)
-@needs("onnx", "onnxruntime")
-def test_onnx_gives_what_pytorch_gives(bundle):
+def difference_of_onnx(bundle: Path) -> float:
+    """Return the largest difference of the logits, after the command in the bundle's README."""
     import onnxruntime
 
     with zoo.inside(bundle):
@@ -88,7 +90,22 @@ def test_onnx_gives_what_pytorch_gives(bundle):
         )
     session = onnxruntime.InferenceSession(str(bundle / "models/model.onnx"), providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    assert zoo.largest_difference(bundle, lambda image: torch.from_numpy(session.run(None, {name: image.numpy()})[0])) <= 1e-4
+    return zoo.largest_difference(bundle, lambda image: torch.from_numpy(session.run(None, {name: image.numpy()})[0]))
+
+
+@pytest.mark.parametrize("bundle", NETWORKS, indirect=True)
+@needs("onnx", "onnxruntime", "onnxscript")
+def test_onnx_gives_what_pytorch_gives(bundle):
+    assert difference_of_onnx(bundle) <= ROUNDING
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+@needs("onnx", "onnxruntime", "onnxscript")
+def test_onnx_of_a_full_size_network_gives_what_pytorch_gives(name, tmp_path):
+    bundle = zoo.copy_bundle(BUNDLES / name, tmp_path)
+    zoo.make_weights(bundle)
+    assert difference_of_onnx(bundle) <= ROUNDING
 
 
 # ---------------------------------------------------------------- federated training
