@@ -8,10 +8,14 @@ NUM_PATIENTS ?= 30
 ZOO_PROFILE ?= full
 # Address under which <bundle>/model.pt will be found, for `make pack`; without one, no weights are packed.
 WEIGHTS_URL ?=
+# Constraints in the place of lower bounds that cannot be had, for `make test-lowest`: INSTEAD='torch==2.13.0'.
+INSTEAD ?=
 
 # Paths are relative: a recipe runs in this folder, whose own path may hold a space.
 BIN := .venv/bin
 INSTALLED := .venv/installed
+LOWEST_BIN := .venv-lowest/bin
+LOWEST_INSTALLED := .venv-lowest/installed
 BENCH_BIN := .venv-bench/bin
 BENCH_INSTALLED := .venv-bench/installed
 BENCHMARKS := budget metrics prepare feeding training scaling inference
@@ -19,9 +23,9 @@ TRAINING_SOURCE := bundles/autopet_stage1_dynunet
 WORK_DIR := demo/$(if $(STUDIES),$(shell basename '$(STUDIES)'),phantoms)
 PHANTOMS := $(WORK_DIR)/raw
 
-.PHONY: demo test test-slow coverage lint sync zoo pack bench clean
+.PHONY: demo test test-slow test-lowest coverage lint sync zoo pack bench clean
 
-$(INSTALLED): pyproject.toml requirements-dev.txt
+$(INSTALLED): pyproject.toml requirements-dev.txt requirements-test.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -38,6 +42,17 @@ test: $(INSTALLED)
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
 
+# In an environment of its own, with the lowest version of each requirement that pyproject.toml allows.
+$(LOWEST_INSTALLED): pyproject.toml requirements-test.txt tools/lowest.py
+	$(PYTHON) -m venv .venv-lowest
+	$(LOWEST_BIN)/python -m pip install --quiet --upgrade pip packaging tomli
+	$(LOWEST_BIN)/python tools/lowest.py $(INSTEAD) > .venv-lowest/constraints.txt
+	$(LOWEST_BIN)/python -m pip install --quiet -c .venv-lowest/constraints.txt -e . -r requirements-test.txt
+	touch $@
+
+test-lowest: $(LOWEST_INSTALLED)
+	$(LOWEST_BIN)/python -m pytest -n 2
+
 # The same tests as `make test`; fails below the floor in pyproject.toml. Commands that tests start are measured, too.
 coverage: $(INSTALLED)
 	$(BIN)/coverage erase
@@ -46,7 +61,7 @@ coverage: $(INSTALLED)
 	$(BIN)/coverage report
 
 # In an environment of its own, since the competitors bring what nobody else needs.
-$(BENCH_INSTALLED): pyproject.toml requirements-dev.txt requirements-bench.txt
+$(BENCH_INSTALLED): pyproject.toml requirements-dev.txt requirements-test.txt requirements-bench.txt
 	$(PYTHON) -m venv .venv-bench
 	$(BENCH_BIN)/python -m pip install --quiet --upgrade pip
 	$(BENCH_BIN)/python -m pip install --quiet -r requirements-bench.txt
