@@ -95,8 +95,8 @@ def plain_preprocessing(parser) -> monai.transforms.Compose:
         margin=parser["body_margin"],
         allow_smaller=True,
     )
-    _, split, *others = parser.get_parsed_content("preprocessing").transforms
-    return monai.transforms.Compose([petct_cascade.loading.LoadImagePETCTd(keys="image"), split, crop, *others])
+    load, _, split, *others = parser.get_parsed_content("preprocessing").transforms
+    return monai.transforms.Compose([load, split, crop, *others])
 
 
 @pytest.fixture(scope="module")
@@ -163,17 +163,18 @@ def test_preprocessing_and_numbers_are_those_of_the_network_bundles(model):
     for item in (item for item in others if item.get("mode") == ["bilinear", "bilinear"]):
         item["mode"] = "bilinear"
     # What these do is what MONAI's own do: tests/test_transforms.py compares them.
-    load = {
-        "_target_": "petct_cascade.loading.LoadImagePETCTd",
+    load = {"_target_": "petct_cascade.loading.LoadImagePETCTd", "keys": "image"}
+    crop = {
+        "_target_": "petct_cascade.loading.CropToBodyd",
         "keys": "image",
         "body_suv": "@body_suv",
         "body_margin": "@body_margin",
     }
-    assert own[0] == load
+    assert own[:2] == [load, crop]
     others = [item for item in others if item["_target_"] != "CropForegroundd"]
     spacing = next(item for item in own if item["_target_"] == "petct_cascade.resampling.SeparableSpacingd")
     spacing.update({"_target_": "Spacingd", "mode": "bilinear", "padding_mode": "border", "dtype": "$torch.float32"})
-    assert own[1:] == others
+    assert own[2:] == others
 
 
 @pytest.mark.parametrize("configs", [["inference"], ["inference", "evaluate"]], ids="+".join)

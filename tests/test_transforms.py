@@ -13,7 +13,7 @@ from helpers import las, make_study, write_nifti, write_study
 from monai.data import MetaTensor
 from monai.transforms import CropForegroundd, LoadImaged, SaveImaged, Spacingd, SpatialResample
 
-from petct_cascade.loading import AIR_HU, LoadImagePETCTd, PadToStudyd
+from petct_cascade.loading import AIR_HU, CropToBodyd, LoadImagePETCTd, PadToStudyd
 from petct_cascade.resampling import SeparableResample, SeparableSpacingd
 from petct_cascade.transforms import MeanOfMembersd, Roundd
 from petct_cascade.volumes import read_volume
@@ -200,9 +200,9 @@ def test_body_is_cropped_as_monai_crops_it_and_its_mask_put_back(tmp_path, case)
     whole = load(image)
     crop = CropForegroundd("image", "image", select_fn=lambda both: both > 0.3, channel_indices=1, margin=2, allow_smaller=True)
     expected = crop({"image": whole})["image"]
-    cropped = LoadImagePETCTd(keys="image", body_suv=0.3, body_margin=2)({"image": image})["image"]
+    cropped = CropToBodyd(keys="image", body_suv=0.3, body_margin=2)({"image": whole})["image"]
     assert cropped.shape < whole.shape
-    torch.testing.assert_close(cropped.as_tensor(), expected.as_tensor(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(cropped.as_tensor(), expected.as_tensor(), atol=0, rtol=0)
     torch.testing.assert_close(cropped.affine, expected.affine)
     back = PadToStudyd(keys="image")({"image": cropped > 1})["image"]
     assert back.dtype == torch.bool
@@ -213,8 +213,42 @@ def test_body_is_cropped_as_monai_crops_it_and_its_mask_put_back(tmp_path, case)
 
 def test_study_without_uptake_is_not_cropped(tmp_path):
     ct, pet, _ = write_study(tmp_path, "fdg_a_1")
-    cropped = LoadImagePETCTd(keys="image", body_suv=100, body_margin=2)({"image": [ct, pet]})["image"]
-    assert cropped.shape == load([ct, pet]).shape
+    whole = load([ct, pet])
+    assert CropToBodyd(keys="image", body_suv=100, body_margin=2)({"image": whole})["image"].shape == whole.shape
+
+
+def test_crop_leaves_the_shape_of_the_study_to_hosts_that_resize_to_it_and_the_study_as_it_was(tmp_path):
+    ct, pet, _ = write_study(tmp_path, "fdg_a_1")
+    whole = load([ct, pet])
+    before = whole.clone()
+    cropped = CropToBodyd(keys="image", body_suv=0.3)({"image": whole})["image"]
+    assert cropped.shape[1:] < whole.shape[1:]
+    assert list(cropped.meta["spatial_shape"]) == list(whole.shape[1:]) == list(whole.meta["spatial_shape"])
+    np.testing.assert_array_equal(cropped.meta["original_affine"], nib.load(pet).affine)
+    torch.testing.assert_close(whole, before, rtol=0, atol=0)
+    cropped.fill_(7)
+    torch.testing.assert_close(whole, before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("axis", [-1, 3, 0])
+def test_channels_of_a_volume_that_a_host_has_read_may_lie_on_any_axis(tmp_path, axis):
+    ct, pet, _ = write_study(tmp_path, "fdg_a_1")
+    whole = load([ct, pet])
+    expected = CropToBodyd(keys="image", body_suv=0.3, body_margin=2)({"image": whole})["image"]
+    moved = MetaTensor(whole.as_tensor().movedim(0, axis), affine=whole.affine, meta={"original_channel_dim": axis})
+    image = CropToBodyd(keys="image", body_suv=0.3, body_margin=2)({"image": moved})["image"]
+    torch.testing.assert_close(image.as_tensor(), expected.as_tensor(), rtol=0, atol=0)
+    torch.testing.assert_close(image.affine, expected.affine, rtol=0, atol=0)
+    assert list(image.meta["spatial_shape"]) == list(whole.shape[1:])
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((9, 8, 7), "no_channel"), ((3, 9, 8, 7), 0), ((9, 8, 7, 1), -1), ((2, 9, 8, 7), float("nan"))]
+)
+def test_volume_without_two_channels_is_one_sentence(shape, axis):
+    image = MetaTensor(torch.zeros(shape), meta={"original_channel_dim": axis})
+    with pytest.raises(InputError, match=r"^the image has the shape .* give two channels, the CT in HU and the PET in SUV"):
+        CropToBodyd(keys="image", body_suv=0.3)({"image": image})
 
 
 def test_result_that_was_not_cropped_stays_as_it_is():

@@ -22,25 +22,26 @@ from petct_training.grids import PLACE_TOLERANCE_MM, affine_of_part, bounding_bo
 
 AIR_HU = -1024
 
+# Channel of the PET in an image of CT and PET.
+PET = 1
+
 # Keys of an image's metadata: where the body's box begins in its study, in voxels, and the study's shape and affine.
 BODY_START, STUDY_SHAPE, STUDY_AFFINE = "body_start", "study_shape", "study_affine"
 
 
 class LoadImagePETCTd(MapTransform):
-    """Read CT and PET of a study from any two grids onto the PET's grid, or onto the part of it around the body.
+    """Read CT and PET of a study from any two grids onto the PET's grid.
 
     The value of each key is either `[ct, pet]`, two files or volumes (`petct_cascade.volumes.Volume`), or one 4-D file (X, Y, Z, 2)
     that holds CT and PET in this order, as MONAI Label gives it. It becomes a channel-first float32 `MetaTensor` (2, X, Y, Z):
     CT in HU, PET in body-weight SUV, with the PET's affine. When the grids differ, the CT is interpolated linearly, and is
     -1024 HU (air) outside of its field.
 
-    MONAI Label and MONAI Deploy recognise a loader by `LoadImage` in its name.
+    MONAI Label and MONAI Deploy recognise a loader by `LoadImage` in its name. MONAI Deploy takes it away and gives the volumes
+    itself, so that nothing else may be done here: `CropToBodyd` crops.
 
     Args:
         keys: keys of the items to read.
-        body_suv: SUV above which a voxel belongs to the body, to whose box both images are cropped; None to keep them whole. What
-            lies outside, five sixths of a study, is then never converted or copied, and `PadToStudyd` puts results back.
-        body_margin: voxels that are kept around the body.
         case_key: key of the study's name. When it is there, the output is called after it, otherwise after the PET's file,
             without the challenge's `_0001`.
         allow_missing_keys: whether an item may lack a key.
@@ -49,16 +50,8 @@ class LoadImagePETCTd(MapTransform):
         InputError: when a file cannot be read, a volume is not 3-D, or a 4-D file does not have two channels.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        body_suv: float | None = None,
-        body_margin: int = 0,
-        case_key: str = "case",
-        allow_missing_keys: bool = False,
-    ) -> None:
+    def __init__(self, keys: KeysCollection, case_key: str = "case", allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.body_suv, self.body_margin = body_suv, body_margin
         self.case_key = case_key
         self.resample = SeparableResample(mode="bilinear", padding_mode="zeros", align_corners=False, dtype=FLOAT32)
 
@@ -84,52 +77,97 @@ class LoadImagePETCTd(MapTransform):
         return self.join(ct, pet, case)
 
     def join(self, ct: Volume, pet: Volume, case: str | None = None) -> MetaTensor:
-        """Return CT and PET of a study, as they were read, on one grid (2, X, Y, Z)."""
-        box = self._box(pet.array)
-        affine = affine_of_part(pet.affine, [part.start for part in box])
-        image = torch.empty((2, *(part.stop - part.start for part in box)), dtype=torch.float32)
-        image[0] = self._on_grid(ct, pet, box, affine)
-        image[1] = _as_tensor(pet.array[box])
+        """Return CT and PET of a study, as they were read, on one grid (2, X, Y, Z).
+
+        The voxels lie in memory in the order of the PET's array, so that copying a whole study takes no time.
+        """
+        reverse = pet.array.flags.f_contiguous
+        shape = pet.array.shape[::-1] if reverse else pet.array.shape
+        image = torch.empty((2, *shape), dtype=torch.float32)
+        image = image.permute(0, 3, 2, 1) if reverse else image
+        channels = image.numpy()
+        channels[0] = self._on_grid(ct, pet)
+        channels[PET] = pet.array
         name = case if case is not None else without_suffix(pet.file.name).removesuffix("_0001")
         meta = {
             "filename_or_obj": str(pet.file.parent / f"{name}.nii.gz"),
             "original_channel_dim": 0,
-            "spatial_shape": np.array(image.shape[1:]),
+            "original_affine": np.array(pet.affine),
+            "spatial_shape": np.array(pet.array.shape),
         }
-        if self.body_suv is not None:
-            meta |= {
-                BODY_START: np.array([part.start for part in box]),
-                STUDY_SHAPE: np.array(pet.array.shape),
-                STUDY_AFFINE: pet.affine,
-            }
-        return MetaTensor(image, affine=torch.as_tensor(affine), meta=meta)
+        return MetaTensor(image, affine=torch.as_tensor(pet.affine), meta=meta)
 
-    def _box(self, pet: np.ndarray) -> tuple[slice, ...]:
-        """Return the box of the body in a PET (X, Y, Z) with the margin around it; all of it where nothing is above `body_suv`."""
-        whole = tuple(slice(0, length) for length in pet.shape)
-        body = None if self.body_suv is None else bounding_box(pet > self.body_suv)
-        if body is None:
-            return whole
-        margin = self.body_margin
-        return tuple(
-            slice(max(0, part.start - margin), min(part.stop + margin, length))
-            for part, length in zip(body, pet.shape, strict=True)
-        )
-
-    def _on_grid(self, ct: Volume, pet: Volume, box: tuple[slice, ...], affine: np.ndarray) -> torch.Tensor:
-        """Return the CT (X, Y, Z) in HU in a box, which has an affine of its own, of the PET's grid."""
+    def _on_grid(self, ct: Volume, pet: Volume) -> np.ndarray:
+        """Return the CT (X, Y, Z) in HU on the PET's grid."""
         shape = ct.array.shape
         if shape == pet.array.shape and corner_distance(shape, ct.affine, pet.affine) <= PLACE_TOLERANCE_MM:
-            return _as_tensor(ct.array[box])
+            return ct.array
         # Outside of the CT's field the interpolation takes zero: counted from air, zero is air.
-        above_air = MetaTensor(_as_tensor(ct.array)[None] - AIR_HU, affine=torch.as_tensor(ct.affine))
-        size = [part.stop - part.start for part in box]
-        resampled = cast(MetaTensor, self.resample(above_air, dst_affine=torch.as_tensor(affine), spatial_size=size))
-        return resampled.as_tensor()[0] + AIR_HU
+        above_air = MetaTensor(_as_tensor(ct.array)[None].sub_(AIR_HU), affine=torch.as_tensor(ct.affine))
+        resampled = self.resample(above_air, dst_affine=torch.as_tensor(pet.affine), spatial_size=list(pet.array.shape))
+        return cast(MetaTensor, resampled).as_tensor()[0].add_(AIR_HU).numpy()
+
+
+class CropToBodyd(MapTransform):
+    """Crop CT and PET to the box around the body, five sixths smaller than a study; `PadToStudyd` puts results back.
+
+    It is a transform of its own, not a part of the loader, since hosts bring loaders of their own. It moves the channel's axis, where
+    the metadata names it as `original_channel_dim`, to the front. The `spatial_shape` in the metadata stays the study's: MONAI Label
+    resizes each mask to it in the end.
+
+    Args:
+        keys: keys of images with the channels CT in HU and PET in body-weight SUV: (2, X, Y, Z), or as the metadata says.
+        body_suv: SUV above which a voxel belongs to the body; a PET without such a voxel is kept whole.
+        body_margin: voxels that are kept around the body.
+        allow_missing_keys: whether an item may lack a key.
+
+    Raises:
+        InputError: when an image does not have two channels.
+    """
+
+    def __init__(self, keys: KeysCollection, body_suv: float, body_margin: int = 0, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.body_suv, self.body_margin = body_suv, body_margin
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        for key in self.key_iterator(item):
+            item[key] = self.crop(item[key])
+        return item
+
+    def crop(self, image: MetaTensor) -> MetaTensor:
+        """Return the box around the body (2, x, y, z) of an image, with its place in the study in the metadata."""
+        voxels, shape = _channel_first(image)
+        box = self._box(voxels[PET])
+        x, y, z = box
+        start = [part.start for part in box]
+        study_affine = image.affine.cpu().numpy()
+        meta = dict(image.meta) | {
+            "original_channel_dim": 0,
+            "spatial_shape": np.array(shape),
+            "affine": torch.as_tensor(affine_of_part(study_affine, start)),
+            BODY_START: np.array(start),
+            STUDY_SHAPE: np.array(shape),
+            STUDY_AFFINE: study_affine,
+        }
+        # A copy, not a view, so that the study's memory is given back.
+        part = voxels[:, x, y, z].clone(memory_format=torch.contiguous_format)
+        return MetaTensor(part, meta=meta, applied_operations=image.applied_operations)
+
+    def _box(self, pet: torch.Tensor) -> tuple[slice, slice, slice]:
+        """Return the box of the body in a PET (X, Y, Z) with the margin around it; all of it where nothing is above `body_suv`."""
+        body = bounding_box((pet > self.body_suv).cpu().numpy())
+        x, y, z = (
+            slice(0, length)
+            if body is None
+            else slice(max(0, body[axis].start - self.body_margin), min(body[axis].stop + self.body_margin, length))
+            for axis, length in enumerate(pet.shape)
+        )
+        return x, y, z
 
 
 class PadToStudyd(MapTransform):
-    """Put what lies in the body's box, to which `LoadImagePETCTd` has cropped, back into the whole study, among zeros.
+    """Put what lies in the body's box, to which `CropToBodyd` has cropped, back into the whole study, among zeros.
 
     What was not cropped there stays as it is.
 
@@ -185,6 +223,23 @@ def _volume_of(file: str | os.PathLike | Volume, case: str | None, channels: int
         return read_volume(Path(file), channels)[0]
     except InputError as error:
         raise InputError(f"{_named(case)}{file} {error}") from error
+
+
+def _channel_first(image: MetaTensor) -> tuple[torch.Tensor, list[int]]:
+    """Return the voxels (2, X, Y, Z) of an image of CT and PET, a view of them, and the shape [X, Y, Z].
+
+    Raises:
+        InputError: when it is not one volume of two channels.
+    """
+    axis = image.meta.get("original_channel_dim", 0)
+    known = isinstance(axis, (int, np.integer)) and image.ndim == 4
+    voxels = image.as_tensor().movedim(int(axis), 0) if known else image.as_tensor()[None]
+    if voxels.ndim != 4 or len(voxels) != 2:
+        raise InputError(
+            f"the image has the shape {tuple(image.shape)} and its channels' axis is {axis}: give two channels, the CT in HU and the "
+            "PET in SUV, on one grid"
+        )
+    return voxels, [int(length) for length in voxels.shape[1:]]
 
 
 def _as_tensor(array: np.ndarray) -> torch.Tensor:

@@ -15,7 +15,7 @@ from monai.data import MetaTensor
 from monai.transforms import Orientationd
 
 from petct_cascade.judging import read_study
-from petct_cascade.loading import BODY_START, LoadImagePETCTd
+from petct_cascade.loading import BODY_START, CropToBodyd, LoadImagePETCTd
 from petct_cascade.preparation import CroppedStudy, Preparation, PrepareOptions, write_image_and_label
 from petct_cascade.resampling import SeparableSpacingd
 from petct_cascade.studies import Study
@@ -71,12 +71,13 @@ def crop_to_body(volumes: Mapping[str, Volume], options: PrepareOptions) -> tupl
         lies outside of the body.
     """
     ct, pet, whole = (volumes[role] for role in ("ct", "pet", "label"))
-    image = LoadImagePETCTd("image", options.body_suv, options.body_margin).join(ct, pet)
+    study = LoadImagePETCTd("image").join(ct, pet)
+    image = CropToBodyd("image", options.body_suv, options.body_margin).crop(study)
     box = tuple(slice(first, first + length) for first, length in zip(image.meta[BODY_START], image.shape[1:], strict=True))
     label = np.ascontiguousarray(whole.array[box], dtype=np.uint8)
     values = image.as_tensor()[:, torch.from_numpy(label).bool()]
     if values.shape[1] < np.count_nonzero(whole.array):
-        values = LoadImagePETCTd("image").join(ct, pet).as_tensor()[:, torch.from_numpy(whole.array.astype(bool))]
+        values = study.as_tensor()[:, torch.from_numpy(whole.array.astype(bool))]
     item: dict[Hashable, Any] = {"image": image, "label": MetaTensor(torch.from_numpy(label)[None], affine=image.affine)}
     turned: Mapping[Hashable, Any] = Orientationd(keys=["image", "label"], axcodes="LAS", labels=None)(item)
     return turned["image"], turned["label"], values.numpy()
