@@ -17,6 +17,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 from monai.networks.nets import DynUNet, SegResNetDS, UNet
+from monai.networks.nets.swin_unetr import PatchMerging
 from zoo import SHARED
 
 from petct_cascade.cascade import Cascade, SlidingWindow
@@ -270,6 +271,24 @@ def make_cascade(spread: float = 3) -> Cascade:
             "UNet": SlidingWindow(unet, (16, 16, 16), overlap=0.25, sw_batch_size=4),
         },
     )
+
+
+class MergingOfMonai14(PatchMerging):
+    """`PatchMerging` as MONAI 1.4.0 and all earlier releases compute it, octant by octant."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Merge channels-last features (B, X, Y, Z, C) whose lengths are even."""
+        octants = [
+            x[:, 0::2, 0::2, 0::2],
+            x[:, 1::2, 0::2, 0::2],
+            x[:, 0::2, 1::2, 0::2],
+            x[:, 0::2, 0::2, 1::2],
+            x[:, 1::2, 0::2, 1::2],
+            x[:, 0::2, 1::2, 0::2],
+            x[:, 0::2, 0::2, 1::2],
+            x[:, 1::2, 1::2, 1::2],
+        ]
+        return self.reduction(self.norm(torch.cat(octants, dim=-1)))
 
 
 def networks_of(cascade) -> dict:

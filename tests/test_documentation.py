@@ -26,6 +26,7 @@ from helpers import (
     NETWORKS,
     ROOT,
     STAGE1,
+    STAGE2,
     needs,
     parser_of,
     save_as_published,
@@ -328,6 +329,14 @@ def write_raw(folder: Path) -> list[str]:
     return cases
 
 
+WEIGHTS = ("model.pt", "fingerprint.json")
+STAGE2_SWINUNETR = STAGE2[1]
+# Where the import writes: SwinUNETR's plain network refuses the octants of the published weights.
+FOLDERS_OF_PUBLISHED = [
+    f"{bundle}/models{'/published' if bundle == STAGE2_SWINUNETR else ''}" for bundle in (*NETWORKS, ENSEMBLE)
+]
+
+
 def write_published(folder: Path) -> None:
     """Write DYNUNET, SEGRESNET, SWINUNETR and UNET: files like the authors', of the demo profile's networks."""
     for bundle in NETWORKS:
@@ -384,7 +393,7 @@ def test_every_command_in_the_readme_of_the_ensemble_does_what_it_says(tmp_path)
         shutil.copytree(here / "WORK/models" / bundle, here.parent / bundle / "models", dirs_exist_ok=True)
     reader.follow("run assemble", *weights)
     write_published(here)
-    reader.follow("run import_weights", *(f"../{bundle}/{file}" for bundle in (*NETWORKS, ENSEMBLE) for file in weights))
+    reader.follow("run import_weights", *(f"../{bundle}/{file}" for bundle in FOLDERS_OF_PUBLISHED for file in WEIGHTS))
     # At the published spacing, of 2 mm, these phantoms would be large.
     shutil.copytree(here / f"WORK/models/{ENSEMBLE}", here / "models", dirs_exist_ok=True)
     cases = [file.name.removesuffix(".nii.gz") for file in sorted((here / "RAW/labelsTr").iterdir())]
@@ -468,7 +477,9 @@ def test_every_command_and_python_in_the_integrations_does_what_it_says(tmp_path
         "assert not network.training and network.state_dict().keys() == saved.keys()\n"
         "assert all(torch.equal(tensor.cpu(), saved[name]) for name, tensor in network.state_dict().items())"
     )
-    reader.follow("run import_weights", *(f"../{bundle}/models/*" for bundle in (*NETWORKS, ENSEMBLE)))
+    reader.follow("run import_weights", *(f"../{bundle}/{file}" for bundle in FOLDERS_OF_PUBLISHED for file in WEIGHTS))
+    (bundles / STAGE2_SWINUNETR / "DATA").symlink_to(reader.root / "DATA")
+    reader.follow("published_weights.json", "output/*.nii.gz")
     shutil.copyfile(reader.root / "DATA/fingerprint.json", bundles / STAGE1 / "models/fingerprint.json")
     reader.type_python(same.format(STAGE1), same.format(ENSEMBLE), "import os; assert len(os.listdir('MASKS')) == 6")
     reader.type_python("assert len(site.trainer.data_loader) and len(site.evaluator.data_loader); site.finalize()")

@@ -12,11 +12,16 @@ from torch import nn
 from petct_cascade.cascade import Cascade, SlidingWindow
 from petct_training.checks import check_patch_size
 from petct_training.errors import InputError
-from petct_training.files import read_json
+from petct_training.files import read_json, write_json
+from petct_training.records import digest_of
 from petct_training.weights import load_weights, save_weights
 
 # Entries of a fingerprint that decide what a network gets to see.
 NUMBERS = ("spacing", "ct", "pet")
+
+# File that says where imported weights come from; of each network by its name: "file", "sha256", and a list "assumed".
+SOURCES = "sources.json"
+Sources = dict[str, dict[str, Any]]
 
 REMEDY = "train again, or name the configs with which it was trained, such as demo.json"
 
@@ -25,6 +30,8 @@ COMMAND = "python -m monai.bundle run assemble --config_file \"['configs/inferen
 
 def assemble(network: Cascade, sources: Mapping[str, str | os.PathLike], ckpt_dir: str | os.PathLike) -> None:
     """Write the cascade's `model.pt` and `fingerprint.json` from those of its networks' bundles.
+
+    Where some of them were imported, a `sources.json` says so; see `write_sources`.
 
     Args:
         network: the cascade that takes the weights; its networks must be those that were trained.
@@ -43,7 +50,9 @@ def assemble(network: Cascade, sources: Mapping[str, str | os.PathLike], ckpt_di
     fingerprint = _common_fingerprint(folders)
     for name, part in parts.items():
         load_weights(part, _trained(folders[name] / "model.pt"), REMEDY)
+    imported = {name: facts for folder in folders.values() for name, facts in _read_sources(folder).items()}
     save_weights(network, fingerprint, Path(ckpt_dir))
+    write_sources(Path(ckpt_dir), imported)
     print(f"{Path(ckpt_dir) / 'model.pt'} holds the weights of {', '.join(parts)}.", flush=True)
 
 
@@ -115,6 +124,24 @@ def networks_of(cascade: Cascade) -> dict[str, nn.Module]:
     """Return the networks of a cascade without their sliding windows: "stage1", then each member by its name."""
     parts = {"stage1": cascade.stage1, **cascade.members}
     return {name: cast(SlidingWindow, part).network for name, part in parts.items()}
+
+
+def write_sources(folder: Path, imported: Sources) -> None:
+    """Write beside a folder's `model.pt` which of its networks' weights come from files of others; nothing where none do.
+
+    The file `sources.json` holds the SHA-256 of the `model.pt` that it is about, as `weights`, and `imported`.
+    """
+    if imported:
+        write_json(folder / SOURCES, {"weights": digest_of(folder / "model.pt"), "imported": imported})
+    else:
+        (folder / SOURCES).unlink(missing_ok=True)
+
+
+def _read_sources(folder: Path) -> Sources:
+    """Return which weights in a folder were imported; nothing where `model.pt` was trained since."""
+    file = folder / SOURCES
+    content = read_json(file) if file.is_file() else {}
+    return content["imported"] if content.get("weights") == digest_of(folder / "model.pt") else {}
 
 
 def _common_fingerprint(folders: Mapping[str, Path]) -> dict[str, Any]:

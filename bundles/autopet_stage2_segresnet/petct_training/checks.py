@@ -15,6 +15,7 @@ from petct_training.data import Item
 from petct_training.errors import InputError
 from petct_training.files import read_json
 from petct_training.grids import open_volume
+from petct_training.merging import OCTANTS
 from petct_training.weights import misfit, read_weights
 
 PREPARE = "python -m monai.bundle run prepare --config_file configs/prepare.json"
@@ -156,9 +157,10 @@ def check_fit(network: torch.nn.Module, state: object, file: str | os.PathLike) 
     """
     fault = misfit(network, state)
     if fault:
+        example = "configs/published_weights.json" if f".{OCTANTS}" in fault else "configs/demo.json"
         raise InputError(
             f"{file} holds the weights of another network, or of one of another size ({fault}): name the configs "
-            "with which it was trained, such as configs/demo.json, or another folder with --ckpt_dir"
+            f"with which it was trained, such as {example}, or another folder with --ckpt_dir"
         )
 
 

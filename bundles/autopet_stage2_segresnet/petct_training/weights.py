@@ -13,6 +13,7 @@ import torch
 
 from petct_training.errors import InputError
 from petct_training.files import atomic, write_json
+from petct_training.merging import names_of_octants
 
 # NumPy's numbers, such as a score beside the weights, hold no code. The module of their constructor has changed its name.
 _scalar = np.float64(0).__reduce__()[0]
@@ -35,10 +36,28 @@ def load_weights(network: torch.nn.Module, file: str | os.PathLike, remedy: str)
     Raises:
         InputError: when the file is unreadable, or its tensors are not those of the network; the sentence names them.
     """
+    put_weights(network, read_state_dict(file, remedy), file, remedy)
+
+
+def read_state_dict(file: str | os.PathLike, remedy: str) -> dict[str, Any]:
+    """Read a state dict from a file, or from the dictionary in it that holds one as "state_dict"; the arguments are those of `load_weights`.
+
+    Raises:
+        InputError: when the file is unreadable, or holds none.
+    """
     content = read_weights(file, remedy)
     state = content.get("state_dict", content) if isinstance(content, Mapping) else content
     if not isinstance(state, Mapping):
         raise InputError(f"{file} holds a {type(state).__name__}, not a state dict: {remedy}")
+    return dict(state)
+
+
+def put_weights(network: torch.nn.Module, state: Mapping[str, Any], file: str | os.PathLike, remedy: str) -> None:
+    """Put a state dict into a network, if it is that of the network.
+
+    Raises:
+        InputError: when the tensors are not those of the network; the sentence names the file and them.
+    """
     fault = misfit(network, state)
     if fault:
         raise InputError(f"{file} does not fit {type(network).__name__}: {fault}; {remedy}")
@@ -66,6 +85,8 @@ def read_weights(file: str | os.PathLike, remedy: str, device: torch.device | st
 def misfit(network: torch.nn.Module, state: object) -> str:
     """Say in what a state dict differs from that of a network; nothing where it fits.
 
+    The octants of `OctantPatchMerging` may be absent, which has a meaning of its own.
+
     Returns:
         The names of missing, additional and differently shaped tensors, ten of each at most, after "it".
     """
@@ -73,7 +94,7 @@ def misfit(network: torch.nn.Module, state: object) -> str:
         return f"it is a {type(state).__name__}, not a state dict"
     expected = network.state_dict()
     faults = {
-        "lacks": sorted(expected.keys() - state.keys()),
+        "lacks": sorted(expected.keys() - state.keys() - set(names_of_octants(network))),
         "holds besides": sorted(map(str, state.keys() - expected.keys())),
         "has in another shape": sorted(
             f"{name} {_shape(state[name])} instead of {_shape(tensor)}"
