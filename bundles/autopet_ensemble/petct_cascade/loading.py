@@ -111,9 +111,9 @@ class LoadImagePETCTd(MapTransform):
 class CropToBodyd(MapTransform):
     """Crop CT and PET to the box around the body, five sixths smaller than a study; `PadToStudyd` puts results back.
 
-    It is a transform of its own, not a part of the loader, since hosts bring loaders of their own. It moves the channel's axis, where
-    the metadata names it as `original_channel_dim`, to the front. The `spatial_shape` in the metadata stays the study's: MONAI Label
-    resizes each mask to it in the end.
+    It is a transform of its own, not a part of the loader, since hosts bring loaders of their own. It moves the channel's axis,
+    where the metadata names it as `original_channel_dim`, to the front. The `spatial_shape` in the metadata stays the
+    study's: MONAI Label resizes each mask to it in the end.
 
     Args:
         keys: keys of images with the channels CT in HU and PET in body-weight SUV: (2, X, Y, Z), or as the metadata says.
@@ -236,8 +236,8 @@ def _channel_first(image: MetaTensor) -> tuple[torch.Tensor, list[int]]:
     voxels = image.as_tensor().movedim(int(axis), 0) if known else image.as_tensor()[None]
     if voxels.ndim != 4 or len(voxels) != 2:
         raise InputError(
-            f"the image has the shape {tuple(image.shape)} and its channels' axis is {axis}: give two channels, the CT in HU and the "
-            "PET in SUV, on one grid"
+            f"the image has the shape {tuple(image.shape)} and its channels' axis is {axis}: give two channels, "
+            "the CT in HU and the PET in SUV, on one grid"
         )
     return voxels, [int(length) for length in voxels.shape[1:]]
 

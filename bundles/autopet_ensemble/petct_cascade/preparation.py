@@ -168,7 +168,7 @@ class Preparation:
         return Path(relative_path(file.absolute(), self.root.absolute())).as_posix()
 
     def sources(self, study: Study) -> dict[str, dict[str, Any]]:
-        """Return path and state of a study's files under their roles; what was read before and surely is the same is not read again."""
+        """Return path and state of a study's files under their roles; what surely is the same is not read again."""
         known = (read_json_or_none(self.checked_record(study.case)) or {}).get("sources", {})
         sources = {}
         for role, file in study.files.items():
@@ -230,7 +230,7 @@ class Preparation:
         ]
 
     def remove_coarse_mask(self, case: str) -> None:
-        """Remove stage 1's mask of a case, which is worth nothing once the case's volumes are others; one of somebody else stays."""
+        """Remove stage 1's mask of a case, which is worth nothing once its volumes are others; one of somebody else stays."""
         Records(self.dataset_dir / "coarse_masks", "").remove(case)
 
     def remove(self, case: str) -> None:

@@ -26,7 +26,7 @@ class Summary:
     Attributes:
         records: of the output folder.
         earlier: the record of the last run, empty if there is none.
-        made_from: of each case whose read-outs are in the tables what they were made from, see `describe`; filled while they are made.
+        made_from: of each case in the tables what its read-outs were made from, see `describe`; filled while they are made.
     """
 
     records: Records

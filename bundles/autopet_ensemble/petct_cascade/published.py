@@ -34,15 +34,15 @@ def import_weights(
 ) -> None:
     """Write the published weights and their fingerprint into each network's bundle, then assemble the cascade.
 
-    Nothing is written before all four files are found to fit. Beside each `model.pt` lies a `sources.json`, which names the file that
-    was imported, its SHA-256 and what was assumed of it.
+    Nothing is written before all four files are found to fit. Beside each `model.pt` lies a `sources.json`, which names the file
+    that was imported, its SHA-256 and what was assumed of it.
 
     Args:
         network: the cascade whose networks are the published ones.
-        files: checkpoint of "stage1" and of each member by its name: a dictionary with "state_dict", or a state dict. One that does not
-            say which octants its SwinUNETR takes gets those of MONAI 1.4.0.
-        sources: folder of each network's `model.pt` and `fingerprint.json`, which are replaced. A network with octants of its own goes
-            to the folder `published` there, since the plain network of the bundle would refuse it.
+        files: checkpoint of "stage1" and of each member by its name: a dictionary with "state_dict", or a state dict. One that
+            does not say which octants its SwinUNETR takes gets those of MONAI 1.4.0.
+        sources: folder of each network's `model.pt` and `fingerprint.json`, which are replaced. A network with octants of its own
+            goes to the folder `published` there, since the plain network of the bundle would refuse it.
         fingerprint: the numbers with which the published networks were trained.
         ckpt_dir: folder for the cascade's `model.pt` and `fingerprint.json`.
 

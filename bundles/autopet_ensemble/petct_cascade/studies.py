@@ -103,8 +103,8 @@ def study_of_files(ct: Path, pet: Path, case: str | None = None) -> Study:
         ct: NIfTI file.
         pet: NIfTI file.
         case: the study's name. Without one it comes from what tells patients apart: `<case>_0001` is called as in the challenge,
-            PETCT_<patient>/<study>/SUV as in a folder of TCIA's studies, and any other file after its folder and itself, since files
-            of different patients are often called alike.
+            PETCT_<patient>/<study>/SUV as in a folder of TCIA's studies, and any other file after its folder and itself, since
+            files of different patients are often called alike.
 
     Example:
         >>> study_of_files(Path("a/ct.nii.gz"), Path("a/fdg_p1_day1_0001.nii.gz")).case

@@ -85,7 +85,8 @@ class Records:
                 continue
             if record["kind"] != self.kind:
                 raise InputError(
-                    f"{self.folder} holds results of another kind ({record['kind']}, this is {self.kind}): name another output folder"
+                    f"{self.folder} holds results of another kind ({record['kind']}, this is {self.kind}): "
+                    "name another output folder"
                 )
             names.append(file.name.removesuffix(".json"))
         return sorted(names)
@@ -257,8 +258,8 @@ class Records:
         twin = self._names.get(letters_of(plan.name), plan.name)
         if twin != plan.name:
             raise InputError(
-                f"study {plan.name}: {self.folder} holds a result of study {twin}, and many file systems take the two names for one: "
-                "name another output folder, or give the study another name"
+                f"study {plan.name}: {self.folder} holds a result of study {twin}, and many file systems take the two names for "
+                "one: name another output folder, or give the study another name"
             )
 
     def _place(self, source: Mapping[str, Any] | None) -> Path | None:

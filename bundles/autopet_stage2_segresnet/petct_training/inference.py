@@ -16,7 +16,7 @@ from petct_training.masks import Masks
 
 
 class MoveFinished:
-    """Move the masks that are complete from the folder in which they are written to the one in which they are found, and record them.
+    """Move masks that are complete from the folder in which they are written to the one in which they are found; record them.
 
     A handler of the evaluator.
 

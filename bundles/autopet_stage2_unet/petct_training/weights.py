@@ -40,7 +40,7 @@ def load_weights(network: torch.nn.Module, file: str | os.PathLike, remedy: str)
 
 
 def read_state_dict(file: str | os.PathLike, remedy: str) -> dict[str, Any]:
-    """Read a state dict from a file, or from the dictionary in it that holds one as "state_dict"; the arguments are those of `load_weights`.
+    """Read a state dict from a file, or from the dictionary in it that holds one as "state_dict"; arguments as `load_weights`.
 
     Raises:
         InputError: when the file is unreadable, or holds none.
