@@ -24,7 +24,7 @@ class OctantPatchMerging(PatchMerging):
 
     Names and shapes of MONAI's own weights say nothing of the octants, so that weights of MONAI 1.4.0 can be loaded into the
     network of a later release and then compute something else. Here the state dict holds the octants as `octants` (8, 3), uint8.
-    Weights without them are taken for those of MONAI 1.5.0 or later. MONAI's own network refuses weights that hold them, as surplus.
+    Weights without them are taken for those of MONAI 1.5.0 or later. MONAI's own network refuses weights with them, as surplus.
 
     No change of the weights could make MONAI's network compute the same: its layer normalisation takes mean and variance over all
     eight octants, and that of MONAI 1.4.0 never saw two of them.
