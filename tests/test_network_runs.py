@@ -15,6 +15,7 @@ from monai.transforms import RandGaussianNoise
 from petct_training.errors import InputError
 from petct_training.inference import MoveFinished, infer
 from petct_training.masks import masks_in, unfinished_items
+from petct_training.saving import BestWeights
 from petct_training.training import LossBar, ScoreLog, SeedEachEpoch, StopIfNotFinite, train
 
 
@@ -63,14 +64,21 @@ def test_finite_losses_do_not_stop():
     assert trainer.state.iteration == 2
 
 
-def test_a_finished_training_does_nothing_and_says_so(capsys):
+@pytest.fixture
+def best(tmp_path) -> BestWeights:
+    return BestWeights(torch.nn.Linear(1, 1), tmp_path / "model.pt", tmp_path / "fingerprint.json")
+
+
+def test_a_finished_training_does_nothing_and_says_so(best, capsys):
     trainer = Engine(lambda engine, batch: pytest.fail("it trained"))
     trainer.state.epoch = 3
-    train(trainer, max_epochs=3)
-    assert "already reached max_epochs" in capsys.readouterr().out
+    train(trainer, 3, best)
+    said = capsys.readouterr().out
+    assert "already reached max_epochs" in said
+    assert best.summary() in said
 
 
-def test_an_error_of_a_step_is_raised_and_not_logged(caplog):
+def test_an_error_of_a_step_is_raised_and_not_logged(best, caplog):
     def step(engine: Engine, batch: object) -> None:
         raise InputError("a sentence")
 
@@ -78,7 +86,7 @@ def test_an_error_of_a_step_is_raised_and_not_logged(caplog):
     trainer.state.max_epochs, trainer.state.epoch_length, trainer.state.dataloader = 1, 1, [0]
     level = logging.getLogger("ignite.engine.engine").level
     with pytest.raises(InputError, match="a sentence"):
-        train(trainer, max_epochs=1)
+        train(trainer, 1, best)
     assert not caplog.records
     assert logging.getLogger("ignite.engine.engine").level == level
 

@@ -171,6 +171,15 @@ def test_a_block_that_fails_leaves_no_current_result(records, study):
     assert not records.is_current(plan_of(study))
 
 
+def test_a_source_that_cannot_be_read_stops_nobody_and_is_never_current(records, study):
+    (study / "pet.nii").unlink()
+    for make_unreadable in (lambda: None, (study / "pet.nii").mkdir):
+        make_unreadable()
+        make(records, plan_of(study))
+        assert not records.is_current(plan_of(study))
+    assert file_state(study / "pet.nii")["sha256"] is None
+
+
 def test_a_folder_holds_results_of_one_kind(records, study):
     make(records, plan_of(study))
     records.check_kind()

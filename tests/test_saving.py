@@ -46,13 +46,26 @@ def validate(best: BestWeights, score: float, value: float) -> torch.Tensor:
     torch.nn.init.constant_(best.to_save["network"].weight, value)
     evaluator = Engine(lambda engine, batch: setattr(engine.state, "metrics", {"dice": score}))
     best.attach(evaluator)
-    evaluator.run([0])
+    evaluator.state.epoch = int(value) - 1
+    evaluator.run([0], max_epochs=int(value))
     return torch.load(best.model_file, weights_only=True)["weight"]
 
 
 def test_only_a_higher_score_replaces_the_weights(best):
     kept = [validate(best, score, value)[0, 0].item() for value, score in enumerate([0.5, 0.4, 0.6, 0.6], 1)]
     assert kept == [1, 1, 3, 3]
+
+    assert best.summary() == f"{best.model_file} holds the best weights, of epoch 3: dice 0.6000."
+
+
+@pytest.mark.parametrize("nothing", [0.0, float("nan")])
+def test_the_last_weights_are_kept_as_long_as_there_is_no_best(best, nothing):
+    assert best.summary() == "No validation has run, and no weights were written."
+    assert [validate(best, nothing, value)[0, 0].item() for value in (1, 2, 3)] == [1, 2, 3]
+    assert best.summary().startswith(f"{best.model_file} holds the last weights, of epoch 3, and not the best: no validation")
+    assert validate(best, 0.1, 4)[0, 0] == 4
+    assert validate(best, nothing, 5)[0, 0] == 4
+    assert "holds the best weights, of epoch 4: dice 0.1000" in best.summary()
 
 
 def test_the_fingerprint_lies_beside_the_weights(best):

@@ -19,7 +19,7 @@ from petct_cascade.studies import Study
 from petct_cascade.volumes import write_volume
 from petct_training.errors import InputError, boolean
 from petct_training.files import atomic, make_folder, read_json, write_json
-from petct_training.records import Plan, Records, path_from
+from petct_training.records import UNREADABLE, Plan, Records, path_from
 
 # Raised when the judgement of studies or the making of volumes changes, so that what was made before is made again.
 VERSION = 4
@@ -172,7 +172,7 @@ class Preparation:
         known = (read_json_or_none(self.checked_record(study.case)) or {}).get("sources", {})
         sources = {}
         for role, file in study.files.items():
-            state = self.records.state_of(file, known.get(role)) or {"sha256": None}
+            state = self.records.state_of(file, known.get(role)) or UNREADABLE
             sources[role] = {"path": self.relative_to_root(file), **state}
         return sources
 

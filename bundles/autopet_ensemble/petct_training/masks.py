@@ -69,6 +69,7 @@ def unfinished_items(items: Iterable[Mapping[str, Any]], masks: Masks) -> list[M
     Raises:
         InputError: when a file lies in a mask's place that this program has not written, or the folder holds masks of another kind.
     """
+    masks.records.check_kind()
     return [item for item in items if not masks.records.is_current(masks.plan(item))]
 
 

@@ -20,8 +20,10 @@ from petct_training.files import write_json
 
 # Folder of the records inside of an output folder.
 RECORDS = "records"
-# Bytes that are read at once while a digest is computed.
-CHUNK = 1 << 20
+# State of a file that is not there, or cannot be read.
+UNREADABLE: dict[str, Any] = {"size": None, "clock": None, "sha256": None}
+# Bytes that are read at once while a digest is computed: few enough to stay in a processor's cache.
+CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,8 @@ class Records:
             return False
         sources = {role: self.state_of(path, record["sources"].get(role)) for role, path in plan.sources.items()}
         written = {output: self._state(output, record["written"].get(output)) for output in plan.outputs}
-        if None in written.values() or _digests(sources) != _digests(record["sources"]):
+        digests = _digests(sources)
+        if None in (*written.values(), *digests.values()) or digests != _digests(record["sources"]):
             return False
         described = {role: self._described(path) for role, path in plan.sources.items()}
         if described != record["sources"] or any(written[output] != record["written"].get(output) for output in written):
@@ -147,7 +150,7 @@ class Records:
     def is_unchanged(self, output: str, written: Mapping[str, Any]) -> bool:
         """Whether a file of the output folder is there with the content that was written."""
         state = self._state(output, written)
-        return state is not None and state["sha256"] == written["sha256"]
+        return state is not None and state["sha256"] is not None and state["sha256"] == written["sha256"]
 
     @contextlib.contextmanager
     def making(self, plan: Plan) -> Iterator[None]:
@@ -209,10 +212,7 @@ class Records:
         return self.state_of(self.folder / output, known)
 
     def _described(self, path: str | os.PathLike) -> dict[str, Any]:
-        state = self.state_of(path)
-        if state is None:
-            raise InputError(f"{path} does not exist: put it there, or take the study away")
-        return {"path": path_from(path, self.folder), **state}
+        return {"path": path_from(path, self.folder), **(self.state_of(path) or UNREADABLE)}
 
     def state_of(self, path: str | os.PathLike, known: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
         """Return a file's state, as `file_state`; each file is read once a run, as long as it does not change."""
@@ -268,7 +268,7 @@ class Records:
 
     def _is_same_content(self, path: str | os.PathLike, known: Mapping[str, Any] | None) -> bool:
         state = None if known is None else self.state_of(path, known)
-        return known is not None and state is not None and state["sha256"] == known["sha256"]
+        return known is not None and state is not None and state["sha256"] in ({known["sha256"]} - {None})
 
 
 def _is_same_place(path: str | os.PathLike, place: Path | None) -> bool:
@@ -277,15 +277,16 @@ def _is_same_place(path: str | os.PathLike, place: Path | None) -> bool:
 
 def digest_of(path: str | os.PathLike) -> str:
     """Return the SHA-256 digest of a file's bytes, as hexadecimal text."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while chunk := stream.read(CHUNK):
-            digest.update(chunk)
+    digest, chunk = hashlib.sha256(), memoryview(bytearray(CHUNK))
+    with open(path, "rb", buffering=0) as stream:
+        while number := stream.readinto(chunk):
+            digest.update(chunk[:number])
     return digest.hexdigest()
 
 
 def file_state(path: str | os.PathLike, known: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-    """Return a file's size, its clock and the digest of its content; None when it does not exist.
+    """Return a file's size, its clock and the digest of its content; None when it does not exist. The digest of one that cannot be
+    read is None, and equal to no other.
 
     Args:
         path: file.
@@ -301,7 +302,10 @@ def file_state(path: str | os.PathLike, known: Mapping[str, Any] | None = None) 
     if known is not None and (known.get("size"), known.get("clock")) == (status.st_size, clock):
         digest = known["sha256"]
     else:
-        digest = digest_of(path)
+        try:
+            digest = digest_of(path)
+        except OSError:
+            return UNREADABLE
     return {"size": status.st_size, "clock": clock, "sha256": digest}
 
 

@@ -23,7 +23,8 @@ from petct_training.weights import read_weights
 class BestWeights(Checkpoint):
     """Write a network's weights, and the fingerprint that belongs to them, whenever a validation scores higher than all before.
 
-    A handler of the evaluator. Only the first process writes.
+    As long as no score is above 0, because no validation study has a lesion or none was found, the last weights are kept. A handler
+    of the evaluator. Only the first process writes.
 
     Args:
         network: whose state dict is written, without that of `DistributedDataParallel` around it.
@@ -43,14 +44,34 @@ class BestWeights(Checkpoint):
         super().__init__(
             {"network": network},
             save_handler=self.write,
-            filename_pattern=self.model_file.name,
-            score_function=Checkpoint.get_default_score_fn(metric),
+            # No file's name: what is remembered of the validation that scored best.
+            filename_pattern="{global_step}",
+            global_step_transform=lambda engine, _: engine.state.epoch,
+            score_function=self._score,
             score_name=metric,
         )
+        self.metric = metric
 
     def attach(self, engine: Engine) -> None:
         """Let an evaluator call this at its end."""
         engine.add_event_handler(Events.COMPLETED, self)
+
+    def summary(self) -> str:
+        """Say which weights were written: the best or the last, and of which epoch."""
+        if not self._saved:
+            return "No validation has run, and no weights were written."
+        score, epoch = self._saved[-1]
+        if score > 0:
+            return f"{self.model_file} holds the best weights, of epoch {epoch}: {self.metric} {score:.4f}."
+        return (
+            f"{self.model_file} holds the last weights, of epoch {epoch}, and not the best: no validation found a lesion, or its "
+            "studies have none."
+        )
+
+    def _score(self, engine: Engine) -> float:
+        score = float(engine.state.metrics[self.metric])
+        # Below every score, and higher from epoch to epoch; not a number is the score of studies without a lesion.
+        return score if score > 0 else -1 / engine.state.epoch
 
     def write(self, weights: Mapping[str, torch.Tensor], *_: Any) -> None:
         """Write weights and fingerprint, each complete or not at all.

@@ -16,6 +16,8 @@ from monai.handlers import StatsHandler
 from monai.utils import set_determinism
 
 from petct_training.errors import InputError
+from petct_training.processes import rank
+from petct_training.saving import BestWeights
 
 # Far more than there are processes, so that no two epochs and processes have one seed.
 SEEDS_PER_EPOCH = 1000
@@ -87,17 +89,24 @@ class ScoreLog(StatsHandler):
         raise e
 
 
-def train(trainer: Engine, max_epochs: int) -> None:
-    """Run a training to its end, or say that it has already reached it.
+def train(trainer: Engine, max_epochs: int, best: BestWeights) -> None:
+    """Run a training to its end, or say that it has already reached it, and then which weights it has left.
+
+    Args:
+        trainer: the training.
+        max_epochs: its last epoch.
+        best: what has written the weights.
 
     Raises:
         InputError: when the loss is not finite, or something cannot be written.
     """
     if trainer.state.epoch >= max_epochs:
         print("The training has already reached max_epochs.")
-        return
-    with _quiet_engines():
-        trainer.run()
+    else:
+        with _quiet_engines():
+            trainer.run()
+    if rank() == 0:
+        print(best.summary(), flush=True)
 
 
 @contextlib.contextmanager
