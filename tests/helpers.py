@@ -30,8 +30,9 @@ ENSEMBLE = "autopet_ensemble"
 STAGE1 = "autopet_stage1_dynunet"
 STAGE2 = ("autopet_stage2_segresnet", "autopet_stage2_swinunetr", "autopet_stage2_unet")
 NETWORKS = (STAGE1, *STAGE2)
-# For tests that run whole commands: one network of each stage is fast enough, and stands for the others until the slow tests.
-NETWORKS_ONE_OF_EACH_STAGE_FIRST = (STAGE1, STAGE2[0], *(pytest.param(bundle, marks=pytest.mark.slow) for bundle in STAGE2[1:]))
+# For tests that run whole commands or convert whole networks: one network, with coarse mask and deep supervision, stands for the
+# others until the slow tests.
+ONE_NETWORK_FIRST = (STAGE2[0], *(pytest.param(bundle, marks=pytest.mark.slow) for bundle in (STAGE1, *STAGE2[1:])))
 # The smallest windows that the demo profile's networks take.
 WINDOWS = {"DynUNet": [32, 32, 32], "SegResNet": [32, 32, 32], "SwinUNETR": [64, 64, 32], "UNet": [32, 32, 32]}
 FINGERPRINT = {

@@ -14,7 +14,7 @@ import ignite.distributed
 import jsonschema
 import pytest
 import torch
-from helpers import BUNDLES, NETWORKS, NETWORKS_ONE_OF_EACH_STAGE_FIRST, ROOT, STAGE1, STAGE2, needs_shared, parser_of
+from helpers import BUNDLES, NETWORKS, ONE_NETWORK_FIRST, ROOT, STAGE1, STAGE2, needs_shared, parser_of
 from monai.bundle import ConfigParser, ConfigWorkflow
 from zoo import SCHEMA
 
@@ -212,7 +212,7 @@ def test_metadata_describes_the_network(bundle):
     assert metadata["version"] in metadata["changelog"]
 
 
-@pytest.mark.parametrize("bundle", NETWORKS_ONE_OF_EACH_STAGE_FIRST)
+@pytest.mark.parametrize("bundle", ONE_NETWORK_FIRST)
 def test_a_copied_bundle_trains_evaluates_and_infers_alone(bundle, prepared, tmp_path):
     copy = tmp_path / "elsewhere" / bundle
     shutil.copytree(BUNDLES / bundle, copy, ignore=shutil.ignore_patterns("*.pt", "output", "data"))
@@ -241,7 +241,7 @@ def test_a_copied_bundle_trains_evaluates_and_infers_alone(bundle, prepared, tmp
     assert "nothing to do" in run("run", "inference", output_dir=tmp_path / "masks")
 
 
-@pytest.mark.parametrize("bundle", NETWORKS_ONE_OF_EACH_STAGE_FIRST)
+@pytest.mark.parametrize("bundle", ONE_NETWORK_FIRST)
 def test_a_copied_bundle_is_opened_from_another_folder_with_its_own_python(bundle, prepared, tmp_path):
     copy = tmp_path / "elsewhere" / bundle
     shutil.copytree(BUNDLES / bundle, copy, ignore=shutil.ignore_patterns("*.pt", "output", "data", "__pycache__"))

@@ -164,3 +164,9 @@ def test_a_real_run_finds_a_folder_with_an_odd_name(tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / f"{name} data/datalist.json").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, f"{name} data"])
+
+
+def test_help_comes_without_loading_pytorch():
+    """Which takes seconds, and would be felt at every --help and every typo."""
+    code = "import sys, petct_cascade.cli; sys.exit('torch' in sys.modules or 'monai' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=BUNDLES / ENSEMBLE, check=True)

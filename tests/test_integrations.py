@@ -11,7 +11,7 @@ import monai.bundle
 import pytest
 import torch
 import zoo
-from helpers import BUNDLES, ENSEMBLE, NETWORKS, STAGE1, STAGE2, needs, write_prepared
+from helpers import BUNDLES, ENSEMBLE, NETWORKS, ONE_NETWORK_FIRST, STAGE1, STAGE2, needs, write_prepared
 from monai.bundle import ConfigWorkflow
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.exchange_object import ExchangeObject
@@ -41,7 +41,7 @@ def test_load_gives_the_network_with_its_weights_from_any_folder(bundle, monkeyp
     assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
 
 
-@pytest.mark.parametrize("bundle", NETWORKS, indirect=True)
+@pytest.mark.parametrize("bundle", ONE_NETWORK_FIRST, indirect=True)
 def test_create_workflow_infers(bundle, prepared, tmp_path):
     masks = tmp_path / "masks"
     workflow = monai.bundle.create_workflow(
@@ -93,7 +93,7 @@ def difference_of_onnx(bundle: Path) -> float:
     return zoo.largest_difference(bundle, lambda image: torch.from_numpy(session.run(None, {name: image.numpy()})[0]))
 
 
-@pytest.mark.parametrize("bundle", NETWORKS, indirect=True)
+@pytest.mark.parametrize("bundle", ONE_NETWORK_FIRST, indirect=True)
 @needs("onnx", "onnxruntime", "onnxscript")
 def test_onnx_gives_what_pytorch_gives(bundle):
     assert difference_of_onnx(bundle) <= ROUNDING
@@ -111,7 +111,7 @@ def test_onnx_of_a_full_size_network_gives_what_pytorch_gives(name, tmp_path):
 # ---------------------------------------------------------------- federated training
 
 
-@pytest.mark.parametrize("bundle", [STAGE1, STAGE2[2]], indirect=True)
+@pytest.mark.parametrize("bundle", [STAGE1, pytest.param(STAGE2[2], marks=pytest.mark.slow)], indirect=True)
 def test_two_rounds_of_federated_averaging_over_two_sites(bundle, tmp_path):
     """Each site trains an epoch a round on its own studies; the server averages their weights."""
     sites = []

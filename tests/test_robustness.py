@@ -296,7 +296,7 @@ def test_inferring_on_a_full_disk_is_a_sentence_and_leaves_nothing_half_written(
     assert not [name for name in files_in(tmp_path / "out") if "nii" in name]
 
 
-@pytest.mark.parametrize("bundle", [STAGE1, STAGE2[2]])
+@pytest.mark.parametrize("bundle", [STAGE1, pytest.param(STAGE2[2], marks=pytest.mark.slow)])
 def test_training_on_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(bundle, prepared, tmp_path):
     overrides = {"dataset_dir": prepared, "ckpt_dir": tmp_path / "models", "output_dir": tmp_path / "logs", "val_interval": 1}
     said = run_with_small_files(300_000, bundle, "training", "train", "demo", **overrides, max_epochs=1)

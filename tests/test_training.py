@@ -39,6 +39,7 @@ def test_one_seed_gives_the_same_weights_and_another_seed_others(prepared, tmp_p
         assert_same_weights(tmp_path / "a/model.pt", tmp_path / "c/model.pt")
 
 
+@pytest.mark.slow
 def test_a_training_killed_within_an_epoch_goes_on_to_the_same_weights(prepared, tmp_path):
     """The process gets SIGKILL once the state of the second of five epochs is on the disk; then `--resume true`."""
     train(STAGE1, prepared, tmp_path / "whole", "train", "demo", max_epochs=5)
@@ -151,6 +152,7 @@ def test_no_thread_of_the_process_group_outlives_a_training(prepared, tmp_path):
     assert min(counts[2:]) > 0
 
 
+@pytest.mark.slow
 def test_two_processes_evaluate_as_one(prepared, tmp_path):
     train(STAGE1, prepared, tmp_path, "train", "demo", max_epochs=2)
     scores = {}

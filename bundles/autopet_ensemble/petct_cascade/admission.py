@@ -9,14 +9,14 @@ from typing import Any
 
 from petct_cascade.exclusions import read_exclusions
 from petct_cascade.judging import find_repeated_images, read_study
-from petct_cascade.preparation import VERSION, Preparation, read_json_or_none
+from petct_cascade.preparation import VERSION, Preparation
 from petct_cascade.prepared_study import crop_to_body
 from petct_cascade.problems import Problem, raise_if_strict
 from petct_cascade.split import split_by_patient
 from petct_cascade.studies import Study
 from petct_cascade.workers import Workers
 from petct_training.errors import InputError
-from petct_training.files import write_json
+from petct_training.files import read_json_or_none, write_json
 from petct_training.grids import las_spacing
 
 

@@ -18,7 +18,7 @@ from petct_cascade.judging import BODY_SUV
 from petct_cascade.studies import Study
 from petct_cascade.volumes import write_volume
 from petct_training.errors import InputError, boolean
-from petct_training.files import atomic, make_folder, read_json, write_json
+from petct_training.files import atomic, make_folder, read_json_or_none, write_json
 from petct_training.records import UNREADABLE, Plan, Records, path_from
 
 # Raised when the judgement of studies or the making of volumes changes, so that what was made before is made again.
@@ -248,11 +248,3 @@ def write_image_and_label(image: MetaTensor, label: MetaTensor, image_file: Path
     affine = image.affine.numpy()
     write_volume(image_file, np.moveaxis(image.numpy(), 0, -1), affine)
     write_volume(label_file, label.numpy()[0].astype(np.uint8, copy=False), affine)
-
-
-def read_json_or_none(file: Path) -> Any:
-    """Return the content of a JSON file, None when there is none or it is broken."""
-    try:
-        return read_json(file)
-    except (OSError, ValueError):
-        return None

@@ -13,13 +13,13 @@ import numpy as np
 
 from petct_cascade.admission import Admission, admit_studies, lines_of_reasons
 from petct_cascade.fingerprint import make_fingerprint, target_spacing
-from petct_cascade.preparation import DATA_SET, Preparation, PrepareOptions, read_json_or_none
+from petct_cascade.preparation import DATA_SET, Preparation, PrepareOptions
 from petct_cascade.prepared_study import make_study
 from petct_cascade.problems import Problem
 from petct_cascade.studies import Study, find_studies
 from petct_cascade.workers import Workers
 from petct_training.errors import InputError, SomeFailedError
-from petct_training.files import remove_unfinished, write_json
+from petct_training.files import read_json_or_none, remove_unfinished, write_json
 from petct_training.records import path_from
 
 # A file that can be read at times only is given up after so many.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from petct_training.errors import InputError
-from petct_training.files import write_json
+from petct_training.files import read_json_or_none, write_json
 
 # Folder of the records inside of an output folder.
 RECORDS = "records"
@@ -311,13 +311,9 @@ def file_state(path: str | os.PathLike, known: Mapping[str, Any] | None = None) 
 
 def read_record(file: Path) -> dict[str, Any] | None:
     """Return a record's content; None when there is none, or it is no record."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return (
-        content if isinstance(content, dict) and {"kind", "sources", "settings", "outputs", "written"} <= content.keys() else None
-    )
+    content = read_json_or_none(file)
+    entries = {"kind", "sources", "settings", "outputs", "written"}
+    return content if isinstance(content, dict) and entries <= content.keys() else None
 
 
 def path_from(path: str | os.PathLike, folder: str | os.PathLike) -> str:

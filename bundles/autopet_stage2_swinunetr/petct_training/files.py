@@ -105,3 +105,11 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 def read_json(path: str | os.PathLike) -> Any:
     """Read a JSON file in UTF-8."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def read_json_or_none(path: str | os.PathLike) -> Any:
+    """Read a JSON file in UTF-8; return None when there is none, or it is broken."""
+    try:
+        return read_json(path)
+    except (OSError, ValueError):
+        return None
