@@ -183,7 +183,7 @@ def _check_words(name: str, text: str) -> None:
     if name in PATHS or (name.endswith(("_dir", "_file")) and name not in OF_MONAI):
         _check_text(name, text, f"--{name} ./{text}")
     elif name == "case":
-        _check_text(name, text, f"--{name} \"'{text}'\"")
+        _check_text(name, text, f'--{name} "{text!r}"')
 
 
 def _is_number(value: object, whole: bool = False) -> bool:
