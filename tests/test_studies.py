@@ -21,7 +21,7 @@ from helpers import las, make_study, rewrite, rotated, write_nifti, write_study
 
 from petct_cascade.judging import check_study, find_repeated_images, read_study
 from petct_cascade.selection import source_of
-from petct_cascade.studies import Study, find_studies, study_of_files
+from petct_cascade.studies import Study, find_studies, problem_of_name, study_of_files
 from petct_cascade.volumes import read_mask, read_volume
 from petct_training.errors import InputError
 
@@ -103,6 +103,12 @@ def test_names_that_many_file_systems_take_for_one_are_refused(first, second, tm
     assert [study.case for study in studies] == ["bert"]
     assert sorted(problem.case for problem in problems) == sorted([first, second])
     assert all("are one name for many file systems" in problem.message for problem in problems)
+
+
+@pytest.mark.parametrize("case", ["10:30", 'a"b', "a?", "a.", "a ", "con", "NUL.2", "lpt1"])
+def test_names_that_windows_cannot_write_are_refused_there_and_nowhere_else(case):
+    assert problem_of_name(case, on_windows=False) is None
+    assert "Windows" in problem_of_name(case, on_windows=True)
 
 
 def test_a_name_for_many_studies_or_one_that_no_file_can_have_is_refused(tmp_path):

@@ -26,6 +26,9 @@ TCIA_PREFIX = "PETCT_"
 # Ends of the challenge's file names, and what they hold.
 CHANNELS = {"0000": "ct", "0001": "pet"}
 
+# Names that no file can have on Windows, whatever follows after a dot.
+DEVICES_OF_WINDOWS = r"CON|PRN|AUX|NUL|COM[1-9]|LPT[1-9]"
+
 # A case names files such as <case>.nii.gz and hidden ones beside them; file systems allow 255 bytes.
 LONGEST_CASE_BYTES = 200
 
@@ -142,14 +145,25 @@ def identity(case: str) -> tuple[str, str]:
     return "unknown", case
 
 
-def problem_of_name(case: str) -> str | None:
-    """Return why a case cannot be part of a file's name, None when it can: results are called after it, inside of their folder."""
+def problem_of_name(case: str, on_windows: bool = os.name == "nt") -> str | None:
+    """Return why a case cannot be part of a file's name, None when it can: results are called after it, inside of their folder.
+
+    Example:
+        >>> problem_of_name("10:30", on_windows=False)
+        >>> problem_of_name("10:30", on_windows=True)
+        'the name cannot be used for a file on Windows: take the signs < > : " | ? * and a dot or space at its end out of it'
+    """
     if not case.strip():
         return "the study has no name: fill in its case"
     if re.search(r"[/\\\x00-\x1f\x7f]", case) or case.startswith("."):
         return "the name cannot be used for a file: take slashes, control characters and a leading dot out of it"
     if len(case.encode()) > LONGEST_CASE_BYTES:
         return f"the name is too long for a file: shorten it to {LONGEST_CASE_BYTES} bytes"
+    if on_windows and re.search(r'[<>:"|?*]|[. ]$', case):
+        signs = '< > : " | ? *'
+        return f"the name cannot be used for a file on Windows: take the signs {signs} and a dot or space at its end out of it"
+    if on_windows and re.fullmatch(DEVICES_OF_WINDOWS, case.split(".")[0], flags=re.IGNORECASE):
+        return "Windows keeps this name for a device: give the study another one"
     return None
 
 
