@@ -5,11 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import nibabel as nib
@@ -18,6 +15,7 @@ import pytest
 import torch
 import zoo
 from helpers import BUNDLES, ENSEMBLE, SARCOMA, STAGE1, needs_shared, write_nifti
+from monai_label import copy_app, request, running_server, segment
 
 from petct_cascade.loading import LoadImagePETCTd
 
@@ -28,18 +26,10 @@ pytestmark = [
 ]
 
 
-def request(address: str, data: bytes | None = None, content_type: str = "application/json") -> bytes:
-    with urllib.request.urlopen(
-        urllib.request.Request(address, data=data, headers={"Content-Type": content_type}), timeout=300
-    ) as answer:
-        return answer.read()
-
-
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory, prepared) -> Path:
     """An app of MONAI Label with stage 1 and the ensemble in the demo profile; stage 1 finds a prepared data set in its place."""
-    app = tmp_path_factory.mktemp("label") / "monaibundle"
-    shutil.copytree(Path(sys.prefix) / "monailabel/sample-apps/monaibundle", app)
+    app = copy_app(tmp_path_factory.mktemp("label"))
     for name in (STAGE1, ENSEMBLE):
         bundle = zoo.copy_bundle(BUNDLES / name, app / "model", "demo")
         file = zoo.make_weights(bundle)
@@ -62,38 +52,8 @@ def server(bundles, prepared, tmp_path_factory):
     if REAL.is_dir():
         image = LoadImagePETCTd(keys="image").load([real_file("0000"), real_file("0001")])
         write_nifti(studies / "real.nii", image.as_tensor().movedim(0, -1).numpy(), image.affine.numpy())
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        sys.executable,
-        "-m",
-        "monailabel.main",
-        "start_server",
-        "--app",
-        bundles,
-        "--studies",
-        studies,
-        "--host",
-        "127.0.0.1",
-    ]
-    command += ["--port", str(port), "--conf", "models", f"{STAGE1},{ENSEMBLE}", "--conf", "zoo_source", "local"]
-    log = studies.parent / "server.log"
-    with open(log, "w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=studies.parent)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(120):
-            assert process.poll() is None, log.read_text()[-3000:]
-            try:
-                request(f"{address}/info/")
-                break
-            except OSError:
-                time.sleep(1)
+    with running_server(bundles, studies, [STAGE1, ENSEMBLE]) as address:
         yield address
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
 
 
 def real_file(channel: str) -> Path:
@@ -120,11 +80,7 @@ def run(bundle: Path, *arguments: str) -> None:
 
 def answer(server: str, model: str, folder: Path, study: str = "study0") -> np.ndarray:
     """The mask that the server sends for a study."""
-    body = 'params={"device": "cpu", "result_dtype": "uint8"}'.replace(" ", "").encode()
-    content = request(f"{server}/infer/{model}?image={study}&output=image", body, "application/x-www-form-urlencoded")
-    file = folder / ("answer.nii.gz" if content[:2] == b"\x1f\x8b" else "answer.nii")
-    file.write_bytes(content)
-    return np.asarray(nib.load(file).dataobj)
+    return np.asarray(nib.load(segment(server, model, study, folder)).dataobj)
 
 
 def test_server_offers_stage_1_and_the_ensemble_and_trains_stage_1(server):

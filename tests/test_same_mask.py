@@ -1,0 +1,336 @@
+"""The promise that every tool gives the same mask: three studies, one set of weights, the mask of each by every way to it.
+
+    pytest tests/test_same_mask.py -m "slow or not slow"
+
+writes the table of docs/integrations.md to dist/same_mask.md.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import deploy_stand_in
+import monai.bundle
+import monai.transforms
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+import zoo
+from deploy_stand_in import mask_of_operator
+from helpers import BUNDLES, ENSEMBLE, ENVIRONMENT, FINGERPRINT, ROOT, SARCOMA, las, make_study, write_nifti
+from monai_label import copy_app, running_server, segment
+
+from petct_cascade.loading import LoadImagePETCTd
+from petct_cascade.predict import load_cascade
+from petct_cascade.volumes import read_volume
+
+REAL = SARCOMA / "imagesTr"
+REAL_CASE = "fdg_STS002_pre-treatment"
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A mask, and where it lies.
+
+    Attributes:
+        array: (X, Y, Z).
+        affine: (4, 4); None where the tool gives none.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray | None
+
+    @classmethod
+    def read(cls, file: Path) -> Mask:
+        image = nib.load(file)
+        return cls(np.asarray(image.dataobj), image.affine)
+
+
+@dataclass
+class Setting:
+    """Studies and weights, and the masks by each way so far.
+
+    Attributes:
+        bundle: the ensemble with weights, alone in its folder, whose inference.json is that of the demo profile.
+        studies: folder of raw studies in the challenge's layout.
+        cases: their names.
+        rows: what was found out about each way.
+    """
+
+    bundle: Path
+    studies: Path
+    cases: list[str]
+    rows: dict[str, list[str]] = field(default_factory=dict)
+
+    def files(self, case: str) -> list[str]:
+        """Files of CT and PET."""
+        return [str(self.studies / f"imagesTr/{case}_{number}.nii.gz") for number in ("0000", "0001")]
+
+
+def oblique(spacing: tuple[float, float, float]) -> np.ndarray:
+    """An affine that is turned about two axes."""
+    affine = las(spacing, (12, -7, 5))
+    for first, second, degrees in ((0, 1, 25), (1, 2, 15)):
+        angle, turn = np.deg2rad(degrees), np.eye(4)
+        turn[np.ix_([first, second], [first, second])] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        affine = turn @ affine
+    return affine
+
+
+def write_pair(folder: Path, case: str, ct: np.ndarray, pet: np.ndarray, affine: np.ndarray) -> None:
+    for number, array in (("0000", ct), ("0001", pet)):
+        write_nifti(folder / f"imagesTr/{case}_{number}.nii.gz", array, affine)
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory) -> Iterator[Setting]:
+    folder = tmp_path_factory.mktemp("same")
+    bundle = zoo.copy_bundle(BUNDLES / ENSEMBLE, folder / "bundles", "demo")
+    file = zoo.make_weights(bundle)
+    state = torch.load(file, weights_only=True)
+    # Random weights give probabilities on one side of 0.5: spread them.
+    torch.save({name: tensor * 1.5 if name.endswith("weight") else tensor for name, tensor in state.items()}, file)
+    # Large voxels make the real study small.
+    (bundle / "models/fingerprint.json").write_text(json.dumps({**FINGERPRINT, "spacing": [9, 9.5, 10]}))
+    studies = folder / "studies"
+    ct, pet, _ = make_study((20, 18, 22), seed=1)
+    air = [(11, 6), (5, 14), (7, 3)]
+    write_pair(studies, "fdg_air_1", np.pad(ct, air, constant_values=-1000), np.pad(pet, air), las((4, 4, 5), (30, -20, 100)))
+    write_pair(studies, "fdg_oblique_1", *make_study((24, 20, 18), seed=2)[:2], oblique((4, 5, 6)))
+    cases = ["fdg_air_1", "fdg_oblique_1"]
+    if REAL.is_dir():
+        for number in ("0000", "0001"):
+            (studies / f"imagesTr/{REAL_CASE}_{number}.nii.gz").symlink_to(REAL / f"{REAL_CASE}_{number}.nii.gz")
+        cases.append(REAL_CASE)
+    setting = Setting(bundle, studies, cases)
+    yield setting
+    write_table(setting)
+
+
+def write_table(setting: Setting) -> None:
+    """Write what was found out as Markdown."""
+    (ROOT / "dist").mkdir(exist_ok=True)
+    lines = ["| Way to the mask | " + " | ".join(setting.cases) + " |", "| --- " * (len(setting.cases) + 1) + "|"]
+    lines += [f"| {way} | {' | '.join(found)} |" for way, found in setting.rows.items()]
+    (ROOT / "dist/same_mask.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def expected(setting, tmp_path_factory) -> dict[str, Mask]:
+    """The mask of each study as `python -m monai.bundle run inferring` writes it for a folder of studies."""
+    folder = tmp_path_factory.mktemp("expected")
+    infer(setting, folder, studies=setting.studies, allow_outside=True)
+    masks = read(setting, folder)
+    for case, mask in masks.items():
+        assert 0.01 < mask.array.mean() < 0.9, "a mask that is empty or full shows nothing"
+        assert mask.array.shape == nib.load(setting.files(case)[1]).shape
+    setting.rows["`monai.bundle run inferring`, a folder"] = [
+        f"{mask.array.sum()} of {mask.array.size} voxels" for mask in masks.values()
+    ]
+    return masks
+
+
+def read(setting: Setting, folder: Path) -> dict[str, Mask]:
+    return {case: Mask.read(folder / f"{case}.nii.gz") for case in setting.cases}
+
+
+def infer(setting: Setting, output_dir: Path, **options) -> None:
+    """What `python -m monai.bundle run inferring` does, in this process."""
+    options = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
+    monai.bundle.run(
+        run_id="inferring",
+        config_file=str(setting.bundle / "configs/inference.json"),
+        bundle_root=str(setting.bundle),
+        output_dir=str(output_dir),
+        num_workers=0,
+        **options,
+    )
+
+
+# ---------------------------------------------------------------- the ways
+
+
+def by_list(setting: Setting, folder: Path) -> dict[str, Mask]:
+    with open(folder / "studies.csv", "w", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["case", "ct", "pet"])
+        table.writerows([case, *setting.files(case)] for case in setting.cases)
+    infer(setting, folder, studies=folder / "studies.csv", allow_outside=True)
+    return read(setting, folder)
+
+
+def by_single_files(setting: Setting, folder: Path) -> dict[str, Mask]:
+    for case in setting.cases:
+        ct, pet = setting.files(case)
+        infer(setting, folder, ct=ct, pet=pet)
+    return read(setting, folder)
+
+
+def by_petct(setting: Setting, folder: Path) -> dict[str, Mask]:
+    command = [sys.executable, "-m", "petct_cascade.cli", "segment", setting.studies, "-o", folder, "--profile", "demo"]
+    command += ["--weights", setting.bundle / "models", "--set", "allow_outside=true"]
+    subprocess.run(command, cwd=BUNDLES / ENSEMBLE, env=ENVIRONMENT, check=True, capture_output=True)
+    return read(setting, folder)
+
+
+def by_create_workflow(setting: Setting, folder: Path) -> dict[str, Mask]:
+    workflow = monai.bundle.create_workflow(
+        config_file=str(setting.bundle / "configs/inference.json"),
+        workflow_type="inference",
+        bundle_root=str(setting.bundle),
+        studies=str(setting.studies),
+        output_dir=str(folder),
+        num_workers=0,
+        allow_outside=True,
+    )
+    workflow.run()
+    workflow.finalize()
+    return read(setting, folder)
+
+
+@torch.no_grad()
+def by_load_and_a_chain_by_hand(setting: Setting, folder: Path) -> dict[str, Mask]:
+    network = monai.bundle.load(
+        ENSEMBLE,
+        bundle_dir=setting.bundle.parent,
+        workflow_type="inference",
+        device="cpu",
+        args_file={"bundle_root": str(setting.bundle)},
+    ).eval()
+    numbers = json.loads((setting.bundle / "models/fingerprint.json").read_text())
+    keys = ["image_ct", "image_pet"]
+
+    def scale(key: str, of: dict) -> monai.transforms.ScaleIntensityRanged:
+        low, high = of["percentile_00_5"], of["percentile_99_5"]
+        normalised = [(limit - of["mean"]) / of["std"] for limit in (low, high)]
+        return monai.transforms.ScaleIntensityRanged(key, low, high, *normalised, clip=True)
+
+    before = monai.transforms.Compose(
+        [
+            monai.transforms.LoadImaged(keys),
+            monai.transforms.EnsureChannelFirstd(keys),
+            # The CT onto the PET's grid; what lies outside of its field is air.
+            monai.transforms.Lambdad("image_ct", lambda ct: ct + 1024),
+            monai.transforms.ResampleToMatchd(
+                "image_ct", key_dst="image_pet", mode="bilinear", padding_mode="zeros", dtype=torch.float32
+            ),
+            monai.transforms.Lambdad("image_ct", lambda ct: ct - 1024),
+            monai.transforms.CropForegroundd(keys, "image_pet", select_fn=lambda pet: pet > 0.3, margin=2, allow_smaller=True),
+            monai.transforms.Orientationd(keys, axcodes="LAS", labels=None),
+            monai.transforms.Spacingd(keys, numbers["spacing"], mode="bilinear", padding_mode="border", dtype=torch.float32),
+            scale("image_ct", numbers["ct"]),
+            scale("image_pet", numbers["pet"]),
+            monai.transforms.ConcatItemsd(keys, "image"),
+        ]
+    )
+    back = monai.transforms.Invertd("pred", before, orig_keys="image_pet", nearest_interp=False)
+    masks = {}
+    for case in setting.cases:
+        item = before(dict(zip(keys, setting.files(case), strict=True)))
+        item["pred"] = network(item["image"][None])[0]
+        probability = back(item)["pred"]
+        masks[case] = Mask((probability[0] >= 0.5).numpy().astype(np.uint8), probability.affine.numpy())
+    return masks
+
+
+@torch.no_grad()
+def by_cascade_as_one_module(setting: Setting, folder: Path) -> dict[str, Mask]:
+    predictor = load_cascade(setting.bundle / "models", "demo", device="cpu")
+    masks = {}
+    for case in setting.cases:
+        ct, pet = (read_volume(Path(file))[0] for file in setting.files(case))
+        masks[case] = Mask(predictor.predict(ct.array, ct.affine, pet.array, pet.affine), None)
+    return masks
+
+
+def write_4d(setting: Setting, folder: Path) -> dict[str, Path]:
+    """Write CT and PET of each study on the PET's grid as one file, which MONAI Label takes."""
+    files = {}
+    for case in setting.cases:
+        image = LoadImagePETCTd("image").load(setting.files(case))
+        files[case] = write_nifti(folder / f"{case}.nii", image.as_tensor().movedim(0, -1).numpy(), image.affine.numpy())
+    return files
+
+
+def by_task_of_monai_label(setting: Setting, folder: Path) -> dict[str, Mask]:
+    bundle_task = importlib.import_module("monailabel.tasks.infer.bundle").BundleInferTask
+    task = bundle_task(str(setting.bundle), {})
+    masks = {}
+    for case, file in write_4d(setting, folder).items():
+        answer, _ = task({"image": str(file), "device": "cpu", "result_dtype": "uint8"})
+        masks[case] = Mask.read(Path(answer))
+    return masks
+
+
+def by_server_of_monai_label(setting: Setting, folder: Path) -> dict[str, Mask]:
+    app = copy_app(folder)
+    shutil.copytree(setting.bundle, app / "model" / ENSEMBLE)
+    studies = folder / "4d"
+    studies.mkdir()
+    write_4d(setting, studies)
+    with running_server(app, studies, [ENSEMBLE]) as server:
+        return {case: Mask.read(segment(server, ENSEMBLE, case, folder)) for case in setting.cases}
+
+
+def by_operator_of_monai_deploy(setting: Setting, folder: Path) -> dict[str, Mask]:
+    deploy = importlib.import_module("petct_cascade.deploy")
+    masks = {}
+    for case in setting.cases:
+        ct, pet = (read_volume(Path(file))[0] for file in setting.files(case))
+        masks[case] = Mask(*mask_of_operator(deploy, setting.bundle, ct.array, ct.affine, pet.array, pet.affine))
+    return masks
+
+
+def by_stand_in_of_monai_deploy(setting: Setting, folder: Path) -> dict[str, Mask]:
+    with deploy_stand_in.installed():
+        return by_operator_of_monai_deploy(setting, folder)
+
+
+def needing(module: str, *marks: pytest.MarkDecorator) -> list[pytest.MarkDecorator]:
+    missing = importlib.util.find_spec(module) is None
+    return [*marks, pytest.mark.skipif(missing, reason=f"{module} is not installed")]
+
+
+WAYS: list = [
+    pytest.param("the same, a list", by_list),
+    pytest.param("the same, single files", by_single_files, marks=pytest.mark.slow),
+    pytest.param("`petct segment`", by_petct, marks=pytest.mark.slow),
+    pytest.param("`monai.bundle.create_workflow`", by_create_workflow),
+    pytest.param("`monai.bundle.load` and MONAI's own transforms", by_load_and_a_chain_by_hand),
+    pytest.param("the cascade as one module, arrays", by_cascade_as_one_module),
+    pytest.param("MONAI Label's `BundleInferTask`", by_task_of_monai_label, marks=needing("monailabel")),
+    pytest.param("MONAI Label's server", by_server_of_monai_label, marks=needing("monailabel", pytest.mark.slow)),
+    pytest.param("MONAI Deploy's operator", by_operator_of_monai_deploy, marks=needing("monai.deploy")),
+    pytest.param("MONAI Deploy's operator, stand-in of the SDK", by_stand_in_of_monai_deploy),
+]
+
+
+@pytest.mark.parametrize(("name", "way"), WAYS)
+def test_every_tool_gives_the_same_mask(setting: Setting, expected: dict[str, Mask], tmp_path: Path, name: str, way: Callable):
+    masks = way(setting, tmp_path)
+    setting.rows[name] = [difference(masks[case], expected[case]) for case in setting.cases]
+    assert setting.rows[name] == ["the same"] * len(setting.cases)
+
+
+def difference(mask: Mask, expected: Mask) -> str:
+    """Say in what a mask differs from the expected one: grid, values, affine (to the rounding of a NIfTI header, float32)."""
+    if mask.array.shape != expected.array.shape:
+        return f"shape {mask.array.shape} instead of {expected.array.shape}"
+    different = int(np.count_nonzero(mask.array != expected.array))
+    if different:
+        return f"{different} voxels differ"
+    if mask.affine is not None:
+        off = float(np.abs(np.asarray(mask.affine) - expected.affine).max())
+        if off > 1e-4:
+            return f"affine differs by {off:.1e}"
+    return "the same"
