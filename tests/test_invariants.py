@@ -5,7 +5,8 @@ between them. After each command
 
 1. every file that was there before and is no result of ours has the same bytes;
 2. every mask is the one of the very CT, PET and options that its record names;
-3. every mask equals the one that is computed alone, in a folder of its own.
+3. every mask equals the one that is computed alone, in a folder of its own;
+4. no mask has taken the place of another patient's.
 """
 
 from __future__ import annotations
@@ -35,12 +36,14 @@ OUTPUTS = ("out", "Out", "out 2026_11_26", "raw", "raw/imagesTr", "raw/labelsTr"
 # What is segmented: data sets, lists, and single studies, whose files have one name.
 SOURCES = ("raw", "list.csv", "twins.csv", "anna", "bert", "one/2000", "two/2000")
 
-segmenting = st.tuples(st.just("segment"), st.sampled_from(SOURCES), st.sampled_from(OUTPUTS), st.sampled_from(THRESHOLDS))
-preparing = st.tuples(st.just("prepare"), st.sampled_from(("raw", "list.csv")), st.sampled_from(OUTPUTS))
-scoring = st.tuples(st.just("score"), st.sampled_from(OUTPUTS), st.sampled_from(OUTPUTS))
+# Two times in three into the same folder, where commands meet.
+outputs = st.one_of(st.just("out"), st.just("out"), st.sampled_from(OUTPUTS))
+segmenting = st.tuples(st.just("segment"), st.sampled_from(SOURCES), outputs, st.sampled_from(THRESHOLDS))
+preparing = st.tuples(st.just("prepare"), st.sampled_from(("raw", "list.csv")), outputs)
+scoring = st.tuples(st.just("score"), outputs, outputs)
 habits = st.one_of(
-    st.tuples(st.just("put_a_file"), st.sampled_from(OUTPUTS), st.sampled_from(("anna.nii.gz", "report.html", "datalist.json"))),
-    st.tuples(st.just("edit_a_result"), st.sampled_from(OUTPUTS), st.integers(0, 99)),
+    st.tuples(st.just("put_a_file"), outputs, st.sampled_from(("anna.nii.gz", "report.html", "datalist.json"))),
+    st.tuples(st.just("edit_a_result"), outputs, st.integers(0, 99)),
     st.tuples(st.just("move"), st.sampled_from(OUTPUTS[:3])),
     st.tuples(st.just("copy"), st.sampled_from(OUTPUTS[:3])),
     st.tuples(st.just("swap_patients")),
@@ -85,7 +88,7 @@ class World:
 
     def command(self, run: Callable[[], None]) -> str | None:
         """Run a command and check what holds after it; return the sentence with which it ended, None when all was done."""
-        before, said = self.files(), None
+        before, said, owners = self.files(), None, self.owners()
         try:
             run()
         except SystemExit as end:
@@ -97,7 +100,21 @@ class World:
         changed = {file: content for file, content in after.items() if before.get(file) != content}
         self.ours = {file: content for file, content in self.ours.items() if after.get(file) == content} | changed
         self.check_masks()
+        for file, (pet, content) in self.owners().items():
+            first_pet, first_content = owners.get(file, (pet, content))
+            if content != first_content and after.get(first_pet) == first_content:
+                assert pet == first_pet, f"the mask of {pet} has taken the place of that of {first_pet}"
         return said
+
+    def owners(self) -> dict[Path, tuple[Path, str]]:
+        """Of every mask's record the PET that it names, and the digest of this PET's content."""
+        owners = {}
+        for file in self.folder.rglob("records/*.json"):
+            record = json.loads(file.read_text())
+            if record["kind"] == "inference" and record["sources"] and record["written"]:
+                pet = record["sources"]["pet"]
+                owners[file] = (file.parents[1] / pet["path"]).resolve(), pet["sha256"]
+        return owners
 
     def check_masks(self) -> None:
         """Every mask is the one of the CT, PET and options that its record names, as it is computed alone."""
