@@ -10,7 +10,7 @@ import torch
 from ignite.engine import Engine
 
 from petct_training.errors import InputError
-from petct_training.saving import BestWeights, LastState, resume, save, set_aside
+from petct_training.saving import BestWeights, LastState, resume, save, save_weights, set_aside
 
 FINGERPRINT = {"spacing": [2, 2, 3]}
 
@@ -177,3 +177,15 @@ def test_nothing_is_set_aside_where_a_training_goes_on_or_none_was(tmp_path, res
         (tmp_path / name).touch()
     assert set_aside(resumes, tmp_path) is None
     assert sorted(file.name for file in tmp_path.iterdir()) == files
+
+
+def test_assembled_or_imported_weights_keep_other_ones_aside_and_not_themselves(tmp_path):
+    save_weights(network(1), FINGERPRINT, tmp_path)
+    first = (tmp_path / "model.pt").read_bytes()
+    save_weights(network(1), FINGERPRINT, tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["fingerprint.json", "model.pt"]
+    save_weights(network(2), FINGERPRINT, tmp_path)
+    (aside,) = tmp_path.glob("earlier_*")
+    assert (aside / "model.pt").read_bytes() == first
+    assert json.loads((aside / "fingerprint.json").read_text()) == FINGERPRINT
+    assert torch.load(tmp_path / "model.pt", weights_only=True)["weight"][0, 0] == 2

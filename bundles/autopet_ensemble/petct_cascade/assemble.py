@@ -14,7 +14,8 @@ from petct_training.checks import check_patch_size
 from petct_training.errors import InputError
 from petct_training.files import read_json, write_json
 from petct_training.records import digest_of
-from petct_training.weights import load_weights, save_weights
+from petct_training.saving import save_weights
+from petct_training.weights import load_weights
 
 # Entries of a fingerprint that decide what a network gets to see.
 NUMBERS = ("spacing", "ct", "pet")

@@ -22,15 +22,16 @@ class PETCTBundleInferenceOperator(MonaiBundleInferenceOperator):
     """Run the bundle `autopet_ensemble` or `autopet_stage1_dynunet` with the masks that the command line gives.
 
     Input ports are `ct`, in HU, and `pet`, in body-weight SUV, each an `Image` on a grid of its own, without a channel's axis: what
-    `DICOMSeriesToVolumeOperator` emits, once the PET's values are SUV; or an array (X, Y, Z) whose metadata holds the `affine` (4, 4),
-    RAS as in NIfTI. Output port is `pred`: an `Image` (Z, Y, X) of 0 and 1 on the PET's grid, whose metadata holds the PET's affine.
+    `DICOMSeriesToVolumeOperator` emits, once the PET's values are SUV; or an array (X, Y, Z) whose metadata holds the `affine`
+    (4, 4), RAS as in NIfTI. Output port is `pred`: an `Image` (Z, Y, X) of 0 and 1 on the PET's grid, whose metadata holds the
+    PET's affine.
 
-    Where it differs from `MonaiBundleInferenceOperator`: the bundle's configs find the bundle's folder, CT and PET are judged and joined
-    as the bundle's loader does, which MONAI Deploy takes away, the network gets nothing but the image, and the mask goes with its own
-    affine.
+    Where it differs from `MonaiBundleInferenceOperator`: the bundle's configs find the bundle's folder, CT and PET are judged and
+    joined as the bundle's loader does, which MONAI Deploy takes away, the network gets nothing but the image, and the mask goes
+    with its own affine.
 
     Args:
-        fragment: the application. A model that its context has found, such as in a folder `models` where it was started, is not used.
+        fragment: the application. A model that its context has found, such as in a folder `models`, is not used.
         bundle_path: the bundle's folder, with `models/model.pt` and `models/fingerprint.json`.
         config_names: names of config files, later ones patching earlier ones.
     """
@@ -90,8 +91,8 @@ class PETCTBundleInferenceOperator(MonaiBundleInferenceOperator):
         array = np.asarray(array)
         if array.ndim != 3 or np.shape(affine) != (4, 4):
             raise InputError(
-                f"the {role.upper()} has the shape {array.shape} and its affine {np.shape(affine)}: give one volume of 3 dimensions, "
-                "with an affine (4, 4) in its metadata"
+                f"the {role.upper()} has the shape {array.shape} and its affine {np.shape(affine)}: give one volume of 3 "
+                "dimensions, with an affine (4, 4) in its metadata"
             )
         return Volume(Path(f"{role}.nii.gz"), array, np.asarray(affine, dtype=np.float64))
 

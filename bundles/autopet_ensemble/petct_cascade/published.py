@@ -14,7 +14,8 @@ from petct_cascade.cascade import Cascade
 from petct_training.errors import InputError
 from petct_training.merging import MONAI_1_4, as_tensor, names_of_octants
 from petct_training.records import digest_of
-from petct_training.weights import put_weights, read_state_dict, save_weights
+from petct_training.saving import save_weights
+from petct_training.weights import put_weights, read_state_dict
 
 REMEDY = "give the file that the authors published for this network, with its full-size configs"
 
@@ -41,8 +42,8 @@ def import_weights(
         network: the cascade whose networks are the published ones.
         files: checkpoint of "stage1" and of each member by its name: a dictionary with "state_dict", or a state dict. One that
             does not say which octants its SwinUNETR takes gets those of MONAI 1.4.0.
-        sources: folder of each network's `model.pt` and `fingerprint.json`, which are replaced. A network with octants of its own
-            goes to the folder `published` there, since the plain network of the bundle would refuse it.
+        sources: folder of each network's `model.pt` and `fingerprint.json`; other weights there are kept aside. A network with
+            octants of its own goes to the folder `published` there, since the plain network of the bundle would refuse it.
         fingerprint: the numbers with which the published networks were trained.
         ckpt_dir: folder for the cascade's `model.pt` and `fingerprint.json`.
 

@@ -15,8 +15,9 @@ from ignite.handlers import Checkpoint
 
 from petct_training.checks import DAMAGED, check_fit
 from petct_training.errors import InputError, cannot_write
-from petct_training.files import atomic, read_json
+from petct_training.files import atomic, read_json, write_json
 from petct_training.processes import rank
+from petct_training.records import digest_of
 from petct_training.weights import read_weights
 
 
@@ -127,11 +128,29 @@ def save(content: object, file: Path) -> None:
             raise
 
 
+def save_weights(network: torch.nn.Module, fingerprint: Mapping[str, Any], folder: Path) -> None:
+    """Write a network's `model.pt` and the `fingerprint.json` that belongs to it into a folder, each complete or not at all.
+
+    Other weights that lie there are kept aside, see `set_aside`.
+
+    Raises:
+        InputError: when the disk is full or the folder must not be written.
+    """
+    file = folder / "model.pt"
+    with atomic(file) as part:
+        torch.save(network.state_dict(), part)
+        if file.is_file() and digest_of(file) != digest_of(part):
+            set_aside(False, folder, (file.name,))
+        # Until both are there, nothing shall take the new weights for those of another fingerprint.
+        (folder / "fingerprint.json").unlink(missing_ok=True)
+    write_json(folder / "fingerprint.json", fingerprint)
+
+
 def set_aside(resume: bool, ckpt_dir: str | os.PathLike, names: Sequence[str] = ("model.pt", "last.pt")) -> Path | None:
-    """Keep the weights of an earlier training when a new one begins in their folder. Only the first process moves files.
+    """Keep earlier weights when others are going to be written in their folder. Only the first process moves files.
 
     Args:
-        resume: whether the earlier training goes on; then nothing is moved.
+        resume: whether an earlier training goes on; then nothing is moved.
         ckpt_dir: folder of the weights.
         names: files of weights. With them goes their fingerprint.
 
@@ -148,7 +167,7 @@ def set_aside(resume: bool, ckpt_dir: str | os.PathLike, names: Sequence[str] = 
     for name in (*names, "fingerprint.json"):
         if (folder / name).is_file():
             os.replace(folder / name, aside / name)
-    print(f"The weights of an earlier training are kept in {aside}.", flush=True)
+    print(f"Earlier weights are kept in {aside}.", flush=True)
     return aside
 
 

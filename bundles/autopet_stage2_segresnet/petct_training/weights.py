@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from petct_training.errors import InputError
-from petct_training.files import atomic, write_json
 from petct_training.merging import names_of_octants
 
 # NumPy's numbers, such as a score beside the weights, hold no code. The module of their constructor has changed its name.
@@ -104,15 +102,6 @@ def misfit(network: torch.nn.Module, state: object) -> str:
     }
     said = ", ".join(f"{what} {_shorten(names)}" for what, names in faults.items() if names)
     return f"it {said}" if said else ""
-
-
-def save_weights(network: torch.nn.Module, fingerprint: Mapping[str, Any], folder: Path) -> None:
-    """Write a network's `model.pt` and the `fingerprint.json` that belongs to it into a folder, each complete or not at all."""
-    # Until both are there, nothing shall take the new weights for those of another fingerprint.
-    (folder / "fingerprint.json").unlink(missing_ok=True)
-    with atomic(folder / "model.pt") as part:
-        torch.save(network.state_dict(), part)
-    write_json(folder / "fingerprint.json", fingerprint)
 
 
 def _shape(value: object) -> tuple[int, ...] | str:
