@@ -237,7 +237,7 @@ def test_a_copied_bundle_trains_evaluates_and_infers_alone(bundle, prepared, tmp
     cases = [
         item["case"] for split in ("training", "validation") for item in json.loads((data / "datalist.json").read_text())[split]
     ]
-    assert sorted(file.name for file in (tmp_path / "masks").iterdir()) == sorted(f"{case}.nii.gz" for case in cases)
+    assert sorted(file.name for file in (tmp_path / "masks").glob("*.nii.gz")) == sorted(f"{case}.nii.gz" for case in cases)
     assert "nothing to do" in run("run", "inference", output_dir=tmp_path / "masks")
 
 

@@ -481,7 +481,7 @@ def test_every_command_and_python_in_the_integrations_does_what_it_says(tmp_path
     (bundles / STAGE2_SWINUNETR / "DATA").symlink_to(reader.root / "DATA")
     reader.follow("published_weights.json", "output/*.nii.gz")
     shutil.copyfile(reader.root / "DATA/fingerprint.json", bundles / STAGE1 / "models/fingerprint.json")
-    reader.type_python(same.format(STAGE1), same.format(ENSEMBLE), "import os; assert len(os.listdir('MASKS')) == 6")
+    reader.type_python(same.format(STAGE1), same.format(ENSEMBLE), "import glob; assert len(glob.glob('MASKS/*.nii.gz')) == 6")
     reader.type_python("assert len(site.trainer.data_loader) and len(site.evaluator.data_loader); site.finalize()")
     reader.follow("--tracking mlflow", "mlflow.db", "models/model.pt", options=SHORT)
     assert reader.remaining == []
