@@ -40,6 +40,7 @@ def study(tmp_path_factory, models) -> Path:
             workflow_type="infer",
             ct=str(folder / "CT.nii.gz"),
             pet=str(folder / "PET.nii.gz"),
+            case="PET",
             ckpt_dir=str(models),
             output_dir=str(folder / "output"),
             patch_sizes=WINDOWS,
