@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.metadata
 import inspect
@@ -31,8 +32,10 @@ def our_classes() -> list[type]:
     found = []
     for package in (petct_cascade, petct_training):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            content = vars(importlib.import_module(module.name)).values()
-            found += [item for item in content if inspect.isclass(item) and item.__module__ == module.name]
+            # One that needs what is not installed here, such as MONAI Deploy, is left out.
+            with contextlib.suppress(ModuleNotFoundError):
+                content = vars(importlib.import_module(module.name)).values()
+                found += [item for item in content if inspect.isclass(item) and item.__module__ == module.name]
     return found
 
 
