@@ -108,7 +108,8 @@ def test_ensemble_gives_the_mask_of_monai_bundle_run(server, bundles, prepared, 
         )
     ]
     run(bundles / "model" / ENSEMBLE, *pair, "--check", "false", "--output_dir", str(tmp_path / "masks"))
-    expected = np.asarray(nib.load(tmp_path / "masks/pet.nii.gz").dataobj)
+    (mask,) = (tmp_path / "masks").glob("*.nii.gz")
+    expected = np.asarray(nib.load(mask).dataobj)
     assert 0 < expected.mean() < 1
     np.testing.assert_array_equal(answer(server, ENSEMBLE, tmp_path), expected)
 
