@@ -137,7 +137,10 @@ def assert_same(masks: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
 def test_networks_and_windows_are_those_of_the_network_bundles(model, profile):
     ensemble, bundle = parser_of(ENSEMBLE, "inference", *profile), parser_of(BUNDLE_OF[model], "inference", *profile)
     # Only inference can have it, and the network bundles' own network is the published one, bit by bit.
-    assert ensemble["network_def::members::SwinUNETR::network"].pop("use_flash_attention") is True
+    swin = ensemble["network_def::members::SwinUNETR::network"]
+    assert swin.pop("use_flash_attention") is True
+    # It takes weights of both orders of octants, and is MONAI's own with those of the network bundle, as tests/test_merging.py says.
+    assert swin.pop("downsample")["_target_"] == "petct_training.merging.OctantPatchMerging"
     window = "network_def::stage1" if model == "DynUNet" else f"network_def::members::{model}"
     assert ensemble[f"{window}::network"] == bundle["network_def"]
     assert ensemble["patch_sizes"][model] == bundle["patch_size"]

@@ -67,6 +67,7 @@ def test_config_workflow_opens_every_config_in_a_folder_that_is_not_the_current_
         workflow_type="infer" if configs == ["inference"] else "train",
         bundle_root=str(bundle),
         dataset_dir=str(prepared),
+        output_dir=str(bundle / "output"),
     )
     workflow.initialize()
     assert workflow.check_properties() == []

@@ -159,15 +159,18 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_former_file(tmp_path, monkey
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.pt"]
 
 
-def test_a_training_that_begins_anew_keeps_earlier_weights_aside(tmp_path, capsys):
+def test_a_training_that_begins_anew_keeps_earlier_weights_aside_and_in_place(tmp_path, capsys):
     for name in ("model.pt", "fingerprint.json", "notes.txt"):
         (tmp_path / name).write_text(name)
     aside = set_aside(False, tmp_path)
     assert {file.name: file.read_text() for file in aside.iterdir()} == {name: name for name in ("model.pt", "fingerprint.json")}
-    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([aside.name, "notes.txt"])
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted([aside.name, "fingerprint.json", "model.pt", "notes.txt"])
     assert f"kept in {aside}" in capsys.readouterr().out
+    assert set_aside(False, tmp_path) == aside, "the same weights are kept once"
     (tmp_path / "last.pt").write_text("of a second training in the same second")
-    assert (set_aside(False, tmp_path) / "last.pt").is_file()
+    second = set_aside(False, tmp_path)
+    assert second != aside
+    assert (second / "last.pt").read_text() == "of a second training in the same second"
     assert (aside / "model.pt").read_text() == "model.pt"
 
 

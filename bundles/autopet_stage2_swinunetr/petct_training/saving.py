@@ -147,26 +147,32 @@ def save_weights(network: torch.nn.Module, fingerprint: Mapping[str, Any], folde
 
 
 def set_aside(resume: bool, ckpt_dir: str | os.PathLike, names: Sequence[str] = ("model.pt", "last.pt")) -> Path | None:
-    """Keep earlier weights when others are going to be written in their folder. Only the first process moves files.
+    """Keep a copy of earlier weights when others are going to be written in their folder. Only the first process does.
+
+    They stay where they are until then: MONAI Label's training begins with the weights of its last one.
 
     Args:
-        resume: whether an earlier training goes on; then nothing is moved.
+        resume: whether an earlier training goes on; then nothing is kept.
         ckpt_dir: folder of the weights.
         names: files of weights. With them goes their fingerprint.
 
     Returns:
-        The folder inside of `ckpt_dir` to which they were moved; None when there were none.
+        The folder inside of `ckpt_dir` that keeps them; None when there were none.
     """
     folder = Path(ckpt_dir)
     if resume or rank() > 0 or not any((folder / name).is_file() for name in names):
         return None
+    files = [folder / name for name in (*names, "fingerprint.json") if (folder / name).is_file()]
+    digests = {file.name: digest_of(file) for file in files}
+    for earlier in folder.glob("earlier_*"):
+        if all((earlier / name).is_file() and digest_of(earlier / name) == digest for name, digest in digests.items()):
+            return earlier
     aside = folder / f"earlier_{datetime.now():%Y-%m-%d_%H-%M-%S}"
     while aside.exists():
         aside = aside.with_name(aside.name + "_")
-    aside.mkdir()
-    for name in (*names, "fingerprint.json"):
-        if (folder / name).is_file():
-            os.replace(folder / name, aside / name)
+    for file in files:
+        with atomic(aside / file.name) as part:
+            shutil.copyfile(file, part)
     print(f"Earlier weights are kept in {aside}.", flush=True)
     return aside
 
