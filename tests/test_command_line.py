@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.bundle import ConfigParser
 
-from petct_cascade.command_line import bundle_command, relative_path, word
+from petct_cascade.command_line import bundle_command, word
+from petct_training.files import relative_path
 
 TEXTS = ["2026_11_26", "1,2", "a#b", "None", "true", "a b", "it's", "[a]", "1e5", "0x10", "-x", "--y", "C:\\new\\x", "ä", "a::b"]
 SIGNS = ["$x", "@studies", "%a", "a@::b", "a%::b", "a#$@%b", "ct@1.nii", "a$b", "@#x"]

@@ -119,6 +119,11 @@ def masks(raw, models, tmp_path_factory) -> dict[str, np.ndarray]:
     return result
 
 
+def pair(raw: Path, case: str) -> dict[str, str]:
+    """The options that name CT and PET of one study of a data set."""
+    return {role: str(raw / f"imagesTr/{case}_{number}.nii.gz") for role, number in (("ct", "0000"), ("pet", "0001"))}
+
+
 def read_masks(folder: Path) -> dict[str, np.ndarray]:
     return {file.name.removesuffix(".nii.gz"): np.asarray(nib.load(file).dataobj) for file in sorted(folder.glob("*.nii.gz"))}
 
@@ -315,8 +320,7 @@ def test_list_and_single_pair_give_the_masks_of_the_folder(workflow, raw, masks,
     table.write_text("case,ct,pet\n" + ",".join(["other name", *row]) + "\n")
     workflow("inference", studies=str(table), output_dir=str(tmp_path / "list")).run()
     assert_same(read_masks(tmp_path / "list"), {"other name": masks[CASES[0]]})
-    pair = {role: str(raw / f"imagesTr/{CASES[1]}_{number}.nii.gz") for role, number in (("ct", "0000"), ("pet", "0001"))}
-    workflow("inference", **pair, output_dir=str(tmp_path / "pair")).run()
+    workflow("inference", **pair(raw, CASES[1]), output_dir=str(tmp_path / "pair")).run()
     assert_same(read_masks(tmp_path / "pair"), {CASES[1]: masks[CASES[1]]})
 
 
@@ -508,8 +512,7 @@ def test_report_of_a_later_inference_shows_all_its_studies_and_redraws_only_what
     def pictures() -> list[int]:
         return [(results / f"pictures/{case}.png").stat().st_mtime_ns for case in CASES]
 
-    pair = {role: str(folder / f"imagesTr/{CASES[0]}_{number}.nii.gz") for role, number in (("ct", "0000"), ("pet", "0001"))}
-    workflow("inference", **pair).run()
+    workflow("inference", **pair(folder, CASES[0])).run()
     (first,) = [file.stat().st_mtime_ns for file in (results / "pictures").iterdir()]
     workflow("inference", studies=str(folder)).run()
     assert (results / "report.html").read_text().count("<img ") == 2
@@ -531,8 +534,7 @@ def test_report_of_a_later_inference_shows_all_its_studies_and_redraws_only_what
 def test_studies_that_are_segmented_one_by_one_share_tables_and_report(workflow, raw, tmp_path):
     results = tmp_path / "masks"
     for number in (1, 0):
-        files = {role: str(raw / f"imagesTr/{CASES[number]}_{end}.nii.gz") for role, end in (("ct", "0000"), ("pet", "0001"))}
-        workflow("inference", **files).run()
+        workflow("inference", **pair(raw, CASES[number])).run()
     workflow("inference", studies=str(raw), output_dir=str(tmp_path / "together")).run()
     for file in ("readouts.json", "readouts_studies.csv", "readouts_lesions.csv"):
         assert (results / file).read_text() == (tmp_path / "together" / file).read_text()
@@ -557,14 +559,12 @@ def test_patients_whose_files_are_called_alike_are_told_apart_by_their_folders(w
 
 def test_a_refused_study_leaves_the_one_whose_name_it_has_in_the_report_and_ends_with_1(workflow, raw, tmp_path):
     results = tmp_path / "masks"
-    first = {role: str(raw / f"imagesTr/{CASES[0]}_{end}.nii.gz") for role, end in (("ct", "0000"), ("pet", "0001"))}
-    second = {role: str(raw / f"imagesTr/{CASES[1]}_{end}.nii.gz") for role, end in (("ct", "0000"), ("pet", "0001"))}
-    workflow("inference", **first, case="patient").run()
+    workflow("inference", **pair(raw, CASES[0]), case="patient").run()
     before = {name: (results / name).read_bytes() for name in ("patient.nii.gz", "readouts.json", "pictures/patient.png")}
     with pytest.raises(
         SystemExit, match=r"1 study cannot be used, and nothing was done:\n  study patient: .*another study of this name"
     ) as end:
-        workflow("inference", **second, case="patient").run()
+        workflow("inference", **pair(raw, CASES[1]), case="patient").run()
     assert isinstance(end.value.code, str), "exit code 1"
     assert {name: (results / name).read_bytes() for name in before} == before
     page = (results / "report.html").read_text()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from petct_training.errors import InputError
-from petct_training.files import atomic, is_newer, make_folder, remove_unfinished, stamp
+from petct_training.files import atomic, make_folder, remove_unfinished, stamp
 
 
 def test_file_appears_when_the_block_has_ended(tmp_path):
@@ -60,22 +60,3 @@ def test_stamp_changes_with_size_and_with_time(tmp_path):
 def test_stamp_goes_with_a_copy_that_keeps_its_time(tmp_path):
     (tmp_path / "a.txt").write_text("one")
     assert stamp(shutil.copy2(tmp_path / "a.txt", tmp_path / "b.txt")) == stamp(tmp_path / "a.txt")
-
-
-def test_older_file_put_in_place_of_a_source_counts_from_when_it_was_put_there(tmp_path):
-    source, result = tmp_path / "source", tmp_path / "result"
-    result.write_text("made of the former source")
-    (tmp_path / "older").write_text("older")
-    os.utime(tmp_path / "older", ns=(1, 1))
-    os.replace(tmp_path / "older", source)
-    placed = source.stat().st_ctime_ns
-    os.utime(result, ns=(placed, placed))
-    assert not is_newer(result, [source])
-    os.utime(result, ns=(placed + 1, placed + 1))
-    assert is_newer(result, [source])
-
-
-def test_nothing_is_newer_than_a_file_that_is_not_there(tmp_path):
-    (tmp_path / "a").write_text("")
-    assert not is_newer(tmp_path / "a", [tmp_path / "missing"])
-    assert not is_newer(tmp_path / "missing", [tmp_path / "a"])

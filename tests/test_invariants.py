@@ -57,6 +57,19 @@ def digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
+def workflow_run(*configs: str, **options: object) -> Callable[[], None]:
+    """Return what runs configs of the ensemble in this process."""
+    workflow = ConfigWorkflow(
+        config_file=[f"configs/{name}.json" for name in configs],
+        meta_file="configs/metadata.json",
+        logging_file=False,
+        workflow_type="infer",
+        **options,
+    )
+    workflow.initialize()
+    return workflow.run
+
+
 class World:
     """A folder of a user, the actions on it, and the files in it that are this program's."""
 
@@ -127,22 +140,11 @@ class World:
                 ct, pet = (record["sources"][role]["sha256"] for role in ("ct", "pet"))
                 assert digest(mask) == self.alone(ct, pet, record["settings"]["threshold"]), f"{mask} is not its record's"
 
-    def workflow(self, *configs: str, **options: object) -> Callable[[], None]:
-        workflow = ConfigWorkflow(
-            config_file=[f"configs/{name}.json" for name in configs],
-            meta_file="configs/metadata.json",
-            logging_file=False,
-            workflow_type="infer",
-            **options,
-        )
-        workflow.initialize()
-        return workflow.run
-
     def segment(self, source: str, output: str, threshold: float) -> None:
         path, options = self.folder / source, {"studies": str(self.folder / source)}
         if path.is_dir() and (path / "SUV.nii.gz").is_file():
             options = {"ct": str(path / "CT.nii.gz"), "pet": str(path / "SUV.nii.gz")}
-        run = self.workflow(
+        run = workflow_run(
             *("inference", "demo"),
             **options,
             ckpt_dir=str(self.models),
@@ -168,7 +170,7 @@ class World:
 
     def score(self, predictions: str, output: str) -> None:
         options = {"predictions": str(self.folder / predictions), "references": str(self.folder / "raw/labelsTr")}
-        self.command(self.workflow("score", **options, output_dir=str(self.folder / output)))
+        self.command(workflow_run("score", **options, output_dir=str(self.folder / output)))
 
     # ------------------------------------------------------------ what users do
 
@@ -221,21 +223,8 @@ def alone(models, tmp_path_factory):
     def digest_of_mask(ct: str, pet: str, threshold: float) -> str:
         if (ct, pet, threshold) not in known:
             output = folder / f"{len(known)}"
-            workflow = ConfigWorkflow(
-                config_file=[f"configs/{name}.json" for name in ("inference", "demo")],
-                meta_file="configs/metadata.json",
-                logging_file=False,
-                workflow_type="infer",
-                ct=str(files[ct]),
-                pet=str(files[pet]),
-                case="alone",
-                ckpt_dir=str(models),
-                output_dir=str(output),
-                patch_sizes=WINDOWS,
-                threshold=threshold,
-            )
-            workflow.initialize()
-            workflow.run()
+            options = {"ct": str(files[ct]), "pet": str(files[pet]), "case": "alone", "threshold": threshold}
+            workflow_run("inference", "demo", **options, ckpt_dir=str(models), output_dir=str(output), patch_sizes=WINDOWS)()
             known[ct, pet, threshold] = digest(output / "alone.nii.gz")
         return known[ct, pet, threshold]
 

@@ -10,17 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from packaging.requirements import Requirement
+from lowest import requirements
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from zoo.copies import ROOT, read
+from zoo.copies import read
 from zoo.verdicts import FaultError, SkippedError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 # What MONAI imports only for a component that a config names.
 OPTIONAL_IMPORTS = {
@@ -70,8 +65,7 @@ def packages(bundle: Path) -> str:
     if different:
         words = {True: "named and not imported", False: "imported and not named"}
         raise FaultError("; ".join(f"{name} is {words[name in required]}" for name in different))
-    for line in tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]:
-        requirement = Requirement(line)
+    for requirement in requirements():
         if requirement.name in named and named[requirement.name] not in requirement.specifier:
             raise FaultError(
                 f"{requirement.name} {named[requirement.name]} is not {requirement.specifier}, as pyproject.toml asks"

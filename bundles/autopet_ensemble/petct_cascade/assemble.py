@@ -112,8 +112,7 @@ def check_patch_sizes(network: Cascade) -> None:
     Raises:
         InputError: with the network and the next larger size that it takes.
     """
-    for name, part in {"stage1": network.stage1, **network.members}.items():
-        window = cast(SlidingWindow, part)
+    for name, window in _windows_of(network).items():
         try:
             # The members see the coarse mask as a third channel.
             check_patch_size(window.network, 2 if name == "stage1" else 3, window.roi_size)
@@ -123,8 +122,12 @@ def check_patch_sizes(network: Cascade) -> None:
 
 def networks_of(cascade: Cascade) -> dict[str, nn.Module]:
     """Return the networks of a cascade without their sliding windows: "stage1", then each member by its name."""
-    parts = {"stage1": cascade.stage1, **cascade.members}
-    return {name: cast(SlidingWindow, part).network for name, part in parts.items()}
+    return {name: window.network for name, window in _windows_of(cascade).items()}
+
+
+def _windows_of(cascade: Cascade) -> dict[str, SlidingWindow]:
+    """Return "stage1", then each member of a cascade by its name, with its sliding window."""
+    return {name: cast(SlidingWindow, part) for name, part in {"stage1": cascade.stage1, **cascade.members}.items()}
 
 
 def write_sources(folder: Path, imported: Sources) -> None:
@@ -141,7 +144,9 @@ def write_sources(folder: Path, imported: Sources) -> None:
 def _read_sources(folder: Path) -> Sources:
     """Return which weights in a folder were imported; nothing where `model.pt` was trained since."""
     file = folder / SOURCES
-    content = read_json(file) if file.is_file() else {}
+    if not file.is_file():
+        return {}
+    content = read_json(file)
     return content["imported"] if content.get("weights") == digest_of(folder / "model.pt") else {}
 
 

@@ -55,14 +55,6 @@ def bundle_command(
     return [*launcher, "-m", "monai.bundle", "run", run_id, "--config_file", config_file, *options]
 
 
-def relative_path(path: Path, start: Path | None = None) -> Path:
-    """Return a path relative to a folder, or to the current one; as it is where there is no way, such as to another drive."""
-    try:
-        return Path(os.path.relpath(path, start or Path.cwd()))
-    except ValueError:
-        return path
-
-
 def _quoted(text: str) -> str:
     """Return a text that python-fire reads as this very text: itself, or its Python literal."""
     return repr(text) if text.startswith("-") or DefaultParseValue(text) != text else text

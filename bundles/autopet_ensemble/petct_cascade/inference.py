@@ -16,7 +16,7 @@ from petct_cascade.results import in_order
 from petct_cascade.running import run_each_study
 from petct_cascade.selection import Selection
 from petct_cascade.tasks import ReadoutOptions
-from petct_training.errors import InputError, SomeFailedError
+from petct_training.errors import InputError, SomeFailedError, with_problems
 from petct_training.records import Records
 
 
@@ -62,7 +62,7 @@ def infer(
         number = len({problem.case for problem in problems})
         sentence = f"{number} {'study' if number == 1 else 'studies'} cannot be used"
         if not items:
-            raise InputError(f"{sentence}, and nothing was done:" + "".join(f"\n  {problem}" for problem in in_order(problems)))
+            raise InputError(with_problems(f"{sentence}, and nothing was done", in_order(problems)))
         raise SomeFailedError(f"{sentence}, {what}", in_order(problems))
 
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from petct_cascade.command_line import bundle_command, relative_path
+from petct_cascade.command_line import bundle_command
 from petct_training.commands import SOME_FAILED
 from petct_training.errors import InputError, SomeFailedError
-from petct_training.files import read_json, read_json_or_none, stamp, write_json
+from petct_training.files import read_json, read_json_or_none, relative_path, stamp, write_json
 from petct_training.records import RECORDS, digest_of, path_from, read_record
 
 ENSEMBLE = "autopet_ensemble"

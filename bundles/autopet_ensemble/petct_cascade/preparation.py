@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 from monai.data import MetaTensor
 
-from petct_cascade.command_line import relative_path
 from petct_cascade.fingerprint import check_spacing_choice
 from petct_cascade.judging import BODY_SUV
 from petct_cascade.studies import Study
 from petct_cascade.volumes import write_volume
 from petct_training.errors import InputError, boolean
-from petct_training.files import atomic, make_folder, read_json_or_none, write_json
-from petct_training.records import UNREADABLE, Plan, Records, path_from
+from petct_training.files import atomic, make_folder, read_json_or_none, relative_path, write_json
+from petct_training.records import UNREADABLE, Plan, Records, digests_of, path_from
 
 # Raised when the judgement of studies or the making of volumes changes, so that what was made before is made again.
 VERSION = 4
@@ -180,7 +179,7 @@ class Preparation:
         """Return all that the volumes of a study with these `sources` depend on, but for the spacing."""
         return {
             "version": VERSION,
-            "sources": {role: source["sha256"] for role, source in sources.items()},
+            "sources": digests_of(sources),
             "body_suv": self.options.body_suv,
             "body_margin": self.options.body_margin,
         }

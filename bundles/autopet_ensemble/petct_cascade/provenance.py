@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from petct_training.records import Plan, Records
+from petct_cascade.results import picture_of
+from petct_training.records import Plan, Records, digests_of
 
 # Record of an output folder's tables, pictures and report; no case begins with a dot.
 SUMMARY = ".summary"
@@ -41,15 +42,14 @@ class Summary:
     def describe(self, files: Mapping[str, Path | None], suv_range: Iterable[float]) -> dict[str, Any]:
         """Return what read-outs are made from: the digest of each file, None where there is none, and the range of SUV drawn."""
         states = {role: None if file is None else self.records.state_of(file) for role, file in files.items()}
-        digests = {role: None if state is None else state["sha256"] for role, state in states.items()}
-        return {**digests, "suv_range": list(suv_range)}
+        return {**digests_of(states), "suv_range": list(suv_range)}
 
     def has_readouts(self, case: str, made_from: Mapping[str, Any] | None = None) -> bool:
         """Whether a case is in the tables of the last run, with its picture, made from this; from whatever it was by default."""
         known = ((self.earlier.get("settings") or {}).get("made_from") or {}).get(case)
         if known is None or (made_from is not None and known != made_from):
             return False
-        return self._is_intact(READOUTS) and self._is_intact(f"pictures/{case}.png")
+        return self._is_intact(READOUTS) and self._is_intact(_picture(case))
 
     def keep(self, case: str) -> None:
         """Keep what the last run has made of a case."""
@@ -58,6 +58,11 @@ class Summary:
     def _is_intact(self, output: str) -> bool:
         written = (self.earlier.get("written") or {}).get(output)
         return written is not None and self.records.is_unchanged(output, written)
+
+
+def _picture(case: str) -> str:
+    """Return the file of a study's picture in an output folder."""
+    return picture_of(Path(), case).as_posix()
 
 
 @contextlib.contextmanager
@@ -74,7 +79,7 @@ def summary_of(records: Records, cases: Iterable[str]) -> Iterator[Summary]:
     """
     records.check_kind()
     summary = Summary(records, records.read(SUMMARY) or {})
-    pictures = {f"pictures/{case}.png" for case in cases} | set(summary.earlier.get("written") or ()) - set(SUMMARY_FILES)
+    pictures = {_picture(case) for case in cases} | set(summary.earlier.get("written") or ()) - set(SUMMARY_FILES)
     plan = Plan(SUMMARY, {}, {"made_from": summary.made_from}, [*SUMMARY_FILES, *sorted(pictures)])
     with records.making(plan):
         yield summary

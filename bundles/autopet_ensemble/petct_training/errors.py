@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 TRUE_WORDS, FALSE_WORDS = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -27,8 +27,12 @@ class SomeFailedError(InputError):
         super().__init__(what, problems)
 
     def __str__(self) -> str:
-        what, problems = self.args
-        return f"{what}:" + "".join(f"\n  {problem}" for problem in problems)
+        return with_problems(*self.args)
+
+
+def with_problems(what: str, problems: Iterable[object]) -> str:
+    """Return a sentence, and under it one for each problem."""
+    return f"{what}:" + "".join(f"\n  {problem}" for problem in problems)
 
 
 def cannot_write(path: object, error: OSError) -> str:

@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all, and how to tell that one has changed."""
+"""Files that appear complete or not at all, how to tell that one has changed, and paths between them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,16 +79,12 @@ def stamp(file: str | os.PathLike) -> list[int]:
     return [state.st_size, state.st_mtime_ns]
 
 
-def is_newer(file: str | os.PathLike, sources: Iterable[str | os.PathLike]) -> bool:
-    """Return whether a file exists and was written after every file that it is made from; all of these have to exist.
-
-    An older file that was put in place of a source keeps its time of modification, but not that of its status.
-    """
+def relative_path(path: Path, start: Path | None = None) -> Path:
+    """Return a path relative to a folder, or to the current one; as it is where there is no way, such as to another drive."""
     try:
-        written = os.stat(file).st_mtime_ns
-        return all(written > max(state.st_mtime_ns, state.st_ctime_ns) for state in map(os.stat, sources))
-    except OSError:
-        return False
+        return Path(os.path.relpath(path, start or Path.cwd()))
+    except ValueError:
+        return path
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

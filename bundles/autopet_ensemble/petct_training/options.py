@@ -41,6 +41,7 @@ COUNTS = {
 }
 # Other numbers: the least, the most, and what to give.
 NUMBERS = {
+    **dict.fromkeys(SHARES, (0, 1, "a number from 0 to 1")),
     "overlap": (0, 0.99, "a share from 0 to 0.99 of a window"),
     "momentum": (0, 0.9999, "a number from 0 to below 1"),
     "learning_rate": (1e-12, math.inf, "a number above 0"),
@@ -138,8 +139,6 @@ def check_values(given: Mapping[str, str]) -> None:
             continue
         if name in SWITCHES:
             boolean(name, text)
-        elif name in SHARES:
-            _check_number(name, text, 0, 1, "a number from 0 to 1")
         elif name in COUNTS:
             least = COUNTS[name]
             _check_number(name, text, least, math.inf, f"a whole number, {least} or more", whole=True)

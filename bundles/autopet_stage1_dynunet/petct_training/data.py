@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from monai.data import load_decathlon_datalist
@@ -39,7 +39,7 @@ def read_items(
     return items
 
 
-def mask_file(item: Item, folder: str | os.PathLike) -> str:
+def mask_file(item: Mapping[str, Any], folder: str | os.PathLike) -> str:
     """Return the file of an item's mask in a folder of masks."""
     return os.path.join(folder, item["case"] + ".nii.gz")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 
-from petct_training.data import Item
+from petct_training.data import Item, mask_file
 from petct_training.files import make_folder
 from petct_training.masks import Masks
 
@@ -28,7 +28,7 @@ class MoveFinished:
 
     def __init__(self, unfinished_dir: str | os.PathLike, items: Sequence[Item], masks: Masks) -> None:
         self.unfinished_dir, self.masks = Path(unfinished_dir), masks
-        self.plans = {f"{item['case']}.nii.gz": masks.plan(item) for item in items}
+        self.plans = {os.path.basename(mask_file(item, "")): masks.plan(item) for item in items}
 
     def attach(self, engine: Engine) -> None:
         """Let an evaluator call this after each study."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from petct_training.data import mask_file
 from petct_training.records import Plan, Records, path_from
 
 
@@ -29,7 +30,7 @@ class Masks:
 
     def plan(self, item: Mapping[str, Any]) -> Plan:
         """Return what is made of a study: an item with "case", "image" (a file, or [CT file, PET file]), perhaps "coarse_mask"."""
-        outputs = [path_from(Path(folder) / f"{item['case']}.nii.gz", self.records.folder) for folder in self.folders]
+        outputs = [path_from(mask_file(item, folder), self.records.folder) for folder in self.folders]
         digests = {Path(file).name: self._digest(file) for file in self.weights}
         return Plan(item["case"], _sources_of(item), {**self.settings, "digests": digests}, outputs)
 

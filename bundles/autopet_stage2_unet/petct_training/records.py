@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from petct_training.errors import InputError
-from petct_training.files import read_json_or_none, write_json
+from petct_training.files import read_json_or_none, relative_path, write_json
 
 # Folder of the records inside of an output folder.
 RECORDS = "records"
@@ -101,8 +101,8 @@ class Records:
         """
         self.names()
 
-    def check(self, plan: Plan) -> None:
-        """Refuse a result whose place is taken.
+    def check(self, plan: Plan) -> dict[str, Any] | None:
+        """Refuse a result whose place is taken, and return its record, None when there is none.
 
         Raises:
             InputError: when a file lies in the result's place that this program has not written, or that somebody has changed
@@ -112,13 +112,14 @@ class Records:
         record = self.read(plan.name)
         if record is None:
             self._refuse_foreign(plan, {})
-            return
+            return None
         self._refuse_other_study(plan, record)
         # What lies there of a run that was ended while it wrote is its own.
         own = record["outputs"] if record["written"] is None else ()
         self._refuse_foreign(
             replace(plan, outputs=[output for output in plan.outputs if output not in own]), record["written"] or {}
         )
+        return record
 
     def is_current(self, plan: Plan) -> bool:
         """Whether a result is there, was made from the very same content with the same settings, and is still the one written.
@@ -127,14 +128,13 @@ class Records:
             InputError: when a file lies in the result's place that this program has not written, or that somebody has changed
                 since, or when the record is that of another study.
         """
-        self.check(plan)
-        record = self.read(plan.name)
+        record = self.check(plan)
         if record is None or record["written"] is None or record["settings"] != json.loads(json.dumps(plan.settings)):
             return False
         sources = {role: self.state_of(path, record["sources"].get(role)) for role, path in plan.sources.items()}
         written = {output: self._state(output, record["written"].get(output)) for output in plan.outputs}
-        digests = _digests(sources)
-        if None in (*written.values(), *digests.values()) or digests != _digests(record["sources"]):
+        digests = digests_of(sources)
+        if None in (*written.values(), *digests.values()) or digests != digests_of(record["sources"]):
             return False
         described = {role: self._described(path) for role, path in plan.sources.items()}
         if described != record["sources"] or any(written[output] != record["written"].get(output) for output in written):
@@ -149,8 +149,7 @@ class Records:
 
     def is_unchanged(self, output: str, written: Mapping[str, Any]) -> bool:
         """Whether a file of the output folder is there with the content that was written."""
-        state = self._state(output, written)
-        return state is not None and state["sha256"] is not None and state["sha256"] == written["sha256"]
+        return self._has_content(self.folder / output, written)
 
     @contextlib.contextmanager
     def making(self, plan: Plan) -> Iterator[None]:
@@ -242,7 +241,7 @@ class Records:
         known = record["sources"]
         if not known or any(_is_same_place(path, self._place(known.get(role))) for role, path in plan.sources.items()):
             return
-        if any(self._is_same_content(path, known.get(role)) for role, path in plan.sources.items()):
+        if any(self._has_content(path, known.get(role)) for role, path in plan.sources.items()):
             return
         first = self._place(next(iter(known.values())))
         raise InputError(
@@ -266,9 +265,10 @@ class Records:
         """Return where a source of a record lies."""
         return None if source is None else (self.folder / source["path"]).resolve()
 
-    def _is_same_content(self, path: str | os.PathLike, known: Mapping[str, Any] | None) -> bool:
+    def _has_content(self, path: str | os.PathLike, known: Mapping[str, Any] | None) -> bool:
+        """Whether a file is there with the content of a known state; what cannot be read has no content."""
         state = None if known is None else self.state_of(path, known)
-        return known is not None and state is not None and state["sha256"] in ({known["sha256"]} - {None})
+        return state is not None and state["sha256"] is not None and known is not None and state["sha256"] == known["sha256"]
 
 
 def _is_same_place(path: str | os.PathLike, place: Path | None) -> bool:
@@ -318,10 +318,7 @@ def read_record(file: Path) -> dict[str, Any] | None:
 
 def path_from(path: str | os.PathLike, folder: str | os.PathLike) -> str:
     """Return a path as seen from a folder, with slashes on every system; on another drive of Windows, the whole path."""
-    try:
-        return Path(os.path.relpath(os.path.realpath(path), os.path.realpath(folder))).as_posix()
-    except ValueError:
-        return Path(path).absolute().as_posix()
+    return relative_path(Path(os.path.realpath(path)), Path(os.path.realpath(folder))).as_posix()
 
 
 def letters_of(name: str) -> str:
@@ -329,6 +326,6 @@ def letters_of(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def _digests(states: Mapping[str, Mapping[str, Any] | None]) -> dict[str, str | None]:
+def digests_of(states: Mapping[str, Mapping[str, Any] | None]) -> dict[str, str | None]:
     """Return the digest of each state."""
     return {role: None if state is None else state["sha256"] for role, state in states.items()}
