@@ -1,0 +1,1 @@
+"""Reading PET/CT studies as DICOM."""

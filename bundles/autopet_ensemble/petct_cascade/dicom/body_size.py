@@ -1,0 +1,67 @@
+"""What stands for a body's weight in SUV of other kinds: lean body mass, ideal weight, and the body's surface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+def lean_mass_james(weight: float, height: float, sex: str, male: float = 120) -> float:
+    """Return the lean body mass (kg) by James (Research on Obesity, 1976) of a weight (kg), height (m) and sex.
+
+    Args:
+        weight: kg.
+        height: m.
+        sex: M or F.
+        male: number for men: 120 as in DICOM's LBM and much of the literature, or 128 as in DICOM's LBMJAMES128.
+    """
+    share = (weight / (100 * height)) ** 2
+    return 1.10 * weight - male * share if sex == "M" else 1.07 * weight - 148 * share
+
+
+def lean_mass_janmahasatian(weight: float, height: float, sex: str) -> float:
+    """Return the lean body mass (kg) by Janmahasatian and others (Clin Pharmacokinet 2005;44:1051) of kg, m, and M or F."""
+    index = weight / height**2
+    return 9270 * weight / (6680 + 216 * index if sex == "M" else 8780 + 244 * index)
+
+
+def ideal_weight(weight: float, height: float, sex: str) -> float:
+    """Return the ideal body weight (kg) by Sugawara and others (Radiology 1999;213:521) of a height (m), and M or F."""
+    above = 100 * height - 152
+    return 48.0 + 1.06 * above if sex == "M" else 45.5 + 0.91 * above
+
+
+def body_surface(weight: float, height: float) -> float:
+    """Return the body's surface (m2) by Du Bois and Du Bois (Arch Intern Med 1916;17:863) of a weight (kg) and height (m).
+
+    Example:
+        >>> round(body_surface(70, 1.75), 3)
+        1.848
+    """
+    return 0.007184 * weight**0.425 * (100 * height) ** 0.725
+
+
+def _lean_mass_james_128(weight: float, height: float, sex: str) -> float:
+    """Return the lean body mass (kg) as in DICOM's LBMJAMES128."""
+    return lean_mass_james(weight, height, sex, male=128)
+
+
+# Kinds of SUV (SUVType), and what they have in place of the body's weight.
+MASSES: dict[str, Callable[[float, float, str], float]] = {
+    "LBM": lean_mass_james,
+    "LBMJAMES128": _lean_mass_james_128,
+    "LBMJANMA": lean_mass_janmahasatian,
+    "IBW": ideal_weight,
+}
+
+
+def mass_of(kind: str, weight: float, height: float, sex: str) -> float:
+    """Return the mass (kg) of a kind of SUV, a key of `MASSES`; of sex O, the mean of both sexes'.
+
+    Args:
+        kind: of SUV.
+        weight: kg.
+        height: m.
+        sex: M, F or O.
+    """
+    sexes = ("M", "F") if sex == "O" else (sex,)
+    return sum(MASSES[kind](weight, height, one) for one in sexes) / len(sexes)
