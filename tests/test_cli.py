@@ -13,7 +13,7 @@ from helpers import BUNDLES, ENSEMBLE, write_study
 
 from petct_cascade import cli
 
-COMMANDS = ("segment", "prepare", "train", "evaluate", "score", "readout", "phantom")
+COMMANDS = ("segment", "convert", "prepare", "train", "evaluate", "score", "readout", "phantom")
 BUNDLE = BUNDLES / ENSEMBLE
 
 

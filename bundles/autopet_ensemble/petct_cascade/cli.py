@@ -112,6 +112,31 @@ profile = click.option(
 )
 
 
+# What a user may say of studies in DICOM, in the order in which the help shows it.
+DICOM = (
+    click.option("--ct-series", metavar="NAME", help="DICOM: the CT to take, by its series' UID or description."),
+    click.option("--pet-series", metavar="NAME", help="DICOM: the PET to take, by its series' UID or description."),
+    click.option("--weight", type=float, metavar="KG", help="DICOM: the patient's weight, where the PET does not say it."),
+    click.option("--height", type=float, metavar="M", help="DICOM: the patient's height, likewise."),
+    click.option("--sex", type=click.Choice(["M", "F", "O"], case_sensitive=False), help="DICOM: the patient's sex, likewise."),
+    click.option("--dose", type=float, metavar="MBQ", help="DICOM: the injected dose, likewise."),
+    click.option("--half-life", type=float, metavar="S", help="DICOM: the radionuclide's half-life in seconds, likewise."),
+    click.option("--injection-time", metavar="TIME", help="DICOM: HH:MM[:SS] of the injection, or date and time in ISO 8601."),
+)
+
+
+def dicom(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options for studies in DICOM to a command."""
+    for option in reversed(DICOM):
+        command = option(command)
+    return command
+
+
+def as_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values with texts as paths, whose signs have no meaning for MONAI."""
+    return {name: Path(value) if isinstance(value, str) else value for name, value in values.items()}
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit.")
 def main() -> None:
@@ -132,12 +157,13 @@ def main() -> None:
 
 @main.command()
 @click.argument("studies", type=THERE, required=False)
-@click.option("--ct", type=THERE, help="CT of one study, in Hounsfield units; give --pet with it.")
-@click.option("--pet", type=THERE, help="PET of the same study, in body-weight SUV.")
+@click.option("--ct", type=THERE, help="CT of one study: a file in Hounsfield units, or a DICOM folder; give --pet with it.")
+@click.option("--pet", type=THERE, help="PET of the same study: a file in body-weight SUV, or a DICOM folder.")
 @click.option("--case", help="Name of this one study; by default that of its folder and file.")
 @output
 @weights
 @profile
+@dicom
 @settings("inference")
 def segment(
     studies: Path | None,
@@ -148,12 +174,13 @@ def segment(
     weights: Path | None,
     profile: str,
     settings: list[tuple[str, str]],
+    **of_dicom: Any,
 ) -> None:
     """Find the lesions of new studies.
 
     \b
-    In:  STUDIES, a folder of studies or a CSV or JSON list of them,
-         or --ct and --pet of one study.
+    In:  STUDIES, a folder with DICOM or NIfTI files, or a CSV or JSON list
+         of studies, or --ct and --pet of one study.
     Out: a lesion mask for each study on the grid of its PET, SUV and volume
          read-outs of each lesion, pictures, and report.html.
 
@@ -165,10 +192,33 @@ def segment(
     """
     if (studies is None) == (ct is None and pet is None):
         raise click.UsageError("name what to segment: STUDIES, or one study with --ct and --pet")
-    # As a path, whose signs have no meaning for MONAI.
-    files = {"studies": studies, "ct": ct, "pet": pet, "case": case and Path(case)}
-    overrides = {**files, "output_dir": output, "ckpt_dir": weights_folder(weights)}
+    named = as_names({"case": case, **of_dicom})
+    overrides = {"studies": studies, "ct": ct, "pet": pet, **named, "output_dir": output, "ckpt_dir": weights_folder(weights)}
     run("inferring", ("inference", *_demo(profile)), overrides, settings)
+
+
+@main.command()
+@click.argument("studies", type=THERE)
+@output
+@click.option("--segments", metavar="NAME", multiple=True, help="The label's segment or region to take. May be repeated.")
+@dicom
+@settings("convert")
+def convert(studies: Path, output: Path, segments: tuple[str, ...], settings: list[tuple[str, str]], **of_dicom: Any) -> None:
+    """Write DICOM studies as NIfTI.
+
+    \b
+    In:  STUDIES, a folder with DICOM files of any depth.
+    Out: CT in HU, PET in body-weight SUV and, if there is one, the label
+         (SEG, RTSTRUCT) in the layout of the challenge; records/, which say
+         which series were taken and how SUV were computed.
+
+    \b
+    Examples:
+      petct convert DICOM -o NIFTI
+      petct convert PATIENT -o NIFTI --weight 72.5
+    """
+    overrides = {"studies": studies, "output_dir": output, "segments": list(segments) or None, **as_names(of_dicom)}
+    run("convert", ("convert",), overrides, settings)
 
 
 @main.command()
@@ -179,8 +229,8 @@ def prepare(studies: Path, output: Path, settings: list[tuple[str, str]]) -> Non
     """Prepare studies with labels for training.
 
     \b
-    In:  STUDIES, a folder in the layout of the challenge or of TCIA,
-         or a CSV or JSON list with case, ct, pet, label.
+    In:  STUDIES, a folder in the layout of the challenge or of TCIA, a folder
+         with DICOM files, or a CSV or JSON list with case, ct, pet, label.
     Out: a data set for training: every study checked, split by patient,
          cropped to the body and resampled.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from petct_cascade import assemble as _assemble
+from petct_cascade import convert as _convert
 from petct_cascade import evaluation as _evaluation
 from petct_cascade import inference as _inference
 from petct_cascade import items as _items
@@ -19,8 +20,10 @@ from petct_cascade import published as _published
 from petct_cascade import readout_run as _readout_run
 from petct_cascade import scoring as _scoring
 from petct_cascade import selection as _selection
+from petct_cascade.dicom.finding import dicom_options
 from petct_cascade.preparation import PrepareOptions
 from petct_training.commands import command
+from petct_training.errors import boolean
 from petct_training.masks import Masks
 from petct_training.records import Records
 
@@ -40,9 +43,32 @@ score_folder = command(_scoring.score_folder)
 
 
 @command
-def prepare(studies: str | os.PathLike, dataset_dir: str | os.PathLike, **options: Any) -> None:
-    """Prepare a raw data set for training, as `petct_cascade.prepare.prepare`; `options` are the fields of `PrepareOptions`."""
-    _prepare.prepare(studies, dataset_dir, PrepareOptions(**options))
+def prepare(
+    studies: str | os.PathLike, dataset_dir: str | os.PathLike, dicom: Mapping[str, Any] | None = None, **options: Any
+) -> None:
+    """Prepare a raw data set for training, as `petct_cascade.prepare.prepare`.
+
+    Args:
+        studies: raw data set.
+        dataset_dir: prepared one.
+        dicom: see `petct_cascade.dicom.finding.dicom_options`.
+        options: the fields of `PrepareOptions`.
+    """
+    _prepare.prepare(studies, dataset_dir, PrepareOptions(**options, dicom=dicom_options(**(dicom or {}))))
+
+
+@command
+def convert(
+    studies: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    dicom: Mapping[str, Any] | None = None,
+    strict: bool = False,
+    num_workers: int = 1,
+) -> None:
+    """Write DICOM studies as NIfTI, as `petct_cascade.convert.convert`; see `petct_cascade.dicom.finding.dicom_options` for
+    `dicom`.
+    """
+    _convert.convert(studies, output_dir, dicom_options(**(dicom or {})), boolean("strict", strict), num_workers)
 
 
 @command
@@ -55,24 +81,27 @@ def select_studies(
     uncertainty_dir: str | os.PathLike | None = None,
     weights: Sequence[str | os.PathLike] = (),
     settings: Mapping[str, Any] | None = None,
+    dicom: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> _selection.Selection:
     """Select the studies that an inference has to do, as `petct_cascade.selection.select_studies`.
 
     Args:
         studies: folder or list of studies, used when `ct` and `pet` are not given.
-        ct: NIfTI file of one study's CT (HU), on any grid.
-        pet: NIfTI file of its PET (body-weight SUV).
-        case: name of this one study; see `petct_cascade.studies.study_of_files` for its name without one.
+        ct: one study's CT (HU, on any grid): a file, or a folder or series in DICOM.
+        pet: its PET (body-weight SUV).
+        case: name of this one study; see `petct_cascade.studies.study_of_places` for its name without one.
         output_dir: folder of masks, and of their records; without one, every study is selected.
         uncertainty_dir: folder of maps; when it is given, a study without a map is done again.
         weights: the other files from which masks are made.
         settings: the options that change voxels.
+        dicom: see `petct_cascade.dicom.finding.dicom_options`.
         options: the fields of `petct_cascade.selection.SelectOptions`.
     """
     masks = None
     if output_dir is not None:
         folders = [folder for folder in (output_dir, uncertainty_dir) if folder is not None]
         masks = Masks(Records(Path(output_dir), "inference"), folders, settings or {}, weights)
-    source = _selection.source_of(studies, ct, pet, case)
-    return _selection.select_studies(source, masks, _selection.SelectOptions(**options))
+    chosen = dicom_options(**(dicom or {}))
+    source, known = _selection.source_of(studies, ct, pet, case, chosen)
+    return _selection.select_studies(source, masks, _selection.SelectOptions(**options, dicom=chosen), known)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -16,7 +15,7 @@ from monai.transforms import MapTransform
 
 from petct_cascade.resampling import FLOAT32, SeparableResample
 from petct_cascade.studies import problem_of_name
-from petct_cascade.volumes import Volume, read_mask, read_volume, without_suffix
+from petct_cascade.volumes import Volume, as_source, read_mask, read_volume, without_suffix
 from petct_training.errors import InputError
 from petct_training.grids import PLACE_TOLERANCE_MM, affine_of_part, bounding_box, corner_distance
 
@@ -208,9 +207,9 @@ class LoadMaskd(MapTransform):
         item = dict(data)
         for key in self.key_iterator(item):
             try:
-                mask = read_mask(Path(item[key]))
+                mask = read_mask(as_source(item[key]))
             except InputError as error:
-                raise InputError(f"{Path(item[key]).name} {error}") from error
+                raise InputError(f"{as_source(item[key]).name} {error}") from error
             item[key] = MetaTensor(torch.from_numpy(mask.array)[None], affine=torch.from_numpy(mask.affine))
         return item
 
@@ -220,7 +219,7 @@ def _volume_of(file: str | os.PathLike | Volume, case: str | None, channels: int
     if isinstance(file, Volume):
         return file
     try:
-        return read_volume(Path(file), channels)[0]
+        return read_volume(as_source(file), channels)[0]
     except InputError as error:
         raise InputError(f"{_named(case)}{file} {error}") from error
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from monai.data import MetaTensor
 
+from petct_cascade.dicom.finding import DicomOptions
 from petct_cascade.fingerprint import check_spacing_choice
 from petct_cascade.judging import BODY_SUV
 from petct_cascade.studies import Study
@@ -46,6 +47,7 @@ class PrepareOptions:
         body_margin: voxels that are kept around the body.
         num_workers: processes; each needs about 1.5 GB of memory for a study of 400 x 400 x 326 voxels, in proportion to its
             voxels.
+        dicom: which series of DICOM studies are taken, and what their headers do not say.
 
     Raises:
         InputError: when a value is impossible.
@@ -66,6 +68,7 @@ class PrepareOptions:
     body_suv: float = BODY_SUV
     body_margin: int = 2
     num_workers: int = 1
+    dicom: DicomOptions = field(default_factory=DicomOptions)
 
     def __post_init__(self) -> None:
         if not isinstance(self.validation_fraction, (int, float)) or not 0 < self.validation_fraction < 1:
@@ -162,9 +165,9 @@ class Preparation:
         """What is written of the data set as a whole."""
         return Plan(DATA_SET, {}, {}, [self.datalist_file.name, self.fingerprint_file.name])
 
-    def relative_to_root(self, file: Path) -> str:
+    def relative_to_root(self, file: str | os.PathLike) -> str:
         """Return a raw file's path relative to the raw data set, with slashes on every system."""
-        return Path(relative_path(file.absolute(), self.root.absolute())).as_posix()
+        return Path(relative_path(Path(file).absolute(), self.root.absolute())).as_posix()
 
     def sources(self, study: Study) -> dict[str, dict[str, Any]]:
         """Return path and state of a study's files under their roles; what surely is the same is not read again."""

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from petct_cascade.admission import Admission, admit_studies, lines_of_reasons
+from petct_cascade.convert import convert_found
+from petct_cascade.dicom.source import DicomSource
 from petct_cascade.fingerprint import make_fingerprint, target_spacing
 from petct_cascade.preparation import DATA_SET, Preparation, PrepareOptions
 from petct_cascade.prepared_study import make_study
@@ -21,6 +23,9 @@ from petct_cascade.workers import Workers
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.files import read_json_or_none, remove_unfinished, write_json
 from petct_training.records import path_from
+
+# Folder, inside of the prepared data set, of studies that were converted from DICOM.
+CONVERTED = "converted"
 
 # A file that can be read at times only is given up after so many.
 MOST_ROUNDS = 3
@@ -38,6 +43,7 @@ def prepare(studies: str | os.PathLike, dataset_dir: str | os.PathLike, options:
         fingerprint.json   spacing, and what the values inside of the training studies' lesions are like
         images/<case>.nii  float32 (X, Y, Z, 2): CT in HU on the grid of the PET, and PET in SUV
         labels/<case>.nii  uint8 (X, Y, Z): 1 in lesions
+        converted          of studies in DICOM: the volumes as NIfTI, see `petct_cascade.convert`; they are "original"
 
     A second run, or one after an interruption, makes only what is missing or what was made from other files or with another
     spacing, and removes what no longer belongs there. datalist.json is written last: where it is, all is complete. The same
@@ -56,11 +62,16 @@ def prepare(studies: str | os.PathLike, dataset_dir: str | os.PathLike, options:
     Example:
         prepare("raw", "prepared", PrepareOptions(spacing="median", num_workers=4))
     """
-    source, options = Path(studies), options or PrepareOptions()
-    preparation = Preparation(source if source.is_dir() else source.parent, Path(dataset_dir), options)
-    if preparation.dataset_dir.resolve() == source.resolve():
+    source, dataset_dir, options = Path(studies), Path(dataset_dir), options or PrepareOptions()
+    if dataset_dir.resolve() == source.resolve():
         raise InputError(f"studies and dataset_dir are both {source}: give the prepared data set a folder of its own")
-    found, problems = find_studies(source, labels=True, allow_outside=options.allow_outside)
+    found, problems = find_studies(source, labels=True, allow_outside=options.allow_outside, dicom=options.dicom)
+    root = source if source.is_dir() else source.parent
+    if any(isinstance(study.pet, DicomSource) for study in found):
+        root = dataset_dir / CONVERTED
+        found, unreadable = convert_found(found, root, options.strict, options.num_workers)
+        problems += unreadable
+    preparation = Preparation(root, dataset_dir, options)
     preparation.check_places(found)
     with Workers(min(options.num_workers, len(found))) as workers:
         admission = _admit_and_write(preparation, workers, found, problems)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from petct_cascade.volumes import Source
 from petct_training.errors import InputError
 
 
@@ -22,7 +23,7 @@ class Problem:
     """
 
     case: str
-    file: Path | None
+    file: Path | Source | None
     message: str
     error: bool
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from petct_cascade.results import picture_of
+from petct_cascade.volumes import Source
 from petct_training.records import Plan, Records, digests_of
 
 # Record of an output folder's tables, pictures and report; no case begins with a dot.
@@ -39,7 +40,7 @@ class Summary:
         """The output folder."""
         return self.records.folder
 
-    def describe(self, files: Mapping[str, Path | None], suv_range: Iterable[float]) -> dict[str, Any]:
+    def describe(self, files: Mapping[str, Path | Source | None], suv_range: Iterable[float]) -> dict[str, Any]:
         """Return what read-outs are made from: the digest of each file, None where there is none, and the range of SUV drawn."""
         states = {role: None if file is None else self.records.state_of(file) for role, file in files.items()}
         return {**digests_of(states), "suv_range": list(suv_range)}

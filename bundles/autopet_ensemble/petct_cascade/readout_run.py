@@ -12,6 +12,7 @@ from petct_cascade.problems import Problem
 from petct_cascade.provenance import READOUTS, Summary, summary_of
 from petct_cascade.results import in_order, picture_of, write_results
 from petct_cascade.tasks import ReadoutOptions, Results, StudyTask, do_studies
+from petct_cascade.volumes import Source, as_source
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.files import read_json
 from petct_training.records import Records
@@ -85,16 +86,17 @@ def read_out_studies(
         summary.keep(case)
     summary.made_from.update({case: made_from[case] for case in results.readouts})
     readouts = dict(sorted(({case: earlier[case] for case in kept} | results.readouts).items()))
-    write_results(folder, "Lesions found", Results([], readouts, [*problems, *results.problems]), model)
+    about = {case: (summary.records.read(case) or {}).get("about", {}) for case in readouts}
+    write_results(folder, "Lesions found", Results([], readouts, [*problems, *results.problems]), model, about)
     return results.problems
 
 
-def _files_of(task: StudyTask) -> dict[str, Path | None]:
+def _files_of(task: StudyTask) -> dict[str, Path | Source | None]:
     """Return the files from which the read-outs of a study are made, by their role."""
     image = task.item.get("image") or (None, None)
     ct, pet = (image, image) if isinstance(image, (str, os.PathLike)) else image
     files = {"mask": task.predictions[task.primary], "ct": ct, "pet": pet, "uncertainty": task.uncertainty}
-    return {role: None if file is None else Path(file) for role, file in files.items()}
+    return {role: None if file is None else as_source(file) for role, file in files.items()}
 
 
 def _task_of(item: Mapping[str, Any], mask: Path, output_dir: Path, model: str, options: ReadoutOptions) -> StudyTask:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from petct_cascade.problems import Problem
 from petct_cascade.readouts import write_readouts
@@ -12,7 +13,9 @@ from petct_cascade.tasks import Results
 from petct_training.files import write_json
 
 
-def write_results(output_dir: Path, title: str, results: Results, model: str) -> None:
+def write_results(
+    output_dir: Path, title: str, results: Results, model: str, about: Mapping[str, Mapping[str, Any]] | None = None
+) -> None:
     """Write `readouts.json`, `readouts_studies.csv` and `readouts_lesions.csv` if there are read-outs; `problems.json`;
     `report.html`.
 
@@ -21,13 +24,14 @@ def write_results(output_dir: Path, title: str, results: Results, model: str) ->
         title: heading of the report.
         results: of all studies.
         model: what made the masks that are read out.
+        about: per case what its record says of its origin, see `petct_cascade.report.write_report`.
     """
     problems = [row_of_problem(problem) for problem in in_order(results.problems)]
     write_json(output_dir / "problems.json", problems)
     if results.readouts:
         write_readouts(output_dir, results.readouts)
     pictures = {case: picture_of(output_dir, case) for case in results.readouts}
-    write_report(output_dir / "report.html", title, results.rows, results.readouts, pictures, problems, model)
+    write_report(output_dir / "report.html", title, results.rows, results.readouts, pictures, problems, model, about)
 
 
 def picture_of(output_dir: Path, case: str) -> Path:

@@ -11,9 +11,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from petct_cascade.dicom.finding import DicomOptions
 from petct_cascade.judging import find_repeated_images, read_study
 from petct_cascade.problems import Problem, raise_if_strict
-from petct_cascade.studies import Study, find_studies, problem_of_name, study_of_files
+from petct_cascade.studies import Study, find_studies, problem_of_name, study_of_places
 from petct_training.errors import InputError, boolean
 from petct_training.files import make_folder
 from petct_training.masks import Masks
@@ -46,6 +47,7 @@ class SelectOptions:
         strict: whether the first study with an error ends the run.
         allow_outside: whether a list may name files outside of its folder.
         num_workers: number of studies that are checked at a time.
+        dicom: which series of DICOM studies are taken, and what their headers do not say.
 
     Raises:
         InputError: when a switch is neither true nor false.
@@ -55,6 +57,7 @@ class SelectOptions:
     strict: bool = False
     allow_outside: bool = False
     num_workers: int = 1
+    dicom: DicomOptions = field(default_factory=DicomOptions)
 
     def __post_init__(self) -> None:
         for name in ("check", "strict", "allow_outside"):
@@ -66,6 +69,7 @@ def select_studies(
     studies: str | os.PathLike | Study,
     masks: Masks | None = None,
     options: SelectOptions | None = None,
+    known: Sequence[Problem] = (),
 ) -> Selection:
     """Select the studies that an inference has to do.
 
@@ -74,6 +78,7 @@ def select_studies(
         masks: what is made of each study, and where. The folders are made. A study whose record says that its masks were made from
             these very files with these settings is done; one in whose place something else lies is an error.
         options: what else can be chosen.
+        known: what is known already of a given study.
 
     Raises:
         InputError: when there is nothing to be found, a folder cannot be written or holds results of another kind, or, if `strict`,
@@ -81,6 +86,7 @@ def select_studies(
     """
     options = options or SelectOptions()
     found, problems = _find_or_take(studies, options)
+    problems = [*known, *problems]
     raise_if_strict(options.strict, problems)
     done: list[Study] = []
     if masks is not None:
@@ -100,33 +106,39 @@ def source_of(
     ct: str | os.PathLike | None = None,
     pet: str | os.PathLike | None = None,
     case: str | None = None,
-) -> str | os.PathLike | Study:
-    """Return the study of two files, CT (HU, on any grid) and PET (body-weight SUV); `studies` where neither is given.
+    dicom: DicomOptions | None = None,
+) -> tuple[str | os.PathLike | Study, list[Problem]]:
+    """Return the study of a CT (HU, on any grid) and a PET (body-weight SUV), and what is to be said of it.
+
+    Where neither is given, that is `studies`.
 
     Args:
         studies: folder or list of studies.
-        ct: NIfTI file of one study's CT.
-        pet: NIfTI file of its PET.
-        case: what this one study is called; see `petct_cascade.studies.study_of_files` for its name without one.
+        ct: of one study, as `petct_cascade.studies.study_of_places` takes it.
+        pet: the same.
+        case: what this one study is called; see `petct_cascade.studies.study_of_places` for its name without one.
+        dicom: which series of DICOM studies are taken, and what their headers do not say.
 
     Raises:
         InputError: when one of the two files is given alone, a name is given to many studies, or cannot be part of a file's name.
     """
     if ct is not None and pet is not None:
-        study = study_of_files(Path(ct), Path(pet), None if case is None else str(case))
+        study, known = study_of_places(ct, pet, None if case is None else str(case), dicom)
         if reason := problem_of_name(study.case):
             raise InputError(f"study {study.case}: {reason}, or name it with --case")
-        return study
+        return study, known
     if ct is not None or pet is not None:
         raise InputError(f"--{'pet' if pet is None else 'ct'} is missing: give one file for the CT and one for the PET")
     if case is not None:
         raise InputError(f"--case {case} names one study: give its --ct and --pet; in a list, fill in the column case")
-    return studies
+    return studies, []
 
 
 def inference_item(study: Study) -> dict[str, Any]:
     """Return what an inference is told of a study; see `Selection`."""
-    item = {"case": study.case, "patient": study.patient, "tracer": study.tracer, "image": [str(study.ct), str(study.pet)]}
+    # A path as text, as other tools know it.
+    image = [str(source) if isinstance(source, Path) else source for source in (study.ct, study.pet)]
+    item = {"case": study.case, "patient": study.patient, "tracer": study.tracer, "image": image}
     return item if study.centre is None else item | {"centre": study.centre}
 
 
@@ -134,7 +146,7 @@ def _find_or_take(studies: str | os.PathLike | Study, options: SelectOptions) ->
     """Return one given study, or those of a folder or list, and what is wrong with others there."""
     if isinstance(studies, Study):
         return [studies], []
-    return find_studies(studies, labels=False, allow_outside=options.allow_outside)
+    return find_studies(studies, labels=False, allow_outside=options.allow_outside, dicom=options.dicom)
 
 
 def _items_without(bad: Set[str], studies: Sequence[Study]) -> list[dict[str, Any]]:

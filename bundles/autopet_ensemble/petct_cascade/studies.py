@@ -8,17 +8,21 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from petct_cascade.dicom.finding import DicomOptions, Found, find_in_folder, identity_of_series, suv_options
+from petct_cascade.dicom.headers import is_made_by_system
+from petct_cascade.dicom.places import Places
+from petct_cascade.dicom.source import DicomSource
+from petct_cascade.dicom.suv_options import SuvOptions
 from petct_cascade.problems import Problem
-from petct_cascade.volumes import SUFFIXES, without_suffix
+from petct_cascade.volumes import SUFFIXES, Source, without_suffix
 from petct_training.errors import InputError
 from petct_training.records import letters_of
 
 TRACERS = ("fdg", "psma")
-SYSTEM_FOLDERS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir", "lost+found")
 
 # Folders of TCIA's patients begin with it.
 TCIA_PREFIX = "PETCT_"
@@ -33,7 +37,8 @@ DEVICES_OF_WINDOWS = r"CON|PRN|AUX|NUL|COM[1-9]|LPT[1-9]"
 LONGEST_CASE_BYTES = 200
 
 # What an entry of a list may hold beside "image".
-ENTRY_NAMES = ("case", "ct", "pet", "label", "patient", "tracer", "centre")
+SUV_NAMES = tuple(field.name for field in fields(SuvOptions))
+ENTRY_NAMES = ("case", "ct", "pet", "label", "patient", "tracer", "centre", *SUV_NAMES)
 
 
 @dataclass(frozen=True)
@@ -44,28 +49,30 @@ class Study:
         case: its name, after which results are called.
         patient: who was examined; several studies can be of one patient.
         tracer: for example "fdg" or "psma"; "unknown" when nothing tells.
-        ct: NIfTI file, 3-D, HU, on any grid.
-        pet: NIfTI file, 3-D, body-weight SUV.
-        label: NIfTI file on the grid of the PET, 1 in lesions and 0 elsewhere; None when there is none.
+        ct: file, or DICOM series, of the CT: 3-D, HU, on any grid.
+        pet: the same of the PET: 3-D, body-weight SUV.
+        label: the same on the grid of the PET, 1 in lesions and 0 elsewhere; None when there is none.
         centre: where it was made, if known.
     """
 
     case: str
     patient: str
     tracer: str
-    ct: Path
-    pet: Path
-    label: Path | None = None
+    ct: Path | Source
+    pet: Path | Source
+    label: Path | Source | None = None
     centre: str | None = None
 
     @property
-    def files(self) -> dict[str, Path]:
+    def files(self) -> dict[str, Path | Source]:
         """The study's files under "ct", "pet" and, if there is one, "label"."""
         files = {"ct": self.ct, "pet": self.pet}
         return files if self.label is None else files | {"label": self.label}
 
 
-def find_studies(source: str | os.PathLike, labels: bool, allow_outside: bool = False) -> tuple[list[Study], list[Problem]]:
+def find_studies(
+    source: str | os.PathLike, labels: bool, allow_outside: bool = False, dicom: DicomOptions | None = None
+) -> tuple[list[Study], list[Problem]]:
     """Find the studies of a data set.
 
     Args:
@@ -78,33 +85,62 @@ def find_studies(source: str | os.PathLike, labels: bool, allow_outside: bool = 
               own grid, when there is no CTres.nii.gz), called fdg_<patient>_<study>;
             - a CSV file with the columns case, ct, pet and, if wanted, label, patient, tracer, centre; or a JSON file with a list
               of such objects, in which "image": [ct, pet] may replace "ct" and "pet". Paths are relative to the file's folder.
+              What is named may also be a folder with DICOM files, one such file, or the UID of a series in the list's folder; then
+              the columns weight, height, sex, dose, half_life and injection_time may say what the PET's headers do not;
+            - any other folder with DICOM files, and a DICOMDIR as the folder in which it lies: see
+              `petct_cascade.dicom.finding.find_in_folder`.
             Where nothing else is said, tracer and patient are the first and second `_`-separated field of the case.
         labels: whether every study must have a label.
         allow_outside: whether a list may name files that lie outside of its folder, as another person's list should not.
+        dicom: which series of DICOM studies are taken, and what their headers do not say.
 
     Returns:
-        The studies, sorted by case, and what was found wrong with those that are not among them. Files are not opened: see
-        `check_study`.
+        The studies, sorted by case, and what was found wrong with those that are not among them. Of DICOM the headers are read;
+        other files are not opened: see `check_study`.
 
     Raises:
         InputError: when the source does not exist, has none of these layouts or is not a readable list.
     """
     source = Path(source)
-    studies, problems = _accept(_find(source, labels, allow_outside), labels)
+    studies, problems = _accept(_find(source, labels, allow_outside, dicom or DicomOptions()), labels)
     if not studies and not problems:
         raise InputError(
             f"{source} holds no studies: give a folder with imagesTr and labelsTr, with <case>_0000.nii.gz and <case>_0001.nii.gz, "
-            "with PETCT_<patient>/<study>/SUV.nii.gz, or a CSV or JSON list"
+            "with PETCT_<patient>/<study>/SUV.nii.gz, with DICOM series of PET and CT, or a CSV or JSON list"
         )
     return studies, problems
+
+
+def study_of_places(
+    ct: str | os.PathLike, pet: str | os.PathLike, case: str | None = None, dicom: DicomOptions | None = None
+) -> tuple[Study, list[Problem]]:
+    """Return the study of a CT and a PET, without a label, and warnings that say which DICOM series were chosen.
+
+    Args:
+        ct: file, folder of a DICOM series, one of its files, or its UID (then it is looked for in the current folder).
+        pet: the same.
+        case: as in `study_of_files`; the name of a study in DICOM comes from its tracer, patient and date.
+        dicom: which series are taken, and what their headers do not say.
+
+    Raises:
+        InputError: when there is no such series.
+    """
+    places = Places(Path())
+    files, sentences = _files_of_places({"ct": ct, "pet": pet}, places, dicom or DicomOptions())
+    if isinstance(files["pet"], DicomSource):
+        name, patient, tracer = identity_of_series(files["pet"].files[0])
+        study = Study(case or name, patient, tracer, files["ct"], files["pet"])
+    else:
+        study = replace(study_of_files(Path(ct), Path(pet), case), ct=files["ct"])
+    return study, [Problem(study.case, None, sentence, error=False) for sentence in sentences]
 
 
 def study_of_files(ct: Path, pet: Path, case: str | None = None) -> Study:
     """Return the study of two files, without a label.
 
     Args:
-        ct: NIfTI file.
-        pet: NIfTI file.
+        ct: file of a volume.
+        pet: file of a volume.
         case: the study's name. Without one it comes from what tells patients apart: `<case>_0001` is called as in the challenge,
             PETCT_<patient>/<study>/SUV as in a folder of TCIA's studies, and any other file after its folder and itself, since
             files of different patients are often called alike.
@@ -227,27 +263,38 @@ def _patients_spelt_twice(studies: Iterable[Study]) -> list[Problem]:
     return problems
 
 
-def _find(source: Path, labels: bool, allow_outside: bool) -> Iterator[Study | Problem]:
-    """Return an iterator over the studies of a source in any of the layouts, and over what is wrong with those that are
-    incomplete.
-    """
+def _find(source: Path, labels: bool, allow_outside: bool, dicom: DicomOptions) -> Iterable[Study | Problem]:
+    """Return the studies of a source in any of the layouts, and what is wrong with those that are incomplete."""
     if source.suffix.lower() in (".csv", ".json") and source.is_file():
-        return _from_list(source, allow_outside)
+        return _from_list(source, allow_outside, dicom)
+    if source.name.upper() == "DICOMDIR" and source.is_file():
+        source = source.parent
     if not source.is_dir():
         raise InputError(f"{source} does not exist: name the folder of the data set, or a CSV or JSON list of studies")
     if (source / "imagesTr").is_dir() or (source / "imagesTs").is_dir():
         return _from_challenge(source, labels)
     folders = [folder for depth in ("", "*/") for folder in source.glob(f"{depth}{TCIA_PREFIX}*") if folder.is_dir()]
     patients = sorted(folder for folder in folders if not _belongs_to_system(folder.relative_to(source)))
-    return _from_tcia(patients) if patients else _from_pairs(source)
+    if patients and any(_volumes_of_tcia_folder(folder) for patient in patients for folder in _folders_in(patient)):
+        return _from_tcia(patients)
+    return list(_from_pairs(source)) or _from_dicom(source, labels, dicom)
 
 
 def _belongs_to_system(path: Path) -> bool:
-    """Return whether a path leads through a folder that an operating system has made for itself, or a hidden one.
+    """Return whether a path leads through a hidden folder, or one that an operating system has made for itself."""
+    return any(is_made_by_system(part) for part in path.parts)
 
-    Archives made on a Mac bring a folder `__MACOSX` that repeats the names of all files.
-    """
-    return any(part.startswith(".") or part in SYSTEM_FOLDERS for part in path.parts)
+
+def _from_dicom(source: Path, labels: bool, dicom: DicomOptions) -> list[Study | Problem]:
+    """Return the studies in a folder of DICOM files, and what is to be said of them."""
+    found, problems = find_in_folder(source, dicom, labels)
+    return [*(_study_of_dicom(study) for study in found), *problems]
+
+
+def _study_of_dicom(found: Found) -> Study:
+    """Return the study that was found in DICOM; it has a CT."""
+    assert found.ct is not None
+    return Study(found.case, found.patient, found.tracer, found.ct, found.pet, found.label, found.centre)
 
 
 def _from_challenge(source: Path, labels: bool) -> Iterator[Study | Problem]:
@@ -299,9 +346,13 @@ def _study_of_pair(case: str, channels: Mapping[str, Sequence[Path]], labels: Pa
 def _from_tcia(patients: Sequence[Path]) -> Iterator[Study | Problem]:
     """Yield the studies of TCIA's FDG-PET-CT-Lesions, converted to NIfTI by the data set's own scripts."""
     for patient in patients:
-        for folder in sorted(patient.iterdir()):
-            if folder.is_dir() and not _belongs_to_system(Path(folder.name)):
-                yield _study_of_tcia_folder(folder)
+        for folder in _folders_in(patient):
+            yield _study_of_tcia_folder(folder)
+
+
+def _folders_in(patient: Path) -> list[Path]:
+    """Return the folders of a patient's studies, sorted."""
+    return sorted(folder for folder in patient.iterdir() if folder.is_dir() and not _belongs_to_system(Path(folder.name)))
 
 
 def _names_of_tcia_folder(folder: Path) -> tuple[str, str, str]:
@@ -313,8 +364,8 @@ def _names_of_tcia_folder(folder: Path) -> tuple[str, str, str]:
 def _study_of_tcia_folder(folder: Path) -> Study | Problem:
     """Return the study of a folder PETCT_<patient>/<study>."""
     case, tracer, patient = _names_of_tcia_folder(folder)
-    ct = _volume_called(folder / "CTres") or _volume_called(folder / "CT")
-    pet, raw_pet = _volume_called(folder / "SUV"), _volume_called(folder / "PET")
+    volumes = _volumes_of_tcia_folder(folder)
+    ct, pet, raw_pet = volumes.get("CTres", volumes.get("CT")), volumes.get("SUV"), volumes.get("PET")
     if pet is None and raw_pet is not None:
         message = "is not in SUV, and there is no SUV.nii.gz beside it: convert it to body-weight SUV"
         return Problem(case, raw_pet, message, error=True)
@@ -322,7 +373,13 @@ def _study_of_tcia_folder(folder: Path) -> Study | Problem:
         return Problem(case, None, f"there is no PET of this study: add SUV.nii.gz to {folder}", error=True)
     if ct is None:
         return Problem(case, None, f"there is no CT of this study: add CTres.nii.gz to {folder}", error=True)
-    return Study(case, patient, tracer, ct, pet, _volume_called(folder / "SEG"))
+    return Study(case, patient, tracer, ct, pet, volumes.get("SEG"))
+
+
+def _volumes_of_tcia_folder(folder: Path) -> dict[str, Path]:
+    """Return the NIfTI files of a study, by their names."""
+    files = {name: _volume_called(folder / name) for name in ("CTres", "CT", "SUV", "PET", "SEG")}
+    return {name: file for name, file in files.items() if file is not None}
 
 
 def _volume_called(stem: Path) -> Path | None:
@@ -331,8 +388,9 @@ def _volume_called(stem: Path) -> Path | None:
     return next((file for file in candidates if file.is_file()), None)
 
 
-def _from_list(source: Path, allow_outside: bool) -> Iterator[Study | Problem]:
+def _from_list(source: Path, allow_outside: bool, dicom: DicomOptions) -> Iterator[Study | Problem]:
     """Yield the studies of a CSV or JSON list."""
+    places = Places(source.parent)
     rows = _read_csv(source) if source.suffix.lower() == ".csv" else _read_json_list(source)
     for number, row in enumerate(rows, 1):
         entry = _entry_of_row(row)
@@ -341,7 +399,7 @@ def _from_list(source: Path, allow_outside: bool) -> Iterator[Study | Problem]:
         elif reason := _problem_of_entry(entry, source, allow_outside):
             yield Problem(entry["case"], None, reason, error=True)
         else:
-            yield _study_of_entry(entry, source.parent)
+            yield from _study_of_entry(entry, places, dicom)
 
 
 def _entry_of_row(row: Mapping[str, Any]) -> dict[str, str]:
@@ -366,18 +424,43 @@ def _problem_of_entry(entry: Mapping[str, str], source: Path, allow_outside: boo
     return None
 
 
-def _study_of_entry(entry: Mapping[str, str], folder: Path) -> Study:
-    """Return the study of a list's entry, whose paths are relative to a folder."""
+def _study_of_entry(entry: Mapping[str, str], places: Places, dicom: DicomOptions) -> Iterator[Study | Problem]:
+    """Yield the study of a list's entry, whose paths are relative to a folder, and what is to be said of its series."""
     tracer, patient = identity(entry["case"])
-    return Study(
+    named = {role: entry[role] for role in ("ct", "pet", "label") if entry[role]}
+    try:
+        said = {name: entry[name] for name in SUV_NAMES if entry[name]}
+        options = replace(dicom, suv=suv_options({**asdict(dicom.suv), **said}))
+        files, sentences = _files_of_places(named, places, options)
+    except InputError as error:
+        yield Problem(entry["case"], None, str(error), error=True)
+        return
+    yield from (Problem(entry["case"], None, sentence, error=False) for sentence in sentences)
+    yield Study(
         case=entry["case"],
         patient=entry["patient"] or patient,
         tracer=entry["tracer"].lower() or tracer,
-        ct=folder / entry["ct"],
-        pet=folder / entry["pet"],
-        label=folder / entry["label"] if entry["label"] else None,
+        ct=files["ct"],
+        pet=files["pet"],
+        label=files.get("label"),
         centre=entry["centre"] or None,
     )
+
+
+def _files_of_places(
+    named: Mapping[str, str | os.PathLike], places: Places, dicom: DicomOptions
+) -> tuple[dict[str, Path | Source], list[str]]:
+    """Return the file, or DICOM series, that is named under "ct", "pet" and "label", and what is to be said of the choice.
+
+    Raises:
+        InputError: when there is no such series.
+    """
+    files: dict[str, Path | Source] = {role: places.folder / place for role, place in named.items()}
+    in_dicom = {role: place for role, place in named.items() if places.is_dicom(place)}
+    if "pet" not in in_dicom and dicom.suv != SuvOptions():
+        raise InputError("weight, height, sex, dose, half-life and injection time are for a PET in DICOM, and this one is in SUV")
+    sources, sentences = places.sources(in_dicom, dicom)
+    return {**files, **sources}, sentences
 
 
 def _read_csv(source: Path) -> list[dict[str, Any]]:

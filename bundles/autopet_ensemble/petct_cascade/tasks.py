@@ -13,7 +13,7 @@ from petct_cascade.metrics import case_metrics
 from petct_cascade.pictures import PictureOptions, overlay_picture
 from petct_cascade.problems import Problem
 from petct_cascade.readouts import study_readouts
-from petct_cascade.volumes import Volume, check_grid, read_mask, read_volume
+from petct_cascade.volumes import Volume, as_source, check_grid, read_mask, read_volume
 from petct_cascade.workers import Workers
 from petct_training.errors import InputError
 
@@ -92,7 +92,7 @@ def do_study(task: StudyTask) -> Results:
     results = Results()
     case, label = task.item["case"], task.item.get("label")
     try:
-        reference = read_mask(Path(label)) if label else None
+        reference = read_mask(as_source(label)) if label else None
     except InputError as error:
         results.problems.append(Problem(case, Path(str(label)), f"of the references {error}", error=True))
         return results
@@ -178,6 +178,6 @@ def _read_map(file: Path, pet: Volume) -> Any:
 def _read_file(file: str | os.PathLike, channels: int = 1) -> Volume:
     """Read a volume; what is wrong with it is a sentence that names the file."""
     try:
-        return read_volume(Path(file), channels)[0]
+        return read_volume(as_source(file), channels)[0]
     except InputError as error:
-        raise InputError(f"{Path(file).name} {error}") from error
+        raise InputError(f"{as_source(file).name} {error}") from error

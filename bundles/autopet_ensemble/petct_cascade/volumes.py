@@ -1,4 +1,4 @@
-"""Reading and writing NIfTI volumes: each is checked from its container to its last voxel."""
+"""Reading and writing volumes: each is checked from its container to its last voxel."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BufferedIOBase
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import nibabel as nib
 import numpy as np
@@ -45,6 +46,27 @@ DAMAGE_ERRORS = (EOFError, zlib.error, ISAL_ERROR, gzip.BadGzipFile)
 READ_ERRORS = (*DAMAGE_ERRORS, ImageFileError, HeaderDataError, OSError, ValueError, KeyError)
 
 
+@runtime_checkable
+class Source(Protocol):
+    """What stands in the place of a file where a volume is not one file, such as a DICOM series."""
+
+    @property
+    def name(self) -> str:
+        """What it is called in a sentence."""
+
+    @property
+    def parent(self) -> Path:
+        """The folder in which it lies."""
+
+    def resolve(self) -> Path:
+        """Return the path, without links, that tells it from others."""
+
+    def __fspath__(self) -> str: ...
+
+    def read(self) -> tuple[Volume, list[str]]:
+        """Read it, as `read_volume` does."""
+
+
 @dataclass(frozen=True)
 class Volume:
     """A volume that could be read.
@@ -55,7 +77,7 @@ class Volume:
         affine: (4, 4), from voxel indices to world coordinates in mm.
     """
 
-    file: Path
+    file: Path | Source
     array: np.ndarray
     affine: np.ndarray
 
@@ -105,11 +127,16 @@ def write_volume(path: str | os.PathLike, array: np.ndarray, affine: np.ndarray)
         nib.save(image, part)
 
 
-def read_volume(file: Path, channels: int = 1) -> tuple[Volume, list[str]]:
-    """Read a NIfTI file and check it.
+def as_source(place: str | os.PathLike | Source) -> Path | Source:
+    """Return the path that a text is; what reads itself stays as it is."""
+    return place if isinstance(place, Source) else Path(place)
+
+
+def read_volume(file: Path | Source, channels: int = 1) -> tuple[Volume, list[str]]:
+    """Read a volume and check it.
 
     Args:
-        file: ends with .nii or .nii.gz.
+        file: ends with .nii or .nii.gz; or what reads itself, and has one channel.
         channels: 1 for a volume (X, Y, Z), a larger number for one of (X, Y, Z, channels).
 
     Returns:
@@ -119,6 +146,11 @@ def read_volume(file: Path, channels: int = 1) -> tuple[Volume, list[str]]:
         InputError: when it cannot be read, or its geometry makes no sense; the message is the end of a sentence that begins with
             the file's name.
     """
+    if isinstance(file, Source):
+        volume, warnings = file.read()
+        check_axes(volume.affine)
+        check_finite(volume)
+        return volume, warnings
     check_container(file)
     image, stored = read_header(file)
     shape = check_shape(image, channels)
@@ -129,7 +161,7 @@ def read_volume(file: Path, channels: int = 1) -> tuple[Volume, list[str]]:
     return volume, geometry_warnings(image.affine, stored)
 
 
-def read_mask(file: Path) -> Volume:
+def read_mask(file: Path | Source) -> Volume:
     """Read a mask, as `as_mask` returns it.
 
     Raises:

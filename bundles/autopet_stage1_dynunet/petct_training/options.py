@@ -61,6 +61,8 @@ RANGES = {
 }
 # Options of `monai.bundle run` itself.
 OF_MONAI = tuple(inspect.signature(monai.bundle.run).parameters)
+# Names that may look like something else.
+NAMES = ("case", "ct_series", "pet_series", "sex", "injection_time")
 # Files and folders whose names do not end with `_file` or `_dir`.
 PATHS = ("studies", "ct", "pet", "datalist", "predictions", "references", "images", "dynunet", "segresnet", "swinunetr", "unet")
 
@@ -181,7 +183,7 @@ def _check_words(name: str, text: str) -> None:
     """Refuse a path or name that arrives as another value."""
     if name in PATHS or (name.endswith(("_dir", "_file")) and name not in OF_MONAI):
         _check_text(name, text, f"--{name} ./{text}")
-    elif name == "case":
+    elif name in NAMES:
         _check_text(name, text, f'--{name} "{text!r}"')
 
 

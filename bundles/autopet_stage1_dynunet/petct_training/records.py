@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from petct_training.errors import InputError
 from petct_training.files import read_json_or_none, relative_path, write_json
@@ -26,13 +26,33 @@ UNREADABLE: dict[str, Any] = {"size": None, "clock": None, "sha256": None}
 CHUNK = 1 << 16
 
 
+@runtime_checkable
+class SeveralFiles(Protocol):
+    """What stands for several files in the place of one, such as a DICOM series.
+
+    Attributes:
+        files: all of them.
+        given: what else the content depends on, as text.
+    """
+
+    @property
+    def files(self) -> Sequence[Path]: ...
+
+    @property
+    def given(self) -> str: ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """Return what a person who reads a record wants to know of it."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """One result that a run wants to have.
 
     Attributes:
         name: name of the result and of its record, such as the study's case.
-        sources: the study's own files by their role, such as "ct" and "pet".
+        sources: the study's own files by their role, such as "ct" and "pet"; see `file_state` for what stands for several. What a
+            source can `describe` of itself is kept in the record.
         settings: everything else that the content depends on, as JSON knows it: digests of weights, options.
         outputs: files that the run writes, relative to the output folder, with slashes.
     """
@@ -139,7 +159,7 @@ class Records:
         described = {role: self._described(path) for role, path in plan.sources.items()}
         if described != record["sources"] or any(written[output] != record["written"].get(output) for output in written):
             # Moved or copied: with the present places and clocks the next run need not read again what it finds.
-            self._write(plan, described, written)
+            self._write(plan, described, written, record["about"])
         return True
 
     def is_intact(self, name: str) -> bool:
@@ -169,7 +189,8 @@ class Records:
         """Record that a result is going to be written; see `making`."""
         self.check(plan)
         sources = {role: self._described(path) for role, path in plan.sources.items()}
-        self._write(plan, sources, None)
+        facts = {role: path.describe() for role, path in plan.sources.items() if isinstance(path, SeveralFiles)}
+        self._write(plan, sources, None, {**self.about, **facts})
         if self._names is not None:
             self._names[letters_of(plan.name)] = plan.name
 
@@ -179,7 +200,8 @@ class Records:
         if record is None:
             raise InputError(f"{self.file(plan.name)} is gone: somebody has deleted it during the run; run again")
         states = {output: self._state(output) for output in plan.outputs}
-        self._write(plan, record["sources"], {output: state for output, state in states.items() if state is not None})
+        written = {output: state for output, state in states.items() if state is not None}
+        self._write(plan, record["sources"], written, record["about"])
 
     def remove(self, name: str) -> None:
         """Delete a result, as far as its files are still those that were written, and then its record.
@@ -197,7 +219,7 @@ class Records:
                 (self.folder / output).unlink()
         self.file(name).unlink()
 
-    def _write(self, plan: Plan, sources: Mapping[str, Any], written: Mapping[str, Any] | None) -> None:
+    def _write(self, plan: Plan, sources: Mapping[str, Any], written: Mapping[str, Any] | None, about: Mapping[str, Any]) -> None:
         content = {
             "kind": self.kind,
             "name": plan.name,
@@ -205,7 +227,7 @@ class Records:
             "settings": plan.settings,
             "outputs": list(plan.outputs),
         }
-        write_json(self.file(plan.name), content | {"written": written, "about": dict(self.about)})
+        write_json(self.file(plan.name), content | {"written": written, "about": dict(about)})
 
     def _state(self, output: str, known: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
         return self.state_of(self.folder / output, known)
@@ -289,11 +311,13 @@ def file_state(path: str | os.PathLike, known: Mapping[str, Any] | None = None) 
     read is None, and equal to no other.
 
     Args:
-        path: file.
+        path: file, or `SeveralFiles`, whose content is one.
         known: an earlier state. When size, times and the file's number on its disk are the same, the content is surely the
             same, too, and is not read again. An older file that was put in place, or a copy, has another number or another time
             of status.
     """
+    if isinstance(path, SeveralFiles):
+        return _state_of_files(path.files, path.given, known)
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -309,10 +333,28 @@ def file_state(path: str | os.PathLike, known: Mapping[str, Any] | None = None) 
     return {"size": status.st_size, "clock": clock, "sha256": digest}
 
 
+def _state_of_files(files: Sequence[Path], given: str, known: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the state of several files as that of one; their order and names are no part of their content."""
+    try:
+        states = [os.stat(file) for file in files]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    size = sum(status.st_size for status in states)
+    times = [(status.st_mtime_ns, status.st_ctime_ns, status.st_ino) for status in states]
+    clock = [hashlib.sha256(repr((times, given)).encode()).hexdigest()]
+    if known is not None and (known.get("size"), known.get("clock")) == (size, clock):
+        return {"size": size, "clock": clock, "sha256": known["sha256"]}
+    try:
+        digests = sorted(digest_of(file) for file in files)
+    except OSError:
+        return UNREADABLE
+    return {"size": size, "clock": clock, "sha256": hashlib.sha256("\n".join([*digests, given]).encode()).hexdigest()}
+
+
 def read_record(file: Path) -> dict[str, Any] | None:
     """Return a record's content; None when there is none, or it is no record."""
     content = read_json_or_none(file)
-    entries = {"kind", "sources", "settings", "outputs", "written"}
+    entries = {"kind", "sources", "settings", "outputs", "written", "about"}
     return content if isinstance(content, dict) and entries <= content.keys() else None
 
 

@@ -86,6 +86,7 @@ class StudyPart:
         picture: if there is one.
         lesions: the largest `LESIONS_SHOWN`; None without read-outs.
         lesion_count: of all lesions.
+        origin: what is said of the DICOM series that it was made from, each line with its heading.
     """
 
     case: str
@@ -94,6 +95,7 @@ class StudyPart:
     picture: Picture | None
     lesions: Table | None
     lesion_count: int
+    origin: Sequence[tuple[str, str]] = ()
 
 
 STUDY = Column("case", "Study", decimals=None, links=True)

@@ -23,6 +23,7 @@ from petct_cascade.report.contents import (
     study_score,
     summary_parts,
 )
+from petct_cascade.report.origins import origin_lines
 from petct_cascade.summary import models_in_order, number_to_text
 from petct_training.files import write_text
 
@@ -35,6 +36,7 @@ def write_report(
     pictures: Mapping[str, str | os.PathLike] | None = None,
     problems: Sequence[Mapping[str, str]] = (),
     primary: str | None = None,
+    about: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
     """Write one HTML file that needs no network: tables that can be sorted, and each study's picture.
 
@@ -49,6 +51,7 @@ def write_report(
         pictures: per case a PNG file; it is copied into the page.
         problems: studies that could not be scored, each {"case", "file", "reason"}.
         primary: the model shown first, and whose masks the read-outs and pictures show.
+        about: per case what its record says of the DICOM series that it was made from, see `petct_cascade.report.origins`.
 
     Returns:
         `path`.
@@ -72,7 +75,7 @@ def write_report(
         primary=primary,
         colours=COLOURS if rows else {"prediction": COLOURS["prediction"]},
         anchors=anchors,
-        studies=_study_parts(anchors, rows, readouts, pictures, primary),
+        studies=_study_parts(anchors, rows, readouts, pictures, primary, about or {}),
         lesions_shown=LESIONS_SHOWN,
     )  # fmt: skip
     write_text(path, html)
@@ -85,6 +88,7 @@ def _study_parts(
     readouts: Mapping[str, Values],
     pictures: Mapping[str, str | os.PathLike],
     primary: str | None,
+    about: Mapping[str, Mapping[str, Any]],
 ) -> Iterable[StudyPart]:
     """Yield what is shown of each study; one picture after the other is read."""
     rows_of = defaultdict(list)
@@ -99,6 +103,7 @@ def _study_parts(
             picture=read_picture(case, pictures[case]) if case in pictures else None,
             lesions=None if lesions is None else lesion_table(anchor, lesions),
             lesion_count=len(lesions or ()),
+            origin=origin_lines(about.get(case, {})),
         )
 
 

@@ -1,0 +1,198 @@
+"""Writing DICOM studies as NIfTI in the challenge's layout, once: for other tools, and for the preparation of a data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from petct_cascade.dicom.finding import DicomOptions, Found, find_in_folder
+from petct_cascade.dicom.source import DicomSource
+from petct_cascade.problems import Problem, raise_if_strict
+from petct_cascade.results import in_order
+from petct_cascade.studies import Study
+from petct_cascade.volumes import Volume, read_volume, write_volume
+from petct_cascade.workers import Workers
+from petct_training.errors import InputError, SomeFailedError
+from petct_training.files import make_folder
+from petct_training.records import Plan, Records
+
+# Where each volume of a case goes.
+PLACES = {"ct": "imagesTr/{}_0000.nii.gz", "pet": "imagesTr/{}_0001.nii.gz", "label": "labelsTr/{}.nii.gz"}
+
+# Raised when the reading of DICOM changes, so that what was converted before is converted again.
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What is converted of a study.
+
+    Attributes:
+        case: its name.
+        sources: under "pet" and, if they are there, "ct" and "label".
+    """
+
+    case: str
+    sources: Mapping[str, DicomSource]
+
+    def files(self, output_dir: Path) -> dict[str, Path]:
+        """Return where each volume goes, by its role."""
+        return {role: output_dir / PLACES[role].format(self.case) for role in self.sources}
+
+    def plan(self) -> Plan:
+        """Return what is made, for the record of it."""
+        outputs = [PLACES[role].format(self.case) for role in self.sources]
+        return Plan(self.case, dict(self.sources), {"version": VERSION}, outputs)
+
+
+def convert(
+    studies: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    dicom: DicomOptions | None = None,
+    strict: bool = False,
+    num_workers: int = 1,
+) -> None:
+    """Write the DICOM studies in a folder as NIfTI in the challenge's layout: imagesTr/<case>_0000.nii.gz (CT in HU, on its own
+    grid), imagesTr/<case>_0001.nii.gz (PET in body-weight SUV), labelsTr/<case>.nii.gz where there is a label, and
+    records/<case>.json, which say how SUV were computed. A study without CT is converted, too.
+
+    A second run converts only what is missing or has changed.
+
+    Args:
+        studies: folder with DICOM files of any depth, or a DICOMDIR.
+        output_dir: where all of this appears.
+        dicom: which series are taken, and what their headers do not say.
+        strict: whether the first study with an error ends the run.
+        num_workers: number of studies that are converted at a time.
+
+    Raises:
+        InputError: when there is no study in DICOM, the folder cannot be written, or, if `strict`, when a study cannot be used.
+        SomeFailedError: after all others are done, with a sentence for each study that could not be used.
+    """
+    folder = Path(studies)
+    folder = folder.parent if folder.is_file() and folder.name.upper() == "DICOMDIR" else folder
+    if not folder.is_dir():
+        raise InputError(f"{folder} does not exist: name a folder with DICOM files")
+    found, problems = find_in_folder(folder, dicom, needs_ct=False)
+    if not found and not problems:
+        raise InputError(f"{folder} holds no PET in DICOM: name a folder with DICOM files, of any depth")
+    raise_if_strict(strict, problems)
+    _print_warnings(problems)
+    conversions = [Conversion(study.case, _sources_of(study)) for study in found]
+    problems = [problem for problem in problems if problem.error]
+    problems += convert_studies(conversions, Path(output_dir), strict, num_workers)
+    converted = len(conversions) - len({problem.case for problem in problems} & {conversion.case for conversion in conversions})
+    print(f"\n{output_dir}: {converted} {'study' if converted == 1 else 'studies'} in imagesTr.", flush=True)
+    if problems:
+        number = len({problem.case for problem in problems})
+        what = f"{number} {'study' if number == 1 else 'studies'} could not be converted, all others were"
+        raise SomeFailedError(what, in_order(problems))
+
+
+def convert_studies(
+    conversions: Sequence[Conversion], output_dir: Path, strict: bool = False, num_workers: int = 1
+) -> list[Problem]:
+    """Convert those studies that are not converted, or of other content.
+
+    Args:
+        conversions: the studies.
+        output_dir: see `convert`.
+        strict: whether the first study with an error ends the run.
+        num_workers: number of studies that are converted at a time.
+
+    Returns:
+        An error for each study that could not be converted.
+
+    Raises:
+        InputError: when the folder cannot be written or holds something else, or, if `strict`, when a study cannot be used.
+    """
+    make_folder(output_dir)
+    records = Records(output_dir, "conversion")
+    records.check_kind()
+    problems: list[Problem] = []
+    todo = []
+    for conversion in conversions:
+        try:
+            if not records.is_current(conversion.plan()):
+                todo.append(conversion)
+        except InputError as error:
+            problems.append(Problem(conversion.case, None, str(error).removeprefix(f"study {conversion.case}: "), error=True))
+    raise_if_strict(strict, problems)
+    with Workers(min(num_workers, len(todo))) as workers:
+        for said in workers.map(partial(_convert, output_dir), todo, "convert"):
+            raise_if_strict(strict, said)
+            _print_warnings(said)
+            problems += [problem for problem in said if problem.error]
+    return problems
+
+
+def convert_found(
+    studies: Sequence[Study], output_dir: Path, strict: bool, num_workers: int
+) -> tuple[list[Study], list[Problem]]:
+    """Convert studies in DICOM for the preparation of a data set.
+
+    Args:
+        studies: all of them, each with a label.
+        output_dir: see `convert`; what an earlier run has converted there of other studies is removed.
+        strict: as in `convert`.
+        num_workers: as in `convert`.
+
+    Returns:
+        The studies with the files that were written, and an error for each that could not be converted.
+
+    Raises:
+        InputError: as `convert_studies`, and when some of the studies are no DICOM.
+    """
+    conversions = []
+    for study in studies:
+        sources = {role: source for role, source in study.files.items() if isinstance(source, DicomSource)}
+        if sources.keys() != study.files.keys():
+            raise InputError(f"study {study.case}: it is not in DICOM, and others are: convert those first, with `petct convert`")
+        conversions.append(Conversion(study.case, sources))
+    problems = convert_studies(conversions, output_dir, strict, num_workers)
+    records = Records(output_dir, "conversion")
+    for case in set(records.names()) - {study.case for study in studies}:
+        records.remove(case)
+    bad = {problem.case for problem in problems}
+    files = {conversion.case: conversion.files(output_dir) for conversion in conversions if conversion.case not in bad}
+    converted = []
+    for study in studies:
+        if study.case in files:
+            own = files[study.case]
+            converted.append(replace(study, ct=own["ct"], pet=own["pet"], label=own.get("label")))
+    return converted, problems
+
+
+def _convert(output_dir: Path, conversion: Conversion) -> list[Problem]:
+    """Convert one study; return what is to be said of it."""
+    case = conversion.case
+    problems: list[Problem] = []
+    volumes: dict[str, Volume] = {}
+    for role, source in conversion.sources.items():
+        try:
+            volumes[role], warnings = read_volume(source)
+            problems += [Problem(case, source, warning, error=False) for warning in warnings]
+        except InputError as error:
+            return [*problems, Problem(case, source, str(error), error=True)]
+    files = conversion.files(output_dir)
+    for file in files.values():
+        make_folder(file.parent)
+    with Records(output_dir, "conversion").making(conversion.plan()):
+        for role, volume in volumes.items():
+            write_volume(files[role], volume.array, volume.affine)
+    return problems
+
+
+def _sources_of(study: Found) -> dict[str, DicomSource]:
+    """Return the sources of a study under "ct", "pet" and "label", those that there are."""
+    sources = {"ct": study.ct, "pet": study.pet, "label": study.label}
+    return {role: source for role, source in sources.items() if source is not None}
+
+
+def _print_warnings(problems: Iterable[Problem]) -> None:
+    for problem in problems:
+        if not problem.error:
+            print(f"warning: {problem}", flush=True)

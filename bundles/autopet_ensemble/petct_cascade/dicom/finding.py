@@ -1,0 +1,286 @@
+"""Finding PET/CT studies among the DICOM files of a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from petct_cascade.dicom.headers import Damaged, Header, header_of_file, scan
+from petct_cascade.dicom.series import Choice, Stack, choose_ct, choose_pet, stacks_of
+from petct_cascade.dicom.source import DicomSource, image_source
+from petct_cascade.dicom.suv_options import SuvOptions
+from petct_cascade.problems import Problem
+from petct_training.errors import InputError
+
+# TCIA's names of patients begin with it; the challenge's names of the same studies leave it out.
+TCIA_PREFIXES = ("PETCT_", "PSMA_")
+
+
+@dataclass(frozen=True)
+class DicomOptions:
+    """What a user may say of studies in DICOM.
+
+    Attributes:
+        ct_series: UID or description of the CT series to take; None for the rules of `petct_cascade.dicom.series.choose_ct`.
+        pet_series: the same of the PET.
+        segments: names or numbers of a label's segments or regions; None for all that may be lesions.
+        suv: what the headers of one patient's PET do not say.
+    """
+
+    ct_series: str | None = None
+    pet_series: str | None = None
+    segments: tuple[str, ...] | None = None
+    suv: SuvOptions = field(default_factory=SuvOptions)
+
+
+def dicom_options(ct_series: object = None, pet_series: object = None, segments: object = None, **suv: Any) -> DicomOptions:
+    """Return the options of values as a command line or a list gives them, where all but text may arrive as a number.
+
+    Args:
+        ct_series: UID or description.
+        pet_series: UID or description.
+        segments: one name or number, or several.
+        suv: the fields of `petct_cascade.dicom.suv.SuvOptions`.
+
+    Raises:
+        InputError: when a value makes no sense.
+    """
+    several = segments if isinstance(segments, (list, tuple)) or segments is None else [segments]
+    return DicomOptions(
+        ct_series=None if ct_series is None else str(ct_series),
+        pet_series=None if pet_series is None else str(pet_series),
+        segments=None if several is None else tuple(str(segment) for segment in several),
+        suv=suv_options(suv),
+    )
+
+
+def suv_options(values: Mapping[str, Any]) -> SuvOptions:
+    """Return what a command line or a list says of a patient, where numbers may be text and texts may have become numbers.
+
+    Raises:
+        InputError: when a value makes no sense.
+    """
+    known: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+    for name in known.keys() & {"weight", "height", "dose", "half_life"}:
+        # What is no number is refused with its text.
+        with contextlib.suppress(ValueError):
+            known[name] = float(known[name])
+    for name in known.keys() & {"sex", "injection_time"}:
+        known[name] = str(known[name]).strip()
+    if "sex" in known:
+        known["sex"] = known["sex"].upper()
+    return SuvOptions(**known)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A PET/CT study in DICOM.
+
+    Attributes:
+        case: its name.
+        patient: the patient's number, or else the name.
+        tracer: for example "fdg" or "psma"; "unknown" when nothing tells.
+        centre: the institution, if it is named.
+        ct: its CT; None of a study of which only the PET is wanted.
+        pet: its PET.
+        label: None when there is none.
+    """
+
+    case: str
+    patient: str
+    tracer: str
+    centre: str | None
+    ct: DicomSource | None
+    pet: DicomSource
+    label: DicomSource | None
+
+
+def find_in_folder(
+    folder: Path, options: DicomOptions | None = None, labels: bool = True, needs_ct: bool = True
+) -> tuple[list[Found], list[Problem]]:
+    """Find the PET/CT studies in a folder of any depth, mixed with other series, studies, patients and files.
+
+    Args:
+        folder: with or without a DICOMDIR, which is not needed.
+        options: what the user has said.
+        labels: whether labels are looked for.
+        needs_ct: whether a study without a CT is an error.
+
+    Returns:
+        The studies, sorted by case; and problems: errors of studies that cannot be used, warnings that say which series were
+        chosen, and which files are damaged. Both are empty when the folder holds no DICOM file.
+    """
+    options = options or DicomOptions()
+    headers, damaged = scan(folder)
+    problems = list(_damaged_files(folder, damaged))
+    found: list[tuple[Header, Found]] = []
+    by_study: dict[str, list[Header]] = {}
+    for header in headers:
+        # Careless de-identification gives studies of several patients one UID.
+        by_study.setdefault(f"{header.study} {header.patient}", []).append(header)
+    names = names_of(by_study)
+    for uid, of_study in by_study.items():
+        study, said = _study(names[uid], of_study, headers, options, labels, needs_ct)
+        problems += said
+        if study is not None:
+            found.append((of_study[0], study))
+    if options.suv != SuvOptions() and len(found) > 1:
+        raise InputError(
+            f"{folder} holds {len(found)} studies, and {', '.join(options.suv.given)} can be that of one patient: give that "
+            "study's folder alone, or a CSV list with columns of these names"
+        )
+    return sorted((study for _, study in found), key=lambda study: study.case), problems
+
+
+def names_of(studies: Mapping[str, Sequence[Header]]) -> dict[str, str]:
+    """Return a name for each study, by what tells it from others: tracer, patient and date, as the challenge's.
+
+    Where two would share a name, each gets a mark of what tells them apart.
+    """
+    plain = {uid: _name_of(headers) for uid, headers in studies.items()}
+    spelt = [name.casefold() for name in plain.values()]
+    return {uid: name if spelt.count(name.casefold()) == 1 else f"{name}_{_mark(uid)}" for uid, name in plain.items()}
+
+
+def identity_of_series(file: Path) -> tuple[str, str, str]:
+    """Return case, patient and tracer of a study by one of its PET's files."""
+    header = header_of_file(file)
+    assert header is not None
+    return _name_of([header]), _patient_of(header), header.tracer or "unknown"
+
+
+def choose(stacks: Iterable[Stack], kind: str) -> list[Stack]:
+    """Return the stacks of a kind, "ct" or "pet"."""
+    return [stack for stack in stacks if stack.first.kind == kind]
+
+
+def label_of(headers: Sequence[Header], pet: Stack, segments: tuple[str, ...] | None) -> tuple[DicomSource | None, str]:
+    """Return the label among the objects of a study, None when there is none, and what was chosen among what.
+
+    A segmentation goes before a structure set, one of the PET before one of another series.
+    """
+    for kind in ("seg", "rtstruct"):
+        objects = [header for header in headers if header.kind == kind]
+        of_pet = [header for header in objects if pet.first.series in header.referenced]
+        in_space = [header for header in objects if _shares_space(header, pet.first)]
+        chosen = of_pet or in_space
+        if chosen:
+            chosen = sorted(chosen, key=lambda header: header.file)
+            text = f"{chosen[0].description or chosen[0].series!r} ({', '.join(header.file.name for header in chosen[:3])})"
+            source = DicomSource(
+                role="label",
+                files=tuple(header.file for header in chosen),
+                series=chosen[0].series,
+                title=text,
+                grid_files=tuple(header.file for header in pet.headers),
+                frame_of_reference=pet.first.frame_of_reference,
+                segments=segments,
+            )
+            others = [header for header in headers if header.kind in ("seg", "rtstruct") and header not in chosen]
+            names = ", ".join(header.description or header.file.name for header in others[:5])
+            return source, f"its label is {text}, not {names}" if others else ""
+    return None, ""
+
+
+def _shares_space(header: Header, pet: Header) -> bool:
+    return header.frame_of_reference in (pet.frame_of_reference, "")
+
+
+def _study(
+    name: str, headers: Sequence[Header], everything: Sequence[Header], options: DicomOptions, labels: bool, needs_ct: bool
+) -> tuple[Found | None, list[Problem]]:
+    """Return what the headers of one study hold, None when it cannot be used, and what is to be said of it.
+
+    Args:
+        name: of the study.
+        headers: of the study.
+        everything: headers of all studies, among which the CT may be stored as a study of its own.
+        options: what the user has said.
+        labels: whether its label is looked for.
+        needs_ct: whether a study without a CT is an error.
+    """
+    stacks = stacks_of(headers)
+    pets = choose(stacks, "pet")
+    if not pets:
+        images = choose(stacks, "ct")
+        said = Problem(name, None, "there is no PET of this study: it is passed over", error=False)
+        return None, [said] if images and not _holds_ct_of_other_study(headers, everything) else []
+    try:
+        pet = choose_pet(pets, options.pet_series)
+        has_ct = needs_ct or any(stack.first.kind == "ct" for stack in stacks)
+        ct = _ct_of(stacks, pet.stack, everything, options.ct_series) if has_ct else None
+    except InputError as error:
+        return None, [Problem(name, None, str(error), error=True)]
+    label, said_of_label = label_of(headers, pet.stack, options.segments) if labels else (None, "")
+    first = pet.stack.first
+    study = Found(
+        case=name,
+        patient=_patient_of(first),
+        tracer=first.tracer or "unknown",
+        centre=first.centre or None,
+        ct=None if ct is None else image_source("ct", ct.stack),
+        pet=image_source("pet", pet.stack, options.suv),
+        label=label,
+    )
+    sentences = [pet.why, "" if ct is None else ct.why, said_of_label]
+    return study, [Problem(name, None, sentence, error=False) for sentence in sentences if sentence]
+
+
+def _ct_of(stacks: Sequence[Stack], pet: Stack, everything: Sequence[Header], wanted: str | None) -> Choice:
+    """Choose the CT of a study, or, where it has none, of the patient's other studies in the same space."""
+    own = choose(stacks, "ct")
+    if not own and pet.first.frame_of_reference:
+        own = choose(stacks_of(header for header in everything if _is_same_scan(header, pet.first)), "ct")
+    return choose_ct(own, pet, wanted)
+
+
+def _is_same_scan(header: Header, pet: Header) -> bool:
+    """Whether an image is of the PET's patient, in the same space, though of another study."""
+    return header.frame_of_reference == pet.frame_of_reference and header.patient == pet.patient
+
+
+def _holds_ct_of_other_study(headers: Sequence[Header], everything: Iterable[Header]) -> bool:
+    """Whether images of a study without PET share the space of a PET elsewhere."""
+    spaces = {header.frame_of_reference for header in everything if header.kind == "pet"} - {""}
+    return any(header.frame_of_reference in spaces for header in headers)
+
+
+def _name_of(headers: Sequence[Header]) -> str:
+    """Return <tracer>_<patient>_<date> of a study, without what is not known, in letters that every file system takes."""
+    first = next((header for header in headers if header.kind == "pet"), headers[0])
+    patient = first.patient
+    for prefix in TCIA_PREFIXES:
+        patient = patient.removeprefix(prefix)
+    parts = [first.tracer, _plain(patient) or f"study-{_mark(first.study)}", first.date]
+    return "_".join(part for part in parts if part)
+
+
+def _patient_of(header: Header) -> str:
+    """Return who was examined; a mark of the study where nothing tells."""
+    return header.patient or f"unknown {_mark(header.study)}"
+
+
+def _plain(text: str) -> str:
+    """Return letters, digits, dots and hyphens of a text; what was between them becomes a hyphen."""
+    return re.sub(r"[^\w.]+|_", "-", text).strip("-.")[:80].rstrip("-.")
+
+
+def _mark(uid: str) -> str:
+    """Return six letters and digits that tell a UID from others."""
+    return hashlib.sha256(uid.encode()).hexdigest()[:6]
+
+
+def _damaged_files(folder: Path, damaged: Sequence[Damaged]) -> Iterator[Problem]:
+    """Yield a warning for each folder with damaged files."""
+    by_folder: dict[Path, list[Damaged]] = {}
+    for file in damaged:
+        by_folder.setdefault(file.file.parent, []).append(file)
+    for place, files in by_folder.items():
+        name = str(place.relative_to(folder)) if place != folder else folder.name
+        more = f"(and {len(files) - 1} more files there) " if len(files) > 1 else ""
+        yield Problem(name, files[0].file, f"{more}{files[0].message}; it is left out", error=False)

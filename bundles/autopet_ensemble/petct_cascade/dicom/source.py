@@ -1,0 +1,140 @@
+"""A DICOM series in the place of a file: CT, PET or label of a study."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from petct_cascade.dicom.files import read_dataset
+from petct_cascade.dicom.frames import frames_of
+from petct_cascade.dicom.geometry import name_of, stack_of
+from petct_cascade.dicom.headers import STRUCTURE_CLASS
+from petct_cascade.dicom.labels import Grid, contour_mask, segmentation_mask
+from petct_cascade.dicom.reading import read_ct, read_pet
+from petct_cascade.dicom.series import Stack
+from petct_cascade.dicom.suv import suv_conversion
+from petct_cascade.dicom.suv_options import SuvOptions
+from petct_cascade.volumes import Volume
+from petct_training.errors import InputError
+
+
+@dataclass(frozen=True)
+class DicomSource(os.PathLike):
+    """CT, PET or label of a study in DICOM files; wherever a path is wanted, it is the first of them.
+
+    Attributes:
+        role: "ct", "pet" or "label".
+        files: all of them, sorted.
+        series: UID of the series.
+        title: what the series is called in a sentence.
+        options: what the headers of a PET do not say.
+        grid_files: of a label, the files of the PET on whose grid it is wanted.
+        frame_of_reference: of that PET.
+        segments: of a label, names or numbers of the segments or regions that are wanted; None for all that may be lesions.
+        facts: what was found out when it was read, as JSON knows it.
+    """
+
+    role: str
+    files: tuple[Path, ...]
+    series: str
+    title: str
+    options: SuvOptions = field(default_factory=SuvOptions)
+    grid_files: tuple[Path, ...] = ()
+    frame_of_reference: str = ""
+    segments: tuple[str, ...] | None = None
+    facts: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    def __fspath__(self) -> str:
+        return os.fspath(self.files[0])
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def name(self) -> str:
+        """What it is called in a sentence."""
+        return f"{self.role.upper() if self.role != 'label' else self.role} {self.title}"
+
+    @property
+    def parent(self) -> Path:
+        """The folder of its first file."""
+        return self.files[0].parent
+
+    @property
+    def given(self) -> str:
+        """What else its content depends on beside its files: what the user has said of them."""
+        said = {name: getattr(self.options, name) for name in self.options.given}
+        return f"{sorted(said.items())}{self.segments or ''}" if said or self.segments else ""
+
+    def resolve(self) -> Path:
+        """Return the path of the first file without links."""
+        return self.files[0].resolve()
+
+    def read(self) -> tuple[Volume, list[str]]:
+        """Read it.
+
+        Returns:
+            The volume: CT in HU, PET in body-weight SUV, or a label of 0 and 1 on the PET's grid; and warnings, each the end of a
+            sentence that begins with its name.
+
+        Raises:
+            InputError: when it cannot be read; the message is the end of a sentence that begins with its name.
+        """
+        if self.role == "label":
+            return self._read_label()
+        read = read_ct(self.files) if self.role == "ct" else read_pet(self.files, self.options)
+        self.facts.update(self._identity | read.facts)
+        return Volume(self, read.array, read.affine), read.warnings
+
+    def describe(self) -> dict[str, Any]:
+        """Return the facts; of an image that was not read yet, by its headers alone."""
+        if not self.facts:
+            self.facts.update(self._identity)
+            if self.role == "pet":
+                # What is wrong with it is said when it is read.
+                with contextlib.suppress(InputError):
+                    headers = [frame for file in self.files for frame in frames_of(read_dataset(file))]
+                    self.facts["suv"] = suv_conversion(headers, self.options).facts
+        return self.facts
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        return {"series": self.series, "description": self.title, "files": len(self.files)}
+
+    def _read_label(self) -> tuple[Volume, list[str]]:
+        """Read a segmentation or a structure set on the grid of the PET."""
+        grid = grid_of(self.grid_files)
+        frame = self.frame_of_reference or None
+        reader = contour_mask if _is_structure_set(self.files[0]) else segmentation_mask
+        label = reader(self.files, grid, self.segments, frame)
+        self.facts.update(self._identity | dict(label.facts))
+        return Volume(self, label.array, grid.affine), label.warnings
+
+
+def grid_of(files: Sequence[Path]) -> Grid:
+    """Return the grid of a series by its headers.
+
+    Raises:
+        InputError: when its slices make no volume; the message is the end of a sentence that begins with the series.
+    """
+    frames, names = [], []
+    for file in files:
+        for frame in frames_of(read_dataset(file)):
+            frames.append(frame)
+            names.append(name_of(frame, file.name))
+    stack = stack_of(frames, names)
+    return Grid((int(frames[0].Columns), int(frames[0].Rows), len(stack.order)), stack.affine)
+
+
+def image_source(role: str, stack: Stack, options: SuvOptions | None = None) -> DicomSource:
+    """Return the source that a stack of images is."""
+    files = tuple(header.file for header in stack.headers)
+    return DicomSource(role, files, stack.first.series, stack.text, options or SuvOptions())
+
+
+def _is_structure_set(file: Path) -> bool:
+    return str(read_dataset(file, tags=["SOPClassUID"]).get("SOPClassUID", "")) == STRUCTURE_CLASS

@@ -1,0 +1,384 @@
+"""Promises to those whose studies are in DICOM: found wherever they lie, read rightly, converted, segmented, prepared."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from dicom_writer import Person, Variant, small_study, write_study, write_tcia
+from dicom_writer import layouts as dicom_layouts
+from helpers import SARCOMA, SHARED, needs_shared
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from petct_cascade.convert import convert
+from petct_cascade.dicom.finding import DicomOptions, find_in_folder
+from petct_cascade.dicom.headers import scan
+from petct_cascade.dicom.reading import read_ct, read_pet
+from petct_cascade.dicom.suv import SuvOptions
+from petct_cascade.preparation import PrepareOptions
+from petct_cascade.prepare import prepare
+from petct_cascade.selection import SelectOptions, select_studies, source_of
+from petct_cascade.studies import find_studies
+from petct_cascade.volumes import read_volume
+from petct_training.errors import InputError, SomeFailedError
+from petct_training.masks import Masks
+from petct_training.records import Records
+
+SARCOMA_DICOM = SHARED / "data/soft_tissue_sarcoma_dicom"
+STUDY = small_study()
+PLAIN = Variant()
+
+
+def written(folder: Path, **changes):
+    return write_study(folder, STUDY, replace(PLAIN, **changes))
+
+
+def voxels(file: Path) -> np.ndarray:
+    return np.asarray(nib.load(file).dataobj)
+
+
+# ---------------------------------------------------------------- real studies
+
+
+@needs_shared(SARCOMA_DICOM)
+@pytest.mark.parametrize("patient", ["STS_002", "STS_019"])
+def test_real_study_in_dicom_is_that_in_nifti(patient):
+    studies, problems = find_in_folder(SARCOMA_DICOM / patient)
+    assert not any(problem.error for problem in problems)
+    (study,) = studies
+    stem = SARCOMA / f"imagesTr/fdg_{patient.replace('_', '')}_pre-treatment"
+    for source, number, tolerance in ((study.ct, "0000", 0), (study.pet, "0001", 1e-4)):
+        volume, _ = read_volume(source)
+        expected = nib.load(f"{stem}_{number}.nii.gz")
+        np.testing.assert_allclose(volume.array, np.asarray(expected.dataobj), atol=tolerance, rtol=0)
+        np.testing.assert_allclose(volume.affine, expected.affine, atol=1e-3)
+    label = voxels(SARCOMA / f"labelsTr/fdg_{patient.replace('_', '')}_pre-treatment.nii.gz") > 0
+    mask = read_volume(study.label)[0].array > 0
+    assert 2 * (mask & label).sum() / (mask.sum() + label.sum()) >= 0.97
+
+
+# ---------------------------------------------------------------- geometry
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@given(data=st.data())
+def test_series_of_any_direction_spacing_and_place_keeps_each_voxel_where_it_is(data, tmp_path_factory):
+    angles = data.draw(st.tuples(*[st.floats(-80, 80)] * 3))
+    flips = data.draw(st.tuples(*[st.sampled_from([1, -1])] * 3))
+    spacing = data.draw(st.tuples(*[st.floats(0.7, 6)] * 3))
+    origin = data.draw(st.tuples(*[st.floats(-900, 900)] * 3))
+    turn = np.eye(3)
+    for (first, second), degrees in zip(((0, 1), (1, 2), (0, 2)), angles, strict=True):
+        step, angle = np.eye(3), np.deg2rad(degrees)
+        step[np.ix_([first, second], [first, second])] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        turn = turn @ step
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = turn @ np.diag(np.array(spacing) * flips), origin
+    study = replace(STUDY, ct=STUDY.pet * 100 - 1000, ct_affine=affine, pet_affine=affine)
+    folder = tmp_path_factory.mktemp("geometry")
+    write_study(folder, study, PLAIN)
+    files = sorted(folder.rglob("*.dcm"))
+    pet = read_pet([file for file in files if pydicom.dcmread(file, stop_before_pixels=True).Modality == "PT"])
+    # The slices may come in the other order; each voxel must then lie where it lay.
+    other_way = np.linalg.det(affine[:3, :3]) < 0
+    expected, place = (study.pet[:, :, ::-1], affine @ last_slice_first(study.pet.shape)) if other_way else (study.pet, affine)
+    # To half a step of 16 bits.
+    np.testing.assert_allclose(pet.array, expected, rtol=1e-4, atol=2e-4)
+    np.testing.assert_allclose(pet.affine, place, atol=2e-3)
+
+
+def last_slice_first(shape: tuple[int, ...]) -> np.ndarray:
+    flip = np.diag([1.0, 1.0, -1.0, 1.0])
+    flip[2, 3] = shape[2] - 1
+    return flip
+
+
+# ---------------------------------------------------------------- finding
+
+
+def test_files_without_suffix_among_junk_in_deep_folders_are_one_study(tmp_path):
+    written(tmp_path / "Anna 2/12.03.2024", path=dicom_layouts.deep)
+    for number in range(300):
+        (tmp_path / f"junk{number:03d}.txt").write_bytes(b"\x08\x00" + os.urandom(number))
+    (tmp_path / "empty").touch()
+    (tmp_path / "picture.dcm").write_bytes(bytes(128) + b"DICM" + os.urandom(400))
+    studies, problems = find_in_folder(tmp_path)
+    assert [study.case for study in studies] == ["fdg_0042_2023-05-04"]
+    assert not any(problem.error for problem in problems)
+
+
+def test_two_studies_of_one_day_get_two_names(tmp_path):
+    for key in ("first", "second"):
+        written(tmp_path / key, study_key=key)
+    names = [study.case for study in find_in_folder(tmp_path)[0]]
+    assert len(set(names)) == 2
+    assert all(name.startswith("fdg_0042_2023-05-04_") for name in names)
+    # Whatever folders are called, and whichever is found first.
+    shutil.move(tmp_path / "first", tmp_path / "zzz")
+    assert [study.case for study in find_in_folder(tmp_path)[0]] == names
+
+
+def test_links_to_folders_of_patients_are_followed_once(tmp_path):
+    written(tmp_path / "archive/patient")
+    chosen = tmp_path / "chosen"
+    chosen.mkdir()
+    (chosen / "patient").symlink_to(tmp_path / "archive/patient", target_is_directory=True)
+    (chosen / "round").symlink_to(chosen, target_is_directory=True)
+    assert len(find_in_folder(chosen)[0]) == 1
+
+
+def test_series_is_named_by_uid_or_description(tmp_path):
+    study = written(tmp_path)
+    named = find_in_folder(tmp_path, DicomOptions(pet_series=study.pet_uid, ct_series="ct wb 3.0 b30f"))[0]
+    assert [(each.pet.series, each.ct.series) for each in named] == [(study.pet_uid, study.ct_uid)]
+    studies, problems = find_in_folder(tmp_path, DicomOptions(pet_series="PET wrong"))
+    assert studies == []
+    assert "PET WB AC" in str(problems[0])
+    assert "--pet_series" in str(problems[0])
+
+
+def test_weight_of_one_patient_is_not_taken_for_several(tmp_path):
+    written(tmp_path / "a", study_key="a")
+    written(tmp_path / "b", study_key="b")
+    with pytest.raises(InputError, match="2 studies, and weight"):
+        find_in_folder(tmp_path, DicomOptions(suv=SuvOptions(weight=80)))
+
+
+def test_study_without_weight_is_read_once_it_is_given(tmp_path):
+    def without_weight(ds):
+        del ds.PatientWeight
+
+    study = written(tmp_path, edit_pet=without_weight)
+    (found,) = find_in_folder(tmp_path)[0]
+    with pytest.raises(InputError, match="--weight"):
+        read_volume(found.pet)
+    (found,) = find_in_folder(tmp_path, DicomOptions(suv=SuvOptions(weight=study.variant.person.weight)))[0]
+    np.testing.assert_allclose(read_volume(found.pet)[0].array, study.pet, rtol=1e-4, atol=1e-5)
+    assert found.pet.describe()["suv"]["given"] == ["weight"]
+
+
+# ---------------------------------------------------------------- lists and single studies
+
+
+def test_list_names_folders_files_and_uids_of_series_with_what_headers_lack(tmp_path):
+    def without_weight(ds):
+        del ds.PatientWeight
+
+    first = written(tmp_path / "one", study_key="one")
+    second = written(tmp_path / "two", study_key="two", edit_pet=without_weight)
+    with open(tmp_path / "list.csv", "w", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(["case", "ct", "pet", "weight"])
+        table.writerow(["folders", "one", "one", ""])
+        table.writerow(["files", os.path.relpath(first.ct_files[3], tmp_path), os.path.relpath(first.pet_files[5], tmp_path), ""])
+        table.writerow(["uids", second.ct_uid, second.pet_uid, "72"])
+        table.writerow(["wrong", "one", "1.2.3.4.5", ""])
+        table.writerow(["letters", "one", "one", "heavy"])
+    studies, problems = find_studies(tmp_path / "list.csv", labels=False)
+    assert {study.case: (study.ct.series, study.pet.series) for study in studies} == {
+        "folders": (first.ct_uid, first.pet_uid),
+        "files": (first.ct_uid, first.pet_uid),
+        "uids": (second.ct_uid, second.pet_uid),
+    }
+    assert {problem.case for problem in problems if problem.error} == {"wrong", "letters"}
+    for study, expected in zip(studies, (first, first, second), strict=True):
+        np.testing.assert_allclose(read_volume(study.pet)[0].array, expected.pet, rtol=1e-4, atol=1e-5)
+
+
+def test_single_study_is_named_by_the_folders_of_its_series(tmp_path):
+    study = written(tmp_path)
+    source, known = source_of(tmp_path, ct=tmp_path, pet=study.pet_files[0].parent)
+    assert (source.case, source.patient, source.tracer) == ("fdg_0042_2023-05-04", "PSMA_0042", "fdg")
+    assert known == []
+    with pytest.raises(InputError, match="holds no PET"):
+        source_of(tmp_path, ct=tmp_path, pet=study.ct_files[0].parent)
+
+
+# ---------------------------------------------------------------- provenance
+
+
+def select(folder: Path, output: Path, **dicom) -> list[str]:
+    """Cases that an inference of a folder has to do, after which their masks are written and recorded."""
+    records = Records(output, "inference")
+    masks = Masks(records, [output])
+    selection = select_studies(folder, masks, SelectOptions(dicom=DicomOptions(**dicom)))
+    for item in selection.items:
+        with records.making(masks.plan(item)):
+            (output / f"{item['case']}.nii.gz").write_text("a mask")
+    return [item["case"] for item in selection.items]
+
+
+def test_moved_or_copied_dicom_is_not_segmented_again_and_changed_dicom_is(tmp_path):
+    written(tmp_path / "studies")
+    output = tmp_path / "masks"
+    case = ["fdg_0042_2023-05-04"]
+    assert select(tmp_path / "studies", output) == case
+    assert select(tmp_path / "studies", output) == []
+    shutil.copytree(tmp_path / "studies", tmp_path / "copy")
+    shutil.rmtree(tmp_path / "studies")
+    assert select(tmp_path / "copy", output) == []
+    assert select(tmp_path / "copy", output, suv=SuvOptions(weight=90)) == case
+    pet = next(file for file in sorted((tmp_path / "copy").rglob("*.dcm")) if pydicom.dcmread(file).Modality == "PT")
+    dataset = pydicom.dcmread(pet)
+    dataset.PatientWeight = "70"
+    for file in pet.parent.glob("*"):
+        dataset = pydicom.dcmread(file)
+        dataset.PatientWeight = "70"
+        dataset.save_as(file)
+    assert select(tmp_path / "copy", output) == case
+
+
+def test_record_says_which_series_were_taken_and_how_suv_were_computed(tmp_path):
+    study = written(tmp_path / "studies")
+    select(tmp_path / "studies", tmp_path / "masks")
+    about = json.loads((tmp_path / "masks/records/fdg_0042_2023-05-04.json").read_text())["about"]
+    assert about["ct"]["series"] == study.ct_uid
+    suv = about["pet"]["suv"]
+    person, tracer = study.variant.person, study.variant.tracer
+    assert (suv["weight_kg"], suv["dose_mbq"], suv["units"]) == (person.weight, pytest.approx(tracer.dose / 1e6), "BQML")
+    decayed = tracer.dose * 0.5 ** (study.variant.timing.uptake / tracer.half_life)
+    assert suv["factor"] == pytest.approx(1000 * person.weight / decayed, rel=1e-4)
+    assert suv["delay_min"] == pytest.approx(study.variant.timing.uptake / 60, abs=0.1)
+
+
+# ---------------------------------------------------------------- converting and preparing
+
+
+def test_convert_writes_ct_suv_and_label_in_the_challenges_layout_once(tmp_path, capsys):
+    study = write_tcia(tmp_path / "dicom", STUDY)
+    output = tmp_path / "with a space"
+    convert(tmp_path / "dicom", output)
+    case = find_in_folder(tmp_path / "dicom")[0][0].case
+    np.testing.assert_allclose(voxels(output / f"imagesTr/{case}_0001.nii.gz"), study.pet, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(voxels(output / f"imagesTr/{case}_0000.nii.gz"), study.ct, atol=0.01)
+    np.testing.assert_array_equal(voxels(output / f"labelsTr/{case}.nii.gz"), study.label)
+    about = json.loads((output / f"records/{case}.json").read_text())["about"]
+    assert about["pet"]["suv"]["weight_kg"] == study.variant.person.weight
+    files = {file: file.stat().st_mtime_ns for file in output.rglob("*.nii.gz")}
+    convert(tmp_path / "dicom", output)
+    assert {file: file.stat().st_mtime_ns for file in output.rglob("*.nii.gz")} == files
+    (found,), _ = find_studies(output, labels=True)
+    assert found.case == case
+
+
+def test_pet_alone_is_converted(tmp_path):
+    study = written(tmp_path / "dicom", change_ct=lambda slices: [])
+    convert(tmp_path / "dicom", tmp_path / "nifti")
+    assert [file.name for file in (tmp_path / "nifti/imagesTr").iterdir()] == ["fdg_0042_2023-05-04_0001.nii.gz"]
+    np.testing.assert_allclose(voxels(next((tmp_path / "nifti/imagesTr").iterdir())), study.pet, rtol=1e-4, atol=1e-5)
+
+
+def test_conversion_never_replaces_a_file_of_somebody_else(tmp_path):
+    written(tmp_path / "dicom")
+    own = tmp_path / "nifti/imagesTr/fdg_0042_2023-05-04_0001.nii.gz"
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    with pytest.raises(SomeFailedError, match="no result of this program"):
+        convert(tmp_path / "dicom", tmp_path / "nifti")
+    assert own.read_text() == "mine"
+
+
+def test_study_that_cannot_be_read_costs_no_other(tmp_path):
+    def without_weight(ds):
+        del ds.PatientWeight
+
+    written(tmp_path / "good", study_key="good", person=Person(identifier="good"))
+    written(tmp_path / "bad", study_key="bad", person=Person(identifier="bad"), edit_pet=without_weight)
+    with pytest.raises(SomeFailedError, match=r"study fdg_bad_2023-05-04: PET .* has no patient weight"):
+        convert(tmp_path, tmp_path / "nifti")
+    assert [file.name for file in (tmp_path / "nifti/imagesTr").glob("*_0001*")] == ["fdg_good_2023-05-04_0001.nii.gz"]
+
+
+def test_archives_of_tcia_as_downloaded_are_prepared(tmp_path):
+    for number, collection in enumerate(("FDG-PET-CT-Lesions", "FDG-PET-CT-Lesions", "PSMA-PET-CT-Lesions")):
+        prefix = "PETCT_" if collection.startswith("FDG") else "PSMA_"
+        person = Person(identifier=f"{prefix}{number:04x}")
+        write_tcia(
+            tmp_path / "manifest", small_study(seed=number), replace(PLAIN, person=person, study_key=str(number)), collection
+        )
+    data = tmp_path / "prepared"
+    prepare(tmp_path / "manifest", data, PrepareOptions(validation_fraction=0.3))
+    content = json.loads((data / "datalist.json").read_text())
+    items = content["training"] + content["validation"]
+    assert sorted(item["patient"] for item in items) == ["PETCT_0000", "PETCT_0001", "PSMA_0002"]
+    for item in items:
+        label = data / content["studies_dir"] / item["original"]["label"]
+        number = int(item["patient"][-1])
+        np.testing.assert_array_equal(voxels(label), write_again(number, tmp_path).label)
+    before = {file: file.stat().st_mtime_ns for file in data.rglob("*") if file.is_file()}
+    prepare(tmp_path / "manifest", data, PrepareOptions(validation_fraction=0.3))
+    assert {file: file.stat().st_mtime_ns for file in data.rglob("*") if file.is_file()} == before
+
+
+def write_again(number: int, folder: Path):
+    return write_study(folder / f"again{number}", small_study(seed=number), PLAIN)
+
+
+# ---------------------------------------------------------------- headers that lie
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@given(data=st.data())
+def test_damaged_files_are_read_or_named_and_never_a_traceback(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fuzz")
+    name, original = data.draw(st.sampled_from(ORIGINALS))
+    damaged = bytearray(original)
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(damaged) - 1))
+        how = data.draw(st.sampled_from(["byte", "cut", "letters", "zeros"]))
+        if how == "byte":
+            damaged[place] = data.draw(st.integers(0, 255))
+        elif how == "cut":
+            del damaged[max(place, 200) :]
+        else:
+            filling = b"\xff\xfe" if how == "letters" else bytes(8)
+            damaged[place : place + len(filling)] = filling
+    for other, content in ORIGINALS[:12]:
+        (folder / other).write_bytes(content)
+    (folder / name).write_bytes(damaged)
+    studies, problems = find_in_folder(folder, needs_ct=False)
+    assert all(problem.sentence for problem in problems)
+    for study in studies:
+        # Whatever else is raised fails.
+        with contextlib.suppress(InputError):
+            read_volume(study.pet)
+
+
+def originals() -> list[tuple[str, bytes]]:
+    """Twelve slices of a PET, small, as bytes."""
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp())
+    study = written(folder, change_pet=lambda slices: slices[:12])
+    content = [(file.name, file.read_bytes()) for file in sorted(study.pet_files)]
+    shutil.rmtree(folder)
+    return content
+
+
+ORIGINALS = originals()
+
+
+def test_header_that_claims_a_million_times_its_pixels_is_refused_before_memory_is_asked_for(tmp_path):
+    study = written(tmp_path)
+    dataset = pydicom.dcmread(study.ct_files[0])
+    dataset.NumberOfFrames = 1_000_000
+    dataset.save_as(study.ct_files[0])
+    with pytest.raises(InputError, match="pixels"):
+        read_ct(study.ct_files)
+
+
+def test_scan_passes_over_what_is_no_dicom_by_its_first_bytes(tmp_path):
+    (tmp_path / "large.bin").write_bytes(bytes(200))
+    with open(tmp_path / "large.bin", "r+b") as stream:
+        stream.truncate(10**10)
+    assert scan(tmp_path) == ([], [])
