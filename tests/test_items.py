@@ -34,7 +34,7 @@ def test_case_with_two_masks_is_a_problem_that_names_both(tmp_path):
     assert str(problem) == "study a: a.nii.gz is not this study's only mask, there is a second file a.nii: take one of them away"
 
 
-@pytest.mark.parametrize(("name", "sentence"), [("none", "is not a folder"), (".", "holds no NIfTI file")])
+@pytest.mark.parametrize(("name", "sentence"), [("none", "is not a folder"), (".", "holds no masks")])
 def test_folder_without_masks_is_one_sentence(tmp_path, name, sentence):
     with pytest.raises(InputError, match=sentence):
         masks_in_folder(tmp_path / name)

@@ -92,10 +92,12 @@ KINDS = {
     "PET without CT": Kind(lambda files: files["ct"].unlink(), "there is no CT of this study"),
     "CT without PET": Kind(lambda files: files["pet"].unlink(), "there is no PET of this study"),
     "no label": Kind(lambda files: files["label"].unlink(), "the study has no label", inferred=True),
-    "wrong suffix": Kind(lambda files: files["ct"].rename(str(files["ct"]).replace(".nii.gz", ".mha")), "does not end with .nii"),
+    "wrong suffix": Kind(
+        lambda files: files["ct"].rename(str(files["ct"]).replace(".nii.gz", ".nrrd")), "does not end with .nii"
+    ),
     "DICOM": Kind(lambda files: files["pet"].rename(str(files["pet"]).replace(".nii.gz", ".dcm")), "does not end with .nii"),
     "compressed and not": Kind(
-        lambda files: shutil.copy(files["ct"], str(files["ct"]).removesuffix(".gz")), "is there compressed and uncompressed"
+        lambda files: shutil.copy(files["ct"], str(files["ct"]).removesuffix(".gz")), "too: keep one of the two"
     ),
     "link to nothing": Kind(lambda files: link_to_nothing(files["pet"]), "does not exist"),
     "folder in place of a file": Kind(lambda files: (files["ct"].unlink(), files["ct"].mkdir()), "does not exist"),

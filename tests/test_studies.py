@@ -198,14 +198,14 @@ def test_study_without_ct_pet_or_label_is_named(tmp_path):
 
 def test_other_formats_and_double_files_are_named(tmp_path):
     write_study(tmp_path, "fdg_a_1")
-    (tmp_path / "imagesTr/fdg_b_1_0000.mha").write_text("")
+    (tmp_path / "imagesTr/fdg_b_1_0000.nrrd").write_text("")
     (tmp_path / "imagesTr/fdg_a_1_0000.nii").write_text("")
     (tmp_path / "imagesTr/._fdg_a_1_0001.nii.gz").write_text("")
     studies, problems = find_studies(tmp_path, labels=True)
     assert studies == []
     assert [problem.case for problem in problems] == ["fdg_a_1", "fdg_b_1"]
-    assert "compressed and uncompressed" in str(problems[0])
-    assert "fdg_b_1_0000.mha does not end with .nii.gz" in str(problems[1])
+    assert "too: keep one of the two" in str(problems[0])
+    assert "fdg_b_1_0000.nrrd does not end with .nii.gz" in str(problems[1])
 
 
 @pytest.mark.parametrize("case", ["../../etc/x", "a/b", "a\\b", "..", ".hidden", "a\tb", "x" * 201, "ü" * 101])

@@ -106,10 +106,10 @@ def images_of_case(case: str, folder: Path) -> dict[str, Path]:
 
 
 def masks_in_folder(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
-    """Return the NIfTI file of each case in a folder, sorted, and an error for each case that has two.
+    """Return the file of each case in a folder, sorted, and an error for each case that has two.
 
     Raises:
-        InputError: the folder is none, or holds no NIfTI file.
+        InputError: the folder is none, or holds no file of a volume.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: name the folder with the masks.")
@@ -125,7 +125,7 @@ def masks_in_folder(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
         else:
             files[case] = file
     if not files:
-        raise InputError(f"{folder} holds no NIfTI file (.nii.gz, .nii): name the folder with the masks.")
+        raise InputError(f"{folder} holds no masks ({', '.join(SUFFIXES)}): name the folder with the masks.")
     return files, problems
 
 

@@ -18,11 +18,14 @@ from petct_cascade.dicom.places import Places
 from petct_cascade.dicom.source import DicomSource
 from petct_cascade.dicom.suv_options import SuvOptions
 from petct_cascade.problems import Problem
-from petct_cascade.volumes import SUFFIXES, Source, without_suffix
+from petct_cascade.volumes import OTHER_SUFFIX, SUFFIXES, Source, without_suffix
 from petct_training.errors import InputError
 from petct_training.records import letters_of
 
 TRACERS = ("fdg", "psma")
+
+# Files beside a MetaImage header (.mhd), with its voxels.
+DATA_SUFFIXES = (".raw", ".zraw")
 
 # Folders of TCIA's patients begin with it.
 TCIA_PREFIX = "PETCT_"
@@ -89,7 +92,8 @@ def find_studies(
               the columns weight, height, sex, dose, half_life and injection_time may say what the PET's headers do not;
             - any other folder with DICOM files, and a DICOMDIR as the folder in which it lies: see
               `petct_cascade.dicom.finding.find_in_folder`.
-            Where nothing else is said, tracer and patient are the first and second `_`-separated field of the case.
+            In place of .nii.gz, a name may end with .nii, .mha or .mhd. Where nothing else is said, tracer and patient are the
+            first and second `_`-separated field of the case.
         labels: whether every study must have a label.
         allow_outside: whether a list may name files that lie outside of its folder, as another person's list should not.
         dicom: which series of DICOM studies are taken, and what their headers do not say.
@@ -311,8 +315,8 @@ def _from_pairs(images: Path) -> Iterator[Study | Problem]:
         match = re.fullmatch(r"(?!\.)(.+)_(0000|0001)(\..*)", file.name)
         if match and match[3] in SUFFIXES:
             files.setdefault(match[1], {}).setdefault(CHANNELS[match[2]], []).append(file)
-        elif match:
-            yield Problem(match[1], file, "does not end with .nii.gz or .nii: convert it to NIfTI", error=True)
+        elif match and not (match[3] in DATA_SUFFIXES and file.with_suffix(".mhd").is_file()):
+            yield Problem(match[1], file, OTHER_SUFFIX, error=True)
     labels = _labels_of(images)
     for case, channels in files.items():
         yield _study_of_pair(case, channels, labels)
@@ -338,7 +342,7 @@ def _study_of_pair(case: str, channels: Mapping[str, Sequence[Path]], labels: Pa
             return Problem(case, None, message, error=True)
     for several in channels.values():
         if len(several) > 1:
-            return Problem(case, several[1], "is there compressed and uncompressed: keep one of the two", error=True)
+            return Problem(case, several[1], f"is there as {several[0].name}, too: keep one of the two", error=True)
     tracer, patient = identity(case)
     return Study(case, patient, tracer, channels["ct"][0], channels["pet"][0], _volume_called(labels / case))
 
@@ -377,13 +381,13 @@ def _study_of_tcia_folder(folder: Path) -> Study | Problem:
 
 
 def _volumes_of_tcia_folder(folder: Path) -> dict[str, Path]:
-    """Return the NIfTI files of a study, by their names."""
+    """Return the files of a study, by their names."""
     files = {name: _volume_called(folder / name) for name in ("CTres", "CT", "SUV", "PET", "SEG")}
     return {name: file for name, file in files.items() if file is not None}
 
 
 def _volume_called(stem: Path) -> Path | None:
-    """Return the file <stem>.nii.gz or <stem>.nii that exists, None when neither does."""
+    """Return the file <stem>.nii.gz, or with another suffix of volumes, that exists, None when none does."""
     candidates = [stem.with_name(f"{stem.name}{suffix}") for suffix in SUFFIXES]
     return next((file for file in candidates if file.is_file()), None)
 

@@ -21,22 +21,22 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.spatialimages import HeaderDataError
 
+from petct_cascade.damage import DAMAGED, DEFLATE_RATIO
+from petct_cascade.metaimage import METAIMAGE_SUFFIXES, read_metaimage
 from petct_training.errors import InputError
 from petct_training.files import atomic
 from petct_training.grids import PLACE_TOLERANCE_MM, corner_distance, spacing_of
 
-SUFFIXES = (".nii.gz", ".nii")
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+SUFFIXES = (*NIFTI_SUFFIXES, *METAIMAGE_SUFFIXES)
 
 # A gzip file begins with these bytes.
 GZIP_MAGIC = b"\x1f\x8b"
 
-# The compression of .gz makes nothing smaller than by this (zlib's technical details).
-DEFLATE_RATIO = 1032
-
 # How far a mask's values may lie from 0 and 1: a slope of a 16-bit integer rounds to less.
 MASK_TOLERANCE = 1e-3
 
-DAMAGED = "is damaged or cut off: copy it again from where it comes"
+OTHER_SUFFIX = "does not end with .nii.gz, .nii, .mha or .mhd: convert it to NIfTI"
 NOT_NIFTI = "is not a NIfTI image: convert it to NIfTI, or copy it again"
 
 # What decompressing a damaged file raises, and what nibabel raises on top when the content makes no sense.
@@ -99,7 +99,7 @@ class Volume:
 
 
 def without_suffix(name: str) -> str:
-    """Return a file's name without .nii.gz or .nii.
+    """Return a file's name without .nii.gz, .nii, .mha or .mhd.
 
     Example:
         >>> without_suffix("fdg_p1_v1.2.nii.gz")
@@ -136,7 +136,7 @@ def read_volume(file: Path | Source, channels: int = 1) -> tuple[Volume, list[st
     """Read a volume and check it.
 
     Args:
-        file: ends with .nii or .nii.gz; or what reads itself, and has one channel.
+        file: ends with .nii.gz, .nii, .mha or .mhd; or what reads itself, and has one channel.
         channels: 1 for a volume (X, Y, Z), a larger number for one of (X, Y, Z, channels).
 
     Returns:
@@ -152,13 +152,30 @@ def read_volume(file: Path | Source, channels: int = 1) -> tuple[Volume, list[st
         check_finite(volume)
         return volume, warnings
     check_container(file)
-    image, stored = read_header(file)
-    shape = check_shape(image, channels)
-    check_axes(image.affine)
-    check_spacing(image.affine, stored)
-    volume = Volume(file, read_voxels(file, image, shape), image.affine)
+    read = _read_metaimage if file.name.endswith(METAIMAGE_SUFFIXES) else _read_nifti
+    volume, warnings = read(file, channels)
     check_finite(volume)
-    return volume, geometry_warnings(image.affine, stored)
+    return volume, warnings
+
+
+def _read_nifti(file: Path, channels: int) -> tuple[Volume, list[str]]:
+    """Read a NIfTI file, as `read_volume` does."""
+    image, stored = read_header(file)
+    shape = check_shape(image.shape, channels)
+    check_axes(image.affine)
+    check_stated_spacing(image.affine, stored)
+    check_spacing(image.affine)
+    volume = Volume(file, read_voxels(file, image, shape), image.affine)
+    return volume, [*geometry_warnings(image.affine), *_warnings_of_places(stored)]
+
+
+def _read_metaimage(file: Path, channels: int) -> tuple[Volume, list[str]]:
+    """Read a MetaImage, as `read_volume` does. It states its place once, and always in mm."""
+    array, affine = read_metaimage(file)
+    check_shape(array.shape, channels)
+    check_axes(affine)
+    check_spacing(affine)
+    return Volume(file, array, affine), geometry_warnings(affine)
 
 
 def read_mask(file: Path | Source) -> Volume:
@@ -177,7 +194,7 @@ def check_container(file: Path) -> None:
         InputError: when it is not.
     """
     if not file.name.endswith(SUFFIXES):
-        raise InputError("does not end with .nii.gz or .nii: convert it to NIfTI")
+        raise InputError(OTHER_SUFFIX)
     if not file.is_file():
         raise InputError(f"does not exist in {file.parent}: put it there, or take the study away")
     try:
@@ -218,13 +235,12 @@ def read_header(file: Path) -> tuple[nib.Nifti1Image, nib.Nifti1Header]:
     return image, stored
 
 
-def check_shape(image: nib.Nifti1Image, channels: int) -> tuple[int, ...]:
-    """Return the shape (X, Y, Z), or (X, Y, Z, channels) of several channels; further axes of length one are left out.
+def check_shape(shape: tuple[int, ...], channels: int) -> tuple[int, ...]:
+    """Return a shape as (X, Y, Z), or (X, Y, Z, channels) of several channels; further axes of length one are left out.
 
     Raises:
         InputError: when it is another, or the image is a single slice.
     """
-    shape = image.shape
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if channels > 1 and shape[3:] != (channels,):
@@ -254,49 +270,59 @@ def check_axes(affine: np.ndarray) -> None:
         raise InputError("has axes that are not at right angles (sheared affine): resample it to an upright grid")
 
 
-def check_spacing(affine: np.ndarray, stored: nib.Nifti1Header) -> None:
-    """Check that the voxels of an affine (4, 4) have a size that a PET/CT can have, and the one that the header states.
+def check_spacing(affine: np.ndarray) -> None:
+    """Check that the voxels of an affine (4, 4) have a size that a PET/CT can have.
 
     Raises:
         InputError: when they do not.
+    """
+    spacing = spacing_of(affine)
+    if spacing.max() < 0.02:
+        raise InputError(f"has a voxel spacing of {_by(spacing)} that is not in mm: export it again in mm")
+    if spacing.min() < 0.05 or spacing.max() > 100:
+        raise InputError(f"has a voxel spacing of {_by(spacing)} mm, which no PET/CT has: export it again")
+
+
+def check_stated_spacing(affine: np.ndarray, stored: nib.Nifti1Header) -> None:
+    """Check that a NIfTI header states a voxel spacing in mm, and that of its affine (4, 4).
+
+    Raises:
+        InputError: when it does not.
     """
     spacing = spacing_of(affine)
     stated = np.asarray(stored["pixdim"][1:4], dtype=float)
     if not (np.isfinite(stated) & (stated > 0)).all():
         raise InputError(f"has a voxel spacing of {_by(stated)} mm, and none may be zero or negative: export it again")
     # The lowest three bits are the unit of length: 1 is metres, 3 micrometres (nifti1.h).
-    if stored["xyzt_units"] % 8 in (1, 3) or spacing.max() < 0.02:
+    if stored["xyzt_units"] % 8 in (1, 3):
         raise InputError(f"has a voxel spacing of {_by(spacing)} that is not in mm: export it again in mm")
-    if spacing.min() < 0.05 or spacing.max() > 100:
-        raise InputError(f"has a voxel spacing of {_by(spacing)} mm, which no PET/CT has: export it again")
     if not np.allclose(stated, spacing, rtol=0.01):
         raise InputError(f"says that its voxels are {_by(stated)} mm large, and elsewhere {_by(spacing)} mm: export it again")
 
 
-def geometry_warnings(affine: np.ndarray, stored: nib.Nifti1Header) -> list[str]:
-    """Return what is unusual about an affine (4, 4) that makes sense.
-
-    Args:
-        affine: the one that is used.
-        stored: header of the file.
-    """
+def geometry_warnings(affine: np.ndarray) -> list[str]:
+    """Return what is unusual about an affine (4, 4) that makes sense."""
     spacing = spacing_of(affine)
     least_cosine = np.abs(affine[:3, :3] / spacing).max(axis=0).min()
     warnings = []
     if spacing.min() < 0.3 or spacing.max() > 20:
         warnings.append(f"has an unusual voxel spacing of {_by(spacing)} mm: check that it is right")
-    if stored["sform_code"] <= 0 and stored["qform_code"] <= 0:
-        warnings.append("does not say where left, front and head are: check that its orientation is right")
     if least_cosine < np.cos(np.deg2rad(15)):
         warnings.append("lies more than 15 degrees oblique to the body's axes: check that its orientation is right")
-    apart = _distance_of_stated_places(stored)
-    if apart > PLACE_TOLERANCE_MM:
-        warnings.append(
-            f"states two places that lie {apart:.1f} mm apart (sform and qform): the first is used here, and 3D "
-            "Slicer, ITK-SNAP and "
-            "nnU-Net use the second; export it again with one place, or masks will lie beside the images there"
-        )
     return warnings
+
+
+def _warnings_of_places(stored: nib.Nifti1Header) -> list[str]:
+    """Return what is unusual about the places, up to two, that a NIfTI header states."""
+    if stored["sform_code"] <= 0 and stored["qform_code"] <= 0:
+        return ["does not say where left, front and head are: check that its orientation is right"]
+    apart = _distance_of_stated_places(stored)
+    if apart <= PLACE_TOLERANCE_MM:
+        return []
+    return [
+        f"states two places that lie {apart:.1f} mm apart (sform and qform): the first is used here, and 3D "
+        "Slicer, ITK-SNAP and nnU-Net use the second; export it again with one place, or masks will lie beside the images there"
+    ]
 
 
 def _distance_of_stated_places(stored: nib.Nifti1Header) -> float:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from petct_training.errors import InputError
-from petct_training.files import read_json_or_none, relative_path, write_json
+from petct_training.files import data_file_of, read_json_or_none, relative_path, write_json
 
 # Folder of the records inside of an output folder.
 RECORDS = "records"
@@ -311,13 +311,16 @@ def file_state(path: str | os.PathLike, known: Mapping[str, Any] | None = None) 
     read is None, and equal to no other.
 
     Args:
-        path: file, or `SeveralFiles`, whose content is one.
+        path: file, with the one that it names if it is a header alone; or `SeveralFiles`, whose content is one.
         known: an earlier state. When size, times and the file's number on its disk are the same, the content is surely the
             same, too, and is not read again. An older file that was put in place, or a copy, has another number or another time
             of status.
     """
     if isinstance(path, SeveralFiles):
         return _state_of_files(path.files, path.given, known)
+    data_file = data_file_of(path)
+    if data_file is not None:
+        return _state_of_files([Path(path), data_file], "", known)
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):

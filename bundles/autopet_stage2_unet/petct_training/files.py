@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from petct_training.errors import InputError, cannot_write
+
+# Bytes in which the header of a MetaImage ends: it has some twenty lines, and hundreds with DICOM's attributes in it.
+LONGEST_HEADER = 1 << 20
 
 
 @contextlib.contextmanager
@@ -77,6 +81,27 @@ def stamp(file: str | os.PathLike) -> list[int]:
     except OSError:
         return []
     return [state.st_size, state.st_mtime_ns]
+
+
+def data_file_of(file: str | os.PathLike) -> Path | None:
+    """Return the file that holds the voxels of a MetaImage header (.mhd); None for any other file.
+
+    Example:
+        >>> import tempfile
+        >>> header = Path(tempfile.mkdtemp()) / "ct.mhd"
+        >>> _ = header.write_text("NDims = 3\\nElementDataFile = ct.raw\\n")
+        >>> data_file_of(header).name
+        'ct.raw'
+    """
+    if not os.fspath(file).endswith(".mhd"):
+        return None
+    try:
+        with open(file, "rb") as stream:
+            found = re.search(rb"^ElementDataFile *= *([^\r\n]+)", stream.read(LONGEST_HEADER), re.MULTILINE)
+    except OSError:
+        return None
+    name = found[1].strip().decode("latin-1") if found else "LOCAL"
+    return None if name.upper() == "LOCAL" or "\0" in name else Path(file).parent / name
 
 
 def relative_path(path: Path, start: Path | None = None) -> Path:
