@@ -26,6 +26,15 @@ def test_ids_of_the_configs_and_options_of_monai_are_known(name, config):
     check_names({name: "1"}, [config], {})
 
 
+def test_ids_of_experiment_tracking_are_known_where_it_is_asked_for(config, tmp_path):
+    check_names({"tracking": "mlflow", "tracking_uri": "sqlite:///a.db", "experiment_name": "mine"}, [config], {})
+    own = tmp_path / "own.json"
+    own.write_text('{"handlers_id": {}, "configs": {"project": "mine"}}')
+    check_names({"tracking": str(own), "project": "other"}, [config], {})
+    with pytest.raises(InputError, match="--tracking_uri is not known"):
+        check_names({"tracking_uri": "sqlite:///a.db"}, [config], {})
+
+
 def test_an_unknown_option_is_refused_with_the_nearest_known_one(config):
     with pytest.raises(InputError, match=r"^--learning_rat is not known: did you mean --learning_rate"):
         check_names({"learning_rat": "1"}, [config], {})

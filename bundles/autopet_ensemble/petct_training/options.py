@@ -14,6 +14,7 @@ import monai.bundle
 import torch
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
+from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
 from petct_training.commands import command
 from petct_training.errors import InputError, boolean
@@ -116,6 +117,7 @@ def check_names(given: Mapping[str, str], config_files: Sequence[str], renamed: 
     known = {*OF_MONAI} - {"override"}
     for file in config_files:
         known |= {_first_part(name) for name in ConfigParser.load_config_file(file)}
+    known |= _ids_of_tracking(given.get("tracking"))
     for name in given:
         first = _first_part(name)
         if first in renamed:
@@ -231,6 +233,14 @@ def _check_text(name: str, text: str, instead: str) -> None:
     # A word in quotes is read as the text between them.
     if not isinstance(value, str):
         raise InputError(f"--{name} is {text}, which is read as {value!r}: write {instead}")
+
+
+def _ids_of_tracking(tracking: str | None) -> set[str]:
+    """Return the ids that MONAI adds to a config for what an option `--tracking` names: a way it knows, or a file of settings."""
+    if tracking is None:
+        return set()
+    settings = DEFAULT_EXP_MGMT_SETTINGS.get(tracking) or ConfigParser.load_config_files(tracking)
+    return set(settings["configs"])
 
 
 def _first_part(name: str) -> str:
