@@ -9,6 +9,7 @@ import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import monai.bundle
 import torch
@@ -239,7 +240,7 @@ def _ids_of_tracking(tracking: str | None) -> set[str]:
     """Return the ids that MONAI adds to a config for what an option `--tracking` names: a way it knows, or a file of settings."""
     if tracking is None:
         return set()
-    settings = DEFAULT_EXP_MGMT_SETTINGS.get(tracking) or ConfigParser.load_config_files(tracking)
+    settings: dict[str, Any] = DEFAULT_EXP_MGMT_SETTINGS.get(tracking) or ConfigParser.load_config_files(tracking)
     return set(settings["configs"])
 
 
