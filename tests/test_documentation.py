@@ -16,9 +16,13 @@ import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
+import pydicom
 import pytest
 import torch
 import zoo
+from dicom_writer import Person, Variant, write_tcia
+from dicom_writer import small_study as dicom_study
+from dicom_writer import write_study as write_dicom_study
 from helpers import (
     BUNDLES,
     ENSEMBLE,
@@ -41,6 +45,7 @@ DOCUMENTS = sorted(
 # The documents whose commands are executed by a test of this module, but for those in ELSEWHERE.
 EXECUTED = {
     "README.md",
+    "docs/dicom.md",
     "docs/getting-started.md",
     "docs/integrations.md",
     *(f"bundles/{bundle}/docs/README.md" for bundle in (*NETWORKS, ENSEMBLE)),
@@ -352,6 +357,11 @@ SCORES = (*REPORT, "OUT/scores.csv", "OUT/summary.json", "OUT/summary.md", "OUT/
 PIPELINE = ("prepared/datalist.json", "models/*/model.pt", "results/table1.md", "results/report.html", "results/pictures/*.png")
 
 
+def inside(folder: str, patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Patterns of files in OUT, in another folder."""
+    return tuple(pattern.replace("OUT/", f"{folder}/") for pattern in patterns)
+
+
 @pytest.mark.slow
 @needs("onnx", "onnxscript")
 @pytest.mark.parametrize("bundle", NETWORKS)
@@ -371,6 +381,9 @@ def test_every_command_in_the_readme_of_a_network_does_what_it_says(bundle, tmp_
     reader.follow("srun torchrun", *weights, options=SHORT)
     reader.follow("run evaluating", "output/val_mean_dice_raw.csv")
     reader.follow("multi_gpu_evaluate", "output/val_mean_dice_raw.csv")
+    if bundle == STAGE1:
+        # They were put there by hand, and no program replaces them.
+        shutil.rmtree(reader.folder / "DATA/coarse_masks")
     reader.follow("run inferring", "DATA/coarse_masks/*.nii.gz" if bundle == STAGE1 else "output/*.nii.gz")
     if bundle != STAGE1:
         reader.follow("published.json", *weights, options=SHORT)
@@ -408,10 +421,10 @@ def test_every_command_in_the_readme_of_the_ensemble_does_what_it_says(tmp_path)
     shutil.copyfile(here / ct, here / "CT.nii.gz")
     shutil.copyfile(here / pet, here / "PET.nii.gz")
     reader.follow("--ct CT.nii.gz --pet PET.nii.gz", "OUT/*_PET.nii.gz", *REPORT)
-    reader.follow("run evaluating", "OUT/masks/*/*.nii.gz", *SCORES)
-    reader.follow("run score", *SCORES)
+    reader.follow("run evaluating", "EVALUATION/masks/*/*.nii.gz", *inside("EVALUATION", SCORES))
+    reader.follow("run score", *inside("SCORES", SCORES))
     (here / "IMAGES").symlink_to("RAW/imagesTr")
-    reader.follow("run readout", *REPORT)
+    reader.follow("run readout", *inside("READOUTS", REPORT))
     assert reader.remaining == []
 
 
@@ -432,6 +445,8 @@ def test_every_command_in_the_first_readme_does_what_it_says(tmp_path):
     cases = write_raw(here / "STUDIES")
     shutil.copyfile(here / f"STUDIES/imagesTr/{cases[0]}_0000.nii.gz", here / "CT.nii.gz")
     shutil.copyfile(here / f"STUDIES/imagesTr/{cases[0]}_0001.nii.gz", here / "SUV.nii.gz")
+    write_dicom_study(here / "DICOM", dicom_study())
+    reader.follow("petct segment DICOM", "OUT/fdg_0042_2023-05-04.nii.gz", *REPORT, options=DEMO)
     reader.follow("--ct CT.nii.gz --pet SUV.nii.gz", "OUT/*_SUV.nii.gz", *REPORT, options=DEMO)
     reader.follow("petct segment STUDIES", *(f"OUT/{case}.nii.gz" for case in cases), *REPORT, options=DEMO)
     reader.follow("petct train STUDIES", *work, options=f"{DEMO} {TWO_EPOCHS}")
@@ -456,8 +471,38 @@ def test_every_command_in_getting_started_does_what_it_says(tmp_path):
     (here / "REF").symlink_to("STUDIES/labelsTr")
     (here / "IMAGES").symlink_to("STUDIES/imagesTr")
     reader.follow("petct score", "SCORES/scores.csv", "SCORES/summary.md", "SCORES/report.html")
-    reader.follow("petct readout", *(pattern.replace("OUT/", "READOUTS/") for pattern in REPORT))
-    reader.follow("petct evaluate", *(pattern.replace("OUT/", "EVALUATION/") for pattern in SCORES), options=DEMO)
+    reader.follow("petct readout", *inside("READOUTS", REPORT))
+    reader.follow("petct evaluate", *inside("EVALUATION", SCORES), options=DEMO)
+    assert reader.remaining == []
+
+
+@pytest.mark.slow
+def test_every_command_in_dicom_does_what_it_says(tmp_path):
+    reader = Reader("docs/dicom.md", tmp_path)
+    here = reader.folder
+    for number in range(5):
+        variant = Variant(person=Person(identifier=f"PETCT_{number}"), study_key=str(number))
+        write_tcia(here / "DICOM", dicom_study(seed=number), variant)
+    (here / "manifest-1234").symlink_to("DICOM")
+    work = tuple(f"WORK/{pattern}" for pattern in PIPELINE)
+    # The first command takes the weights of the third.
+    petct_train = reader.remaining.pop(2)
+    reader.remaining.insert(0, petct_train)
+    reader.follow("petct train DICOM", *work, options=f"{DEMO} {TWO_EPOCHS}")
+    reader.follow("petct segment DICOM", "OUT/fdg_0_2023-05-04.nii.gz", *REPORT, options=DEMO)
+    reader.follow(
+        "petct convert", *(f"NIFTI/{name}" for name in ("imagesTr/*_0000.nii.gz", "imagesTr/*_0001.nii.gz", "labelsTr/*"))
+    )
+    series = "--ct-series 1.2.840.113619.2.55.3"
+    snippet = reader.remaining[0]
+    one = next((here / "DICOM").rglob("PETCT_0"))
+    (here / "ONE").symlink_to(one)
+    uid = pydicom.dcmread(next(one.rglob("*-CT*/1-001.dcm"))).SeriesInstanceUID
+    assert series in snippet.text
+    reader.remaining[0] = snippet._replace(text=snippet.text.replace(series, f"--ct-series {uid}").replace("DICOM", "ONE"))
+    reader.follow("--pet-series", *REPORT, options=DEMO)
+    # The same studies elsewhere: nothing is done again.
+    reader.follow("manifest-1234", options=f"{DEMO} {TWO_EPOCHS}")
     assert reader.remaining == []
 
 

@@ -95,6 +95,21 @@ def test_read_outs_and_scores_do_not_replace_each_other(raw, tmp_path):
     assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()} == before
 
 
+def test_pictures_of_studies_that_are_no_longer_scored_are_taken_away_and_those_of_somebody_else_stay(tmp_path):
+    cases = ("fdg_1_a", "fdg_2_b")
+    for seed, case in enumerate(cases):
+        label = nib.load(write_study(tmp_path / "raw", case, seed=seed)[2])
+        write_nifti(tmp_path / f"masks/{case}.nii.gz", np.asarray(label.dataobj), label.affine)
+    items = reference_items(tmp_path / "raw")
+    pictures = tmp_path / "out/pictures"
+    score_folder(tmp_path / "masks", items, tmp_path / "out")
+    (pictures / "mine.png").write_text("mine")
+    assert {file.name for file in pictures.iterdir()} == {"fdg_1_a.png", "fdg_2_b.png", "mine.png"}
+    (tmp_path / f"masks/{cases[1]}.nii.gz").unlink()
+    score_folder(tmp_path / "masks", items[:1], tmp_path / "out")
+    assert {file.name for file in pictures.iterdir()} == {"fdg_1_a.png", "mine.png"}
+
+
 def test_a_report_of_somebody_else_is_not_replaced(raw, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/report.html").write_text("my notes")

@@ -80,7 +80,13 @@ def summary_of(records: Records, cases: Iterable[str]) -> Iterator[Summary]:
     """
     records.check_kind()
     summary = Summary(records, records.read(SUMMARY) or {})
-    pictures = {_picture(case) for case in cases} | set(summary.earlier.get("written") or ()) - set(SUMMARY_FILES)
-    plan = Plan(SUMMARY, {}, {"made_from": summary.made_from}, [*SUMMARY_FILES, *sorted(pictures)])
+    written = summary.earlier.get("written") or {}
+    wanted = {_picture(case) for case in cases}
+    others = set(written) - set(SUMMARY_FILES) - wanted
+    plan = Plan(SUMMARY, {}, {"made_from": summary.made_from}, [*SUMMARY_FILES, *sorted(wanted | others)])
     with records.making(plan):
         yield summary
+        # Of studies that are no longer in the tables.
+        for output in others - {_picture(case) for case in summary.made_from}:
+            if records.is_unchanged(output, written[output]):
+                (records.folder / output).unlink()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydicom import Dataset
+from tqdm import tqdm
 
 from petct_cascade.dicom.files import is_dicom, read_dataset
 from petct_cascade.dicom.frames import frames_of
@@ -114,12 +115,15 @@ def scan(folder: Path) -> tuple[list[Header], list[Damaged]]:
     """
     files = sorted(walk(folder))
     chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
-    # Processes take seconds to start.
-    number = min(os.cpu_count() or 1, len(chunks)) if len(files) >= FILES_FOR_PROCESSES else 1
     results: list[Header | Damaged] = []
-    with Workers(number) as workers:
-        for read in workers.map(_read_all, chunks, "headers", unit=f"{CHUNK} files"):
-            results += read
+    if len(files) < FILES_FOR_PROCESSES:
+        # Processes take seconds to start.
+        for chunk in tqdm(chunks, "headers", unit=f"{CHUNK} files", leave=False, disable=len(chunks) < 3):
+            results += _read_all(chunk)
+    else:
+        with Workers(min(os.cpu_count() or 1, len(chunks))) as workers:
+            for read in workers.map(_read_all, chunks, "headers", unit=f"{CHUNK} files"):
+                results += read
     results.sort(key=lambda result: result.file)
     headers = [result for result in results if isinstance(result, Header)]
     return headers, [result for result in results if isinstance(result, Damaged)]

@@ -13,13 +13,16 @@ from pydicom import Dataset
 from petct_cascade.dicom.files import read_dataset
 from petct_cascade.dicom.frames import frames_of, number_of_frames
 from petct_cascade.dicom.geometry import Stack, name_of, stack_of
-from petct_cascade.dicom.suv import suv_conversion
+from petct_cascade.dicom.suv import implausible, suv_conversion
 from petct_cascade.dicom.suv_options import SuvOptions
 from petct_cascade.dicom.values import number_of, text_of
 from petct_training.errors import InputError
 
 # HU of what no slice of a tilted CT shows.
 AIR_HU = -1024
+
+# Air around a body has less.
+BACKGROUND_SUV = 0.1
 
 # More voxels than any scanner makes in one slice or in one file: a header that claims more is wrong.
 LARGEST_SIDE = 4096
@@ -96,7 +99,14 @@ def read_pet(files: Sequence[Path], options: SuvOptions | None = None) -> Series
     pixels = [frames[index].pixels for index in order]
     array = _rescaled(pixels, slopes[order] * factors, intercepts[order] * factors, np.dtype(np.float32))
     facts = {**_facts(files, stack), "suv": conversion.facts}
-    return SeriesVolume(array, stack.affine, facts, [*warnings, *conversion.warnings])
+    return SeriesVolume(array, stack.affine, facts, [*warnings, *conversion.warnings, *_implausible(array)])
+
+
+def _implausible(array: np.ndarray) -> list[str]:
+    """Return why values (X, Y, Z) cannot well be SUV, judged by every so many voxels."""
+    sample = array.T.ravel()[:: max(1, array.size // 1_000_000)]
+    body = sample[sample > BACKGROUND_SUV]
+    return implausible(float(array.max()), float(np.median(body))) if body.size else []
 
 
 def _facts(files: Sequence[Path], stack: Stack) -> dict[str, Any]:
