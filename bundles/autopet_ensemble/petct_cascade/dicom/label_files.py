@@ -19,6 +19,7 @@ from pydicom import Dataset
 from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from petct_cascade.dicom.planes import Grid
+from petct_cascade.dicom.values import text_of
 from petct_training.errors import InputError
 
 # DICOM's x and y point to the patient's left and back, those of NIfTI to the right and front.
@@ -145,7 +146,7 @@ def read_label_dataset(file: Path, sop_classes: Sequence[str], name: str) -> Dat
         raise InputError(f"cannot be read ({error.strerror}): check that it is there, its permissions and the disk") from error
     with malformed_is_refused():
         dataset = pydicom.dcmread(stream, force=True)
-        if text(dataset, "SOPClassUID") not in sop_classes:
+        if text_of(dataset, "SOPClassUID") not in sop_classes:
             raise InputError(f"is no {name}: give one, or take it away")
         if stream.short:
             raise InputError(CUT_OFF)
@@ -154,12 +155,6 @@ def read_label_dataset(file: Path, sop_classes: Sequence[str], name: str) -> Dat
             explicit = ExplicitVRLittleEndian if is_little else ExplicitVRBigEndian
             dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if is_implicit else explicit
     return dataset
-
-
-def text(dataset: Dataset, keyword: str) -> str:
-    """Return an attribute as text without spaces and zeros around it; an empty text when it is absent."""
-    value = dataset.get(keyword)
-    return "" if value is None else str(value).strip(" \x00")
 
 
 def items(dataset: Dataset, keyword: str) -> list[Dataset]:

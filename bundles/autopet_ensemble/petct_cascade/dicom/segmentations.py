@@ -24,10 +24,10 @@ from petct_cascade.dicom.label_files import (
     read_label_dataset,
     required_items,
     required_numbers,
-    text,
     whole_number,
 )
 from petct_cascade.dicom.planes import Grid, common_spacing, grid_words, merged, nearest_plane
+from petct_cascade.dicom.values import text_of
 from petct_training.errors import InputError
 from petct_training.grids import PLACE_TOLERANCE_MM
 
@@ -238,21 +238,21 @@ def read_segmentation(file: Path) -> Segmentation:
     """
     dataset = read_label_dataset(file, SOP_CLASSES, "DICOM segmentation (SEG)")
     with malformed_is_refused():
-        is_labelmap = text(dataset, "SOPClassUID") == LABELMAP_CLASS or text(dataset, "SegmentationType") == "LABELMAP"
+        is_labelmap = text_of(dataset, "SOPClassUID") == LABELMAP_CLASS or text_of(dataset, "SegmentationType") == "LABELMAP"
         segments = _segments_of(dataset)
         frames = _frames_of(dataset, None if is_labelmap else [segment.number for segment in segments])
         _check_pixels(dataset, len(frames))
         threshold = None if is_labelmap else _threshold_of(dataset)
-        return Segmentation(file, text(dataset, "SeriesInstanceUID"), segments, frames, dataset, threshold)
+        return Segmentation(file, text_of(dataset, "SeriesInstanceUID"), segments, frames, dataset, threshold)
 
 
 def _segments_of(dataset: Dataset) -> tuple[Segment, ...]:
     """Return the segments of a SEG; the background that a label map may name is none."""
-    space = text(dataset, "FrameOfReferenceUID")
+    space = text_of(dataset, "FrameOfReferenceUID")
     found = []
     for item in required_items(dataset, "SegmentSequence"):
         number = whole_number(item, "SegmentNumber")
-        label = text(item, "SegmentLabel") or text(item, "SegmentDescription")
+        label = text_of(item, "SegmentLabel") or text_of(item, "SegmentDescription")
         category, _ = _code_of(item, "SegmentedPropertyCategoryCodeSequence")
         kind, words = _code_of(item, "SegmentedPropertyTypeCodeSequence")
         if number > 0:
@@ -265,7 +265,7 @@ def _segments_of(dataset: Dataset) -> tuple[Segment, ...]:
 def _code_of(item: Dataset, keyword: str) -> tuple[str, str]:
     """Return value and meaning of a code; empty texts when there is none."""
     code = (items(item, keyword) or [Dataset()])[0]
-    return text(code, "CodeValue"), text(code, "CodeMeaning")
+    return text_of(code, "CodeValue"), text_of(code, "CodeMeaning")
 
 
 def _frames_of(dataset: Dataset, segments: Sequence[int] | None) -> tuple[Frame, ...]:
@@ -355,7 +355,7 @@ def _decoded(dataset: Dataset, indices: Sequence[int]) -> Iterator[np.ndarray]:
 
 def _threshold_of(dataset: Dataset) -> float:
     """Return the stored value from which on a voxel lies in a segment: of a fractional one, half of the largest value."""
-    kind = text(dataset, "SegmentationType")
+    kind = text_of(dataset, "SegmentationType")
     if kind == "FRACTIONAL":
         largest = numbers(dataset, "MaximumFractionalValue", 1)
         return 127.5 if largest is None else max(float(largest[0]) / 2, 0.5)

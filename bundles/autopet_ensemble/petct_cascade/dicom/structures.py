@@ -23,10 +23,10 @@ from petct_cascade.dicom.label_files import (
     numbers,
     read_label_dataset,
     required_items,
-    text,
     whole_number,
 )
 from petct_cascade.dicom.planes import Grid, common_spacing, merged, nearest_plane
+from petct_cascade.dicom.values import text_of
 from petct_training.errors import InputError
 
 # RT Structure Set Storage (PS3.4, B.5).
@@ -108,7 +108,7 @@ def read_structures(file: Path) -> Structures:
         named = {whole_number(item, "ROINumber"): item for item in regions}
         if len(named) < len(regions):
             raise InputError("gives several ROIs one number: export it again")
-        name_of = {number: f"{number} {text(item, 'ROIName')!r}" for number, item in named.items()}
+        name_of = {number: f"{number} {text_of(item, 'ROIName')!r}" for number, item in named.items()}
         types = {
             whole_number(item, "ReferencedROINumber"): _type_of(item) for item in items(dataset, "RTROIObservationsSequence")
         }
@@ -127,24 +127,26 @@ def read_structures(file: Path) -> Structures:
         segments = tuple(
             Segment(
                 number,
-                text(item, "ROIName"),
-                _reason_against(text(item, "ROIName"), types.get(number, ""), bool(contours[number]), has_gtv),
+                text_of(item, "ROIName"),
+                _reason_against(text_of(item, "ROIName"), types.get(number, ""), bool(contours[number]), has_gtv),
                 _space_of(item, dataset),
             )
             for number, item in named.items()
         )
-    return Structures(file, text(dataset, "SeriesInstanceUID"), segments, contours, tuple(warnings))
+    return Structures(file, text_of(dataset, "SeriesInstanceUID"), segments, contours, tuple(warnings))
 
 
 def _type_of(observation: Dataset) -> str:
-    return text(observation, "RTROIInterpretedType").upper()
+    return text_of(observation, "RTROIInterpretedType").upper()
 
 
 def _space_of(item: Dataset, dataset: Dataset) -> str:
     """Return the UID of the frame of reference in which a region lies; an empty text when it is not said."""
     named = (items(dataset, "ReferencedFrameOfReferenceSequence") or [Dataset()])[0]
     return (
-        text(item, "ReferencedFrameOfReferenceUID") or text(dataset, "FrameOfReferenceUID") or text(named, "FrameOfReferenceUID")
+        text_of(item, "ReferencedFrameOfReferenceUID")
+        or text_of(dataset, "FrameOfReferenceUID")
+        or text_of(named, "FrameOfReferenceUID")
     )
 
 
@@ -171,7 +173,7 @@ def _contours_of(region: Dataset, name: str) -> tuple[list[np.ndarray], list[str
     found: dict[bytes, np.ndarray] = {}
     open_ones = repeated = 0
     for item in items(region, "ContourSequence"):
-        if text(item, "ContourGeometricType") not in CLOSED_TYPES:
+        if text_of(item, "ContourGeometricType") not in CLOSED_TYPES:
             open_ones += 1
             continue
         points = _points_of(item, name)
