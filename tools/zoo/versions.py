@@ -53,6 +53,8 @@ def imported_packages(bundle: Path) -> set[str]:
     others = modules - set(sys.stdlib_module_names) - {"petct_cascade", "petct_training"}
     used = {canonicalize_name(distributions[module][0]) for module in others}
     used |= {name for name, words in OPTIONAL_IMPORTS.items() if any(word in text for word in words)}
+    # What pydicom finds by itself: it decodes compressed pixels.
+    used |= {"python-gdcm"} if "pydicom" in used else set()
     # The command line of monai.bundle.
     return used | {"fire"}
 

@@ -61,7 +61,8 @@ class Source(Protocol):
     def resolve(self) -> Path:
         """Return the path, without links, that tells it from others."""
 
-    def __fspath__(self) -> str: ...
+    def __fspath__(self) -> str:
+        """Return the path by which it is known."""
 
     def read(self) -> tuple[Volume, list[str]]:
         """Read it, as `read_volume` does."""

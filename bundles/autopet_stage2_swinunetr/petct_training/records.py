@@ -28,18 +28,15 @@ CHUNK = 1 << 16
 
 @runtime_checkable
 class SeveralFiles(Protocol):
-    """What stands for several files in the place of one, such as a DICOM series.
-
-    Attributes:
-        files: all of them.
-        given: what else the content depends on, as text.
-    """
+    """What stands for several files in the place of one, such as a DICOM series."""
 
     @property
-    def files(self) -> Sequence[Path]: ...
+    def files(self) -> Sequence[Path]:
+        """All of them."""
 
     @property
-    def given(self) -> str: ...
+    def given(self) -> str:
+        """What else the content depends on, as text."""
 
     def describe(self) -> Mapping[str, Any]:
         """Return what a person who reads a record wants to know of it."""

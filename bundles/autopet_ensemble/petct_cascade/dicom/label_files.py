@@ -73,26 +73,27 @@ class Drawing:
 
 
 class LabelFile(Protocol):
-    """A file of labels that was read.
-
-    Attributes:
-        file: where it lies.
-        series: UID of its series.
-        noun: what it calls its segments.
-        segments: all that it names.
-        warnings: what is unusual about it, each the end of a sentence that begins with the file.
-    """
+    """A file of labels that was read."""
 
     @property
-    def file(self) -> Path: ...
+    def file(self) -> Path:
+        """Where it lies."""
+
     @property
-    def series(self) -> str: ...
+    def series(self) -> str:
+        """UID of its series."""
+
     @property
-    def noun(self) -> str: ...
+    def noun(self) -> str:
+        """What it calls its segments."""
+
     @property
-    def segments(self) -> tuple[Segment, ...]: ...
+    def segments(self) -> tuple[Segment, ...]:
+        """All that it names."""
+
     @property
-    def warnings(self) -> tuple[str, ...]: ...
+    def warnings(self) -> tuple[str, ...]:
+        """What is unusual about it, each the end of a sentence that begins with the file."""
 
     def draw(self, segments: Sequence[Segment], grid: Grid) -> Iterator[Drawing]:
         """Yield each of some of its segments on a grid."""
