@@ -81,12 +81,14 @@ def test_make_has_a_target_for_each():
         assert f"python -m zoo {action}" in done.stdout
 
 
-@pytest.mark.parametrize("name", [STAGE1, ENSEMBLE, *(pytest.param(name, marks=pytest.mark.slow) for name in STAGE2)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*NETWORKS, ENSEMBLE])
 def test_unit_test_passes_in_the_zoos_folders(name, capsys):
     zoo.main(["check", "--only", "unit test", str(BUNDLES / name)])
     assert lines(capsys.readouterr().out) == {(name, "unit test"): ("PASS", f"test_{name}.py: 2 tests")}
 
 
+@pytest.mark.slow
 def test_unit_test_of_a_broken_bundle_fails(bundle, capsys):
     file = bundle / "configs/inference.json"
     file.write_text(file.read_text().replace('"run": [', '"run": ["$1 / 0", '))
@@ -102,6 +104,7 @@ def test_unit_tests_are_in_the_zoos_style(tmp_path):
     assert style(tmp_path / "ci")
 
 
+@pytest.mark.slow
 def test_broken_metadata_ends_with_an_exit_code_and_the_reason(bundle):
     file = bundle / "configs/metadata.json"
     metadata = json.loads(file.read_text())
@@ -208,6 +211,7 @@ def packed(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TWO)
 def test_archive_holds_a_bundle_whole_in_the_zoos_style(name, packed, tmp_path):
     shutil.unpack_archive(packed / f"{name}_v{VERSION}.zip", tmp_path)
@@ -229,6 +233,7 @@ def test_archives_of_all_bundles_pass_when_unpacked(tmp_path, capsys):
         assert f"{archive.name}: {archive.stat().st_size / 1024:.0f} KiB" in output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TWO)
 def test_what_goes_into_a_pull_request_lies_as_in_the_zoo(name, packed):
     folder, models = packed / name, packed / "model-zoo/models" / name
@@ -241,18 +246,21 @@ def test_what_goes_into_a_pull_request_lies_as_in_the_zoo(name, packed):
     assert re.findall(r'^    "(\w+)",$', excluded, flags=re.MULTILINE) == sorted(NOT_SCRIPTED)
 
 
+@pytest.mark.slow
 def test_same_bundle_gives_the_same_archive_byte_for_byte(packed, tmp_path):
     zoo.main(["pack", "--output", str(tmp_path), str(BUNDLES / STAGE2[2])])
     name = f"{STAGE2[2]}_v{VERSION}.zip"
     assert (tmp_path / name).read_bytes() == (packed / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_archive_of_a_bundle_that_fails_is_an_error(bundle, tmp_path):
     (bundle / "docs/data_license.txt").unlink()
     with pytest.raises(SystemExit, match="did not pass"):
         zoo.main(["pack", "--output", str(tmp_path / "dist"), str(bundle)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [STAGE1, STAGE2[0]])
 def test_large_weights_are_named_with_address_and_hash_and_small_ones_are_packed(name, tmp_path):
     bundle = zoo.copy_bundle(BUNDLES / name, tmp_path / "source")
