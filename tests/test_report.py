@@ -256,3 +256,19 @@ def test_page_works_in_a_browser_on_a_phone_and_on_a_wide_screen(tmp_path, width
     assert len(found["all"]) == 3 * len(found["ensemble"]) == 3 * len(CASES)
     assert set(found["searched"][0]) == set(found["searched"][1]) == {CASES[2]}
     assert found["enlarged"] == "large"
+
+
+def test_page_says_from_which_series_a_study_was_made_and_how_its_suv_were_computed(tmp_path):
+    readouts = study_readouts(np.zeros((3, 3, 3), np.uint8), np.ones((3, 3, 3), np.float32), np.diag([4.0, 4.0, 5.0, 1.0]))
+    suv = {"units": "BQML", "rule": "ge_scan_time", "weight_kg": 72.0, "dose_mbq": 248.5, "factor": {"min": 0.1, "max": 0.2}}
+    pet = {
+        "description": "'WB AC' (326 slices, 1.2.3)",
+        "suv": suv | {"given": ["weight"], "other_rules": {"series_time": -14.2}},
+    }
+    about = {"a": {"pet": pet, "ct": {"description": "'CT' (326 slices, 1.2.4)"}}}
+    text = Page(write_report(tmp_path / "report.html", "t", readouts={"a": readouts, "b": readouts}, about=about)).text
+    assert "'WB AC' (326 slices, 1.2.3)" in text
+    assert "units BQML, reference time by ge scan time, weight 72 kg, dose 248.5 MBq, factor 0.1 to 0.2" in text
+    assert "Given by the user\nweight" in text
+    assert "series time -14.2 %" in text
+    assert text.count("Made from DICOM") == 1
