@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 
@@ -21,7 +22,7 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 def texts_of(header: Dataset, attribute: str | int) -> list[str]:
     """Return the values of an attribute as texts that are not empty; none when it is absent or cannot be read."""
     try:
-        texts = _texts_in(header, Tag(attribute))
+        texts = _texts_in(header, _tag_of(attribute))
     except Exception:  # Values are decoded when they are asked for, and damaged ones make pydicom raise nearly anything.
         return []
     stripped = [text.strip(" \t\r\n\0") for text in texts]
@@ -32,14 +33,25 @@ def _texts_in(header: Dataset, tag: BaseTag) -> list[str]:
     """Return the values of an attribute as texts; those that are stored as plain text are not turned into pydicom's types, which
     takes longer than all else about a header.
     """
-    if tag not in header:
+    try:
+        element = header.get_item(tag)
+    except KeyError:
         return []
-    element = header.get_item(tag)
-    if isinstance(element, RawDataElement) and isinstance(element.value, bytes) and _type_of(element) in PLAIN_TYPES:
-        return element.value.decode("latin-1").split("\\")
+    if isinstance(element, RawDataElement) and isinstance(element.value, bytes):
+        kind = _type_of(element)
+        if kind in PLAIN_TYPES:
+            return element.value.decode("latin-1").split("\\")
+        if kind == "US" and len(element.value) == 2:
+            return [str(int.from_bytes(element.value, "little" if element.is_little_endian else "big"))]
     value = header[tag].value
     values = value if isinstance(value, (MultiValue, list, tuple)) else [] if value is None else [value]
     return [item.decode("latin-1") if isinstance(item, bytes) else str(item) for item in values]
+
+
+@functools.cache
+def _tag_of(attribute: str | int) -> BaseTag:
+    """Return the tag of an attribute's keyword or number."""
+    return Tag(attribute)
 
 
 def _type_of(element: RawDataElement) -> str:
