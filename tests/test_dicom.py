@@ -128,6 +128,30 @@ def test_two_studies_of_one_day_get_two_names(tmp_path):
     assert [study.case for study in find_in_folder(tmp_path)[0]] == names
 
 
+def test_label_that_has_lost_its_patient_belongs_to_the_study_of_its_uid(tmp_path):
+    study = write_tcia(tmp_path, STUDY)
+    file = next(tmp_path.rglob("*Segmentation*/*.dcm"))
+    dataset = pydicom.dcmread(file)
+    dataset.PatientID = dataset.PatientName = ""
+    dataset.save_as(file)
+    (found,), _ = find_in_folder(tmp_path)
+    np.testing.assert_array_equal(read_volume(found.label)[0].array, study.label)
+
+
+def test_patients_whose_series_have_one_uid_are_told_apart(tmp_path):
+    folders = []
+    for identifier, weight in (("A", 60.0), ("B", 90.0)):
+        folders.append(written(tmp_path / identifier, person=Person(identifier="same", weight=weight)).folder)
+        for file in folders[-1].rglob("*.dcm"):
+            dataset = pydicom.dcmread(file)
+            dataset.PatientID = identifier
+            dataset.save_as(file)
+    studies = find_in_folder(tmp_path)[0]
+    assert [study.patient for study in studies] == ["A", "B"]
+    for study, folder in zip(studies, folders, strict=True):
+        assert all(folder in file.parents for file in (*study.pet.files, *study.ct.files))
+
+
 def test_links_to_folders_of_patients_are_followed_once(tmp_path):
     written(tmp_path / "archive/patient")
     chosen = tmp_path / "chosen"

@@ -118,23 +118,42 @@ def find_in_folder(
     options = options or DicomOptions()
     headers, damaged = scan(folder)
     problems = list(_damaged_files(folder, damaged))
-    found: list[tuple[Header, Found]] = []
-    by_study: dict[str, list[Header]] = {}
-    for header in headers:
-        # Careless de-identification gives studies of several patients one UID.
-        by_study.setdefault(f"{header.study} {header.patient}", []).append(header)
-    names = names_of(by_study)
-    for uid, of_study in by_study.items():
-        study, said = _study(names[uid], of_study, headers, options, labels, needs_ct)
+    found: list[Found] = []
+    studies = studies_of(headers)
+    with_pet = {key: of_study for key, of_study in studies.items() if any(header.kind == "pet" for header in of_study)}
+    names = names_of(studies) | names_of(with_pet)
+    for key, of_study in studies.items():
+        study, said = _study(names[key], of_study, headers, options, labels, needs_ct)
         problems += said
         if study is not None:
-            found.append((of_study[0], study))
+            found.append(study)
     if options.suv != SuvOptions() and len(found) > 1:
         raise InputError(
             f"{folder} holds {len(found)} studies, and {', '.join(options.suv.given)} can be that of one patient: give that "
             "study's folder alone, or a CSV list with columns of these names"
         )
-    return sorted((study for _, study in found), key=lambda study: study.case), problems
+    return sorted(found, key=lambda study: study.case), problems
+
+
+def studies_of(headers: Iterable[Header]) -> dict[str, list[Header]]:
+    """Group headers into studies, by what tells these apart: the UID and the patient.
+
+    Careless de-identification gives studies of several patients one UID. A label without its patient belongs to the study of
+    its UID, where that is one.
+    """
+    studies: dict[str, list[Header]] = {}
+    labels = []
+    for header in headers:
+        if header.kind in ("seg", "rtstruct"):
+            labels.append(header)
+        else:
+            studies.setdefault(f"{header.study} {header.patient}", []).append(header)
+    for label in labels:
+        own = f"{label.study} {label.patient}"
+        of_uid = [key for key in studies if key.partition(" ")[0] == label.study]
+        key = of_uid[0] if own not in studies and len(of_uid) == 1 else own
+        studies.setdefault(key, []).append(label)
+    return studies
 
 
 def names_of(studies: Mapping[str, Sequence[Header]]) -> dict[str, str]:
@@ -154,7 +173,7 @@ def identity_of_series(file: Path) -> tuple[str, str, str]:
     return _name_of([header]), _patient_of(header), header.tracer or "unknown"
 
 
-def choose(stacks: Iterable[Stack], kind: str) -> list[Stack]:
+def of_kind(stacks: Iterable[Stack], kind: str) -> list[Stack]:
     """Return the stacks of a kind, "ct" or "pet"."""
     return [stack for stack in stacks if stack.first.kind == kind]
 
@@ -205,9 +224,9 @@ def _study(
         needs_ct: whether a study without a CT is an error.
     """
     stacks = stacks_of(headers)
-    pets = choose(stacks, "pet")
+    pets = of_kind(stacks, "pet")
     if not pets:
-        images = choose(stacks, "ct")
+        images = of_kind(stacks, "ct")
         said = Problem(name, None, "there is no PET of this study: it is passed over", error=False)
         return None, [said] if images and not _holds_ct_of_other_study(headers, everything) else []
     try:
@@ -233,9 +252,9 @@ def _study(
 
 def _ct_of(stacks: Sequence[Stack], pet: Stack, everything: Sequence[Header], wanted: str | None) -> Choice:
     """Choose the CT of a study, or, where it has none, of the patient's other studies in the same space."""
-    own = choose(stacks, "ct")
+    own = of_kind(stacks, "ct")
     if not own and pet.first.frame_of_reference:
-        own = choose(stacks_of(header for header in everything if _is_same_scan(header, pet.first)), "ct")
+        own = of_kind(stacks_of(header for header in everything if _is_same_scan(header, pet.first)), "ct")
     return choose_ct(own, pet, wanted)
 
 
