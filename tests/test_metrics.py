@@ -12,8 +12,9 @@ from helpers import hundred_lesions
 from ignite.engine import Engine
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
+from scipy import ndimage
 
-from petct_cascade.metrics import COUNT_NAMES, METRIC_NAMES, LesionMetrics, case_metrics
+from petct_cascade.metrics import COUNT_NAMES, METRIC_NAMES, LesionMetrics, case_metrics, lesions_by_size
 from petct_training.errors import InputError
 from petct_training.grids import bounding_box
 
@@ -207,3 +208,16 @@ def test_monai_metric_refuses_unknown_names_channels_and_missing_spacing():
         LesionMetrics("dice")(torch.ones(1, 2, 3, 3, 3), torch.ones(1, 2, 3, 3, 3))
     with pytest.raises(InputError, match="voxel size"):
         LesionMetrics("dice")(torch.ones(1, 1, 3, 3, 3), torch.ones(1, 1, 3, 3, 3))
+
+
+def test_lesions_are_numbered_from_the_largest_whatever_box_they_lie_in():
+    mask = np.random.default_rng(0).random((20, 18, 16)) < 0.06
+    components, count = ndimage.label(mask, ndimage.generate_binary_structure(3, 2))
+    labels, number = lesions_by_size(mask)
+    assert number == count
+    sizes = np.bincount(labels.ravel())[1:]
+    np.testing.assert_array_equal(sizes, np.sort(np.bincount(components.ravel())[1:])[::-1])
+    # Each lesion is one component.
+    assert len(np.unique(np.stack([labels[mask], components[mask]]), axis=1).T) == count
+    padded = np.pad(mask, ((2, 1), (0, 3), (4, 0)))
+    np.testing.assert_array_equal(lesions_by_size(padded)[0][2:-1, :-3, 4:], labels)

@@ -14,7 +14,7 @@ import click
 
 from petct_cascade.command_line import bundle_command
 from petct_cascade.pipeline import ENSEMBLE, PROFILES
-from petct_training.files import read_json
+from petct_cascade.version import program_version
 
 NO_WEIGHTS = (
     "no weights come with this program: train them with `petct train STUDIES -o WORK` and give --weights WORK, or convert the "
@@ -83,7 +83,7 @@ def _demo(profile: str) -> tuple[str, ...]:
 
 def _version(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
     if wanted:
-        click.echo(f"petct {read_json(bundles_folder() / ENSEMBLE / 'configs/metadata.json')['version']}")
+        click.echo(f"petct {program_version()}")
         context.exit()
 
 

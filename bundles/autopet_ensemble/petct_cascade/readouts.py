@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from petct_cascade.metrics import label_lesions
+from petct_cascade.metrics import lesions_by_size
 from petct_training.errors import InputError
 from petct_training.files import write_json, write_text
 from petct_training.grids import as_affine, bounding_box, spacing_of, voxel_volume_ml
@@ -93,7 +93,7 @@ def study_readouts(
 
 @dataclass(frozen=True)
 class _Sums:
-    """Sums over the voxels of each of n lesions, all (n,) but for the indices.
+    """Sums over the voxels of each of n lesions, the largest first, all (n,) but for the indices.
 
     Attributes:
         sizes: number of voxels.
@@ -114,7 +114,7 @@ def _sums_over_lesions(
     mask: np.ndarray, box: tuple[slice, slice, slice], pet: np.ndarray, spacing: np.ndarray, uncertainty: np.ndarray | None
 ) -> _Sums:
     """Return the sums over each lesion of a mask (X, Y, Z) that lies in a box, and is not empty."""
-    labels, count = label_lesions(mask[box])
+    labels, count = lesions_by_size(mask[box])
     sums = _Sums(
         sizes=np.zeros(count, int),
         suv=np.zeros(count),
@@ -140,7 +140,7 @@ def _sums_over_lesions(
 
 
 def _lesion_rows(sums: _Sums, centroids: np.ndarray, voxel_ml: float, with_uncertainty: bool) -> list[dict[str, Any]]:
-    """Return `LESION_COLUMNS` of each lesion, the largest first; centroids (n, 3) in mm."""
+    """Return `LESION_COLUMNS` of each lesion; centroids (n, 3) in mm."""
     values = {
         "volume_ml": sums.sizes * voxel_ml,
         "suv_max": sums.suv_max,
@@ -153,10 +153,9 @@ def _lesion_rows(sums: _Sums, centroids: np.ndarray, voxel_ml: float, with_uncer
     }
     if with_uncertainty:
         values["uncertainty_mean"] = sums.uncertainty / sums.sizes
-    order = np.argsort(-sums.sizes, kind="stable")
     return [
-        {"lesion": number} | {name: float(column[index]) for name, column in values.items()}
-        for number, index in enumerate(order, start=1)
+        {"lesion": index + 1} | {name: float(column[index]) for name, column in values.items()}
+        for index in range(len(sums.sizes))
     ]
 
 

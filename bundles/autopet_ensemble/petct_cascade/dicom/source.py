@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydicom import Dataset
+
 from petct_cascade.dicom.files import read_dataset
 from petct_cascade.dicom.frames import frames_of
 from petct_cascade.dicom.geometry import name_of, stack_of
@@ -97,8 +99,7 @@ class DicomSource(os.PathLike):
             if self.role == "pet":
                 # What is wrong with it is said when it is read.
                 with contextlib.suppress(InputError):
-                    headers = [frame for file in self.files for frame in frames_of(read_dataset(file))]
-                    self.facts["suv"] = suv_conversion(headers, self.options).facts
+                    self.facts["suv"] = suv_conversion(headers_of(self.files)[0], self.options).facts
         return self.facts
 
     @property
@@ -121,13 +122,23 @@ def grid_of(files: Sequence[Path]) -> Grid:
     Raises:
         InputError: when its slices make no volume; the message is the end of a sentence that begins with the series.
     """
+    frames, names = headers_of(files)
+    stack = stack_of(frames, names)
+    return Grid((int(frames[0].Columns), int(frames[0].Rows), len(stack.order)), stack.affine)
+
+
+def headers_of(files: Sequence[Path]) -> tuple[list[Dataset], list[str]]:
+    """Return the header of each slice of a series, in the order of files and frames, and what it is called in a sentence.
+
+    Raises:
+        InputError: when a file cannot be read; the message is the end of a sentence that begins with the file's name.
+    """
     frames, names = [], []
     for file in files:
         for frame in frames_of(read_dataset(file)):
             frames.append(frame)
             names.append(name_of(frame, file.name))
-    stack = stack_of(frames, names)
-    return Grid((int(frames[0].Columns), int(frames[0].Rows), len(stack.order)), stack.affine)
+    return frames, names
 
 
 def image_source(role: str, stack: Stack, options: SuvOptions | None = None) -> DicomSource:
