@@ -16,12 +16,13 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from dicom_writer import VARIANTS, Variant, small_study, write_study
+from dicom_writer import VARIANTS, Tracer, Variant, small_study, write_study
 from helpers import SHARED, needs_shared
 from highdicom.seg import segread
 
 from petct_cascade.dicom.finding import find_in_folder
 from petct_cascade.dicom.labels import segmentation_mask
+from petct_cascade.dicom.report_writer import write_report
 from petct_cascade.dicom.segmentation_writer import MOST_SEGMENTS, write_segmentation
 from petct_cascade.dicom.source import DicomSource, grid_of
 from petct_cascade.readouts import study_readouts
@@ -271,3 +272,151 @@ class TestSegmentation:
         np.testing.assert_array_equal(segmentation_mask([tmp_path / "seg.dcm"], grid_of(study.pet.files)).array, mask)
         if shutil.which("dciodvfy"):
             assert errors_of(tmp_path / "seg.dcm") == []
+
+
+# Names of read-outs in a report, by concept and derivation (PS3.16).
+VOLUME, TLG, SUV = ("126032", "DCM"), ("126033", "DCM"), ("126401", "DCM")
+MAXIMUM, MEAN, PEAK, TOTAL = ("56851009", "SCT"), ("373098007", "SCT"), ("126031", "DCM"), ("255619001", "SCT")
+OF_LESION = {
+    "volume_ml": (VOLUME, None, "ml"),
+    "tlg_g": (TLG, None, "g"),
+    "suv_max": (SUV, MAXIMUM, "g/ml{SUVbw}"),
+    "suv_mean": (SUV, MEAN, "g/ml{SUVbw}"),
+    "suv_peak": (SUV, PEAK, "g/ml{SUVbw}"),
+}
+OF_STUDY = {
+    **OF_LESION,
+    "tmtv_ml": (VOLUME, TOTAL, "ml"),
+    "tlg_g": (TLG, TOTAL, "g"),
+    "lesions": (("246206008", "SCT"), None, "1"),
+    "dmax_mm": (("121206", "DCM"), MAXIMUM, "mm"),
+}
+
+
+def code_of(item: pydicom.Dataset) -> tuple[str, str]:
+    return item.CodeValue, item.CodingSchemeDesignator
+
+
+def items_called(item: pydicom.Dataset, value: str) -> list[pydicom.Dataset]:
+    """The children of a content item whose name has a code."""
+    return [child for child in item.ContentSequence if child.ConceptNameCodeSequence[0].CodeValue == value]
+
+
+def groups_of(report: pydicom.Dataset) -> dict[str, pydicom.Dataset]:
+    """The measurement groups of a report by their tracking identifiers, read without highdicom."""
+    (measurements,) = items_called(report, "126010")
+    return {items_called(group, "112039")[0].TextValue: group for group in measurements.ContentSequence}
+
+
+def numbers_in(group: pydicom.Dataset) -> dict[tuple, float]:
+    """The numbers of a group by concept, derivation and unit."""
+    numbers = {}
+    for item in group.ContentSequence:
+        if item.ValueType == "NUM":
+            derivation = [code_of(child.ConceptCodeSequence[0]) for child in item.get("ContentSequence", [])]
+            (value,) = item.MeasuredValueSequence
+            unit = value.MeasurementUnitsCodeSequence[0].CodeValue
+            exact = value.get("FloatingPointValue", value.NumericValue)
+            assert float(value.NumericValue) == pytest.approx(exact, rel=1e-12)
+            numbers[(code_of(item.ConceptNameCodeSequence[0]), derivation[0] if derivation else None, unit)] = float(exact)
+    return numbers
+
+
+def write_both(studies, layout: str, mask: str, folder: Path, per_lesion: bool = True):
+    """The read-outs of a mask, and its SEG and SR as they are in their files."""
+    study, pet, masks = studies(layout)
+    readouts = study_readouts(masks[mask], study.pet, study.pet_affine)
+    segmentation, _ = write_segmentation(folder / "seg.dcm", masks[mask], pet, VERSION, per_lesion)
+    write_report(folder / "sr.dcm", readouts, segmentation, pet, VERSION)
+    return readouts, pydicom.dcmread(folder / "seg.dcm"), pydicom.dcmread(folder / "sr.dcm")
+
+
+class TestReport:
+    @needs_dciodvfy
+    @pytest.mark.parametrize(("layout", "mask"), ALL)
+    def test_keeps_the_standard(self, studies, layout, mask, tmp_path):
+        write_both(studies, layout, mask, tmp_path)
+        assert errors_of(tmp_path / "sr.dcm") == []
+
+    @pytest.mark.parametrize("per_lesion", [True, False])
+    @pytest.mark.parametrize("mask", ["lesions", "one lesion", "no lesion"])
+    def test_numbers_are_those_of_the_read_outs(self, studies, mask, per_lesion, tmp_path):
+        readouts, _, report = write_both(studies, "oblique", mask, tmp_path, per_lesion)
+        groups = groups_of(report)
+        study = groups.pop("Study" if "Study" in groups else "Lesions")
+        existing = {OF_STUDY[name]: value for name, value in readouts["study"].items() if not np.isnan(value)}
+        assert numbers_in(study) == existing
+        assert list(groups) == [f"Lesion {lesion['lesion']}" for lesion in readouts["lesions"]]
+        for lesion, group in zip(readouts["lesions"], groups.values(), strict=True):
+            assert numbers_in(group) == {concept: lesion[name] for name, concept in OF_LESION.items()}
+
+    def test_each_lesion_shares_its_tracking_uid_with_its_segment_and_refers_to_it(self, studies, tmp_path):
+        _, segmentation, report = write_both(studies, "plain", "lesions", tmp_path)
+        groups = groups_of(report)
+        assert len(groups) == NUMBERS["lesions"] + 1
+        for segment in segmentation.SegmentSequence:
+            group = groups[segment.TrackingID]
+            assert segment.TrackingUID == items_called(group, "112040")[0].UID
+            (reference,) = items_called(group, "121191")[0].ReferencedSOPSequence
+            assert reference.ReferencedSOPInstanceUID == segmentation.SOPInstanceUID
+            assert reference.ReferencedSegmentNumber == segment.SegmentNumber
+            assert group.ContentTemplateSequence[0].TemplateIdentifier == "1411"
+        assert groups["Study"].ContentTemplateSequence[0].TemplateIdentifier == "1501"
+
+    @pytest.mark.parametrize("mask", ["lesions", "no lesion"])
+    def test_single_segment_is_referred_to_by_the_study(self, studies, mask, tmp_path):
+        _, segmentation, report = write_both(studies, "plain", mask, tmp_path, per_lesion=False)
+        (segment,) = segmentation.SegmentSequence
+        group = groups_of(report)["Lesions"]
+        assert segment.TrackingUID == items_called(group, "112040")[0].UID
+        assert items_called(group, "121191")[0].ReferencedSOPSequence[0].ReferencedSegmentNumber == 1
+
+    def test_is_unverified_and_names_what_made_it_and_from_which_images(self, studies, tmp_path):
+        _, segmentation, report = write_both(studies, "plain", "lesions", tmp_path)
+        assert (report.VerificationFlag, report.CompletionFlag) == ("UNVERIFIED", "COMPLETE")
+        assert report.ContentTemplateSequence[0].TemplateIdentifier == "1500"
+        group = groups_of(report)["Lesion 1"]
+        assert items_called(group, "111001")[0].TextValue == "autopet_ensemble"
+        assert items_called(group, "111003")[0].TextValue == VERSION
+        assert (report.PatientID, report.StudyInstanceUID) == (segmentation.PatientID, segmentation.StudyInstanceUID)
+        sequences = [item for name in ("Current", "Pertinent") for item in evidence(report, name)]
+        referred = {reference.ReferencedSOPInstanceUID for reference in sequences}
+        assert referred == {segmentation.SOPInstanceUID, *studies("plain")[0].pet_sop_uids}
+
+    def test_same_read_outs_give_the_same_bytes_on_another_day(self, studies, tmp_path, monkeypatch):
+        for name in ("first", "again"):
+            (tmp_path / name).mkdir()
+        write_both(studies, "plain", "lesions", tmp_path / "first")
+        with another_day(monkeypatch):
+            write_both(studies, "plain", "lesions", tmp_path / "again")
+        assert (tmp_path / "first/sr.dcm").read_bytes() == (tmp_path / "again/sr.dcm").read_bytes()
+
+    @pytest.mark.parametrize(
+        ("tracer", "code"),
+        [
+            (Tracer(), "35321007"),
+            (Tracer("FDG", agent=("", "")), "35321007"),
+            (Tracer("PSMA-1007", agent=("126758", "PSMA-1007 F^18^")), "126758"),
+            (Tracer("[68Ga]PSMA-11", agent=("", "")), "C118961"),
+            (Tracer("PSMA", agent=("", "")), None),
+        ],
+    )
+    def test_tracer_is_told_by_its_code_where_it_is_known(self, tracer, code, tmp_path):
+        study = write_study(tmp_path, small_study(), Variant(tracer=tracer))
+        pet = pet_of(tmp_path)
+        segmentation, _ = write_segmentation(tmp_path / "seg.dcm", study.label, pet, VERSION)
+        readouts = study_readouts(study.label, study.pet, study.pet_affine)
+        report = write_report(tmp_path / "sr.dcm", readouts, segmentation, pet, VERSION)
+        told = items_called(groups_of(report)["Study"], "349358000")
+        assert [item.ConceptCodeSequence[0].CodeValue for item in told] == ([] if code is None else [code])
+
+
+def evidence(report: pydicom.Dataset, name: str) -> list[pydicom.Dataset]:
+    """What a report was made from: the references to instances in one of its two lists."""
+    keyword = {"Current": "CurrentRequestedProcedureEvidenceSequence", "Pertinent": "PertinentOtherEvidenceSequence"}[name]
+    return [
+        instance
+        for study in report.get(keyword, [])
+        for series in study.ReferencedSeriesSequence
+        for instance in series.ReferencedSOPSequence
+    ]

@@ -31,7 +31,7 @@ from petct_training.grids import bounding_box
 
 SERIES_NUMBER = 901
 
-# A frame holds a whole slice of one segment: a thousand lesions take half a minute and 200 MB, and no viewer lists more.
+# A frame holds a whole slice of one segment: a thousand lesions take half a minute and 200 MB, which viewers hardly open.
 MOST_SEGMENTS = 1000
 
 # (255, 0, 0) of sRGB.
@@ -109,7 +109,10 @@ def _segments(mask: np.ndarray, per_lesion: bool) -> tuple[np.ndarray, int, list
     labels, count = lesions_by_size(inside[box])
     if count > MOST_SEGMENTS:
         segments[...] = inside.T
-        warning = f"has {count} lesions, more than the {MOST_SEGMENTS} segments that a DICOM SEG gets here: they are one segment"
+        warning = (
+            f"has {count} lesions, more than the {MOST_SEGMENTS} segments that a DICOM SEG gets here: they are one segment, and "
+            f"the DICOM SR lists the {MOST_SEGMENTS} largest"
+        )
         return segments, 1, [warning]
     segments = np.zeros(mask.shape[::-1], np.uint8 if count < 256 else np.uint16)
     segments.T[box] = labels
@@ -159,7 +162,7 @@ def _segmentation(
         series_description="Lesions",
         sop_instance_uid=derived_uid(*key),
         instance_number=1,
-        content_creator_name=MODEL,
+        content_creator_name=f"{MODEL}^",
         content_label="LESIONS",
         content_description=f"Lesions found by {MODEL}",
         transfer_syntax_uid=ExplicitVRLittleEndian,

@@ -1,0 +1,230 @@
+"""Writing the read-outs of a study as a DICOM structured report (Comprehensive 3D SR, TID 1500 of PS3.16)."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from highdicom.sr import (
+    AlgorithmIdentification,
+    CodedConcept,
+    Comprehensive3DSR,
+    DeviceObserverIdentifyingAttributes,
+    Measurement,
+    MeasurementReport,
+    MeasurementsAndQualitativeEvaluations,
+    ObservationContext,
+    ObserverContext,
+    QualitativeEvaluation,
+    ReferencedSegment,
+    SourceSeriesForSegmentation,
+    TrackingIdentifier,
+    VolumetricROIMeasurementsAndQualitativeEvaluations,
+)
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRLittleEndian
+
+from petct_cascade.dicom.derived import MANUFACTURER, MODEL, derived_uid, equipment, pet_images, set_moment, told_by_series
+from petct_cascade.dicom.headers import tracer_of
+from petct_cascade.dicom.segmentation_writer import ALL_LESIONS, MOST_SEGMENTS, lesion_name
+from petct_cascade.dicom.source import DicomSource
+from petct_cascade.dicom.values import items_of, text_of
+from petct_training.files import atomic
+
+SERIES_NUMBER = 902
+
+ML = CodedConcept("ml", "UCUM", "milliliter")
+GRAM = CodedConcept("g", "UCUM", "gram")
+MM = CodedConcept("mm", "UCUM", "millimeter")
+SUV = CodedConcept("g/ml{SUVbw}", "UCUM", "Standardized Uptake Value body weight")
+ONE = CodedConcept("1", "UCUM", "no units")
+
+VOLUME = CodedConcept("126032", "DCM", "Metabolic Volume")
+TLG = CodedConcept("126033", "DCM", "Total Lesion Glycolysis")
+SUVBW = CodedConcept("126401", "DCM", "SUVbw")
+DISTANCE = CodedConcept("121206", "DCM", "Distance")
+LESIONS = CodedConcept("246206008", "SCT", "Number of lesions")
+
+MAXIMUM = CodedConcept("56851009", "SCT", "Maximum")
+MEAN = CodedConcept("373098007", "SCT", "Mean")
+PEAK = CodedConcept("126031", "DCM", "Peak Value Within ROI")
+TOTAL = CodedConcept("255619001", "SCT", "Total")
+
+# What each read-out is called in a report: name, unit, and how it was derived (CID 7466, 7469 and 7464 of PS3.16).
+UPTAKE = {"suv_max": (SUVBW, SUV, MAXIMUM), "suv_mean": (SUVBW, SUV, MEAN), "suv_peak": (SUVBW, SUV, PEAK)}
+OF_LESION = {"volume_ml": (VOLUME, ML, None), "tlg_g": (TLG, GRAM, None), **UPTAKE}
+OF_STUDY = {
+    "tmtv_ml": (VOLUME, ML, TOTAL),
+    "tlg_g": (TLG, GRAM, TOTAL),
+    **UPTAKE,
+    "lesions": (LESIONS, ONE, None),
+    "dmax_mm": (DISTANCE, MM, MAXIMUM),
+}
+
+AGENT = CodedConcept("349358000", "SCT", "Radiopharmaceutical agent")
+FDG = CodedConcept("35321007", "SCT", "Fluorodeoxyglucose F^18^")
+# Codes of tracers (CID 4021 of PS3.16), and the words in a radiopharmaceutical's name or code that tell them.
+AGENTS = {
+    FDG: ("35321007", "C-B1031"),
+    CodedConcept("126758", "DCM", "PSMA-1007 F^18^"): ("126758", "PSMA-1007", "PSMA1007"),
+    CodedConcept("126759", "DCM", "PSMA-617 Ga^68^"): ("126759", "PSMA-617", "PSMA617"),
+    CodedConcept("C118961", "NCIt", "PSMA-11 Ga^68^"): ("C118961", "PSMA-11", "PSMA11"),
+    CodedConcept("C116352", "NCIt", "Piflufolastat F^18^"): ("C116352", "DCFPYL", "PIFLUFOLASTAT"),
+}
+
+# The tracking identifier of what is said of the study as a whole.
+STUDY = "Study"
+
+
+def write_report(
+    file: str | os.PathLike,
+    readouts: Mapping[str, Any],
+    segmentation: Dataset,
+    source: DicomSource,
+    version: str,
+) -> Comprehensive3DSR:
+    """Write the read-outs of a study as a Comprehensive 3D SR, not verified, that refers to the SEG of the same mask.
+
+    The root is TID 1500 (measurement report); the observer is this program, a device (TID 1004).
+
+    - Each lesion is a group of TID 1411 (volumetric ROI) that refers to its segment and shares its tracking identifier and UID. A
+      lesion without a segment of its own, since all are one segment, is a group of TID 1501 (measurement group).
+    - The study as a whole is the last group, of TID 1501: total metabolic volume and glycolysis, uptake over all lesions, number
+      of lesions (SCT 246206008), and Dmax as the maximum (SCT 56851009) of distances (DCM 121206). Where all lesions are one
+      segment it is a group of TID 1411 that refers to it. The tracer, where its code is known, is an evaluation (row 9 of TID
+      1501) of this group: SCT 349358000, radiopharmaceutical agent.
+    - A measurement is TID 300, its derivation a modifier. Read-outs that do not exist (NaN) are left out. Numbers are written as
+      text of 16 characters and, in full, as FloatingPointValue.
+
+    Of more than `MOST_SEGMENTS` lesions, the largest are listed; all of them count for the study. Not in the report: centroids,
+    which the segments show, and the members' disagreement, for which there is no code.
+
+    The same read-outs give the same bytes, as `petct_cascade.dicom.segmentation_writer.write_segmentation`.
+
+    Args:
+        file: to write; it appears complete or not at all.
+        readouts: what `petct_cascade.readouts.study_readouts` returned of the mask.
+        segmentation: the SEG of the same mask.
+        source: the PET.
+        version: of this program.
+
+    Returns:
+        The report.
+
+    Raises:
+        InputError: when the series lacks what a report must have; the end of a sentence that begins with the PET's name. And when
+            the file cannot be written.
+    """
+    pet = pet_images(source)
+    lesions = readouts["lesions"][:MOST_SEGMENTS]
+    numbers = json.dumps([dict(readouts["study"]), *map(dict, lesions)])
+    key = ("report", str(segmentation.SOPInstanceUID), numbers, version)
+    with told_by_series("a DICOM SR"):
+        report = Comprehensive3DSR(
+            evidence=[*pet.images, segmentation],
+            content=_content(lesions, readouts["study"], _Groups(segmentation, version), _agent_of(pet.header))[0],
+            series_instance_uid=derived_uid(*key, "series"),
+            series_number=SERIES_NUMBER,
+            series_description="Lesion read-outs",
+            sop_instance_uid=derived_uid(*key),
+            instance_number=1,
+            is_complete=True,
+            is_final=False,
+            is_verified=False,
+            transfer_syntax_uid=ExplicitVRLittleEndian,
+            **equipment(version),
+        )
+        set_moment(report, pet)
+    with atomic(file) as part:
+        report.save_as(part)
+    return report
+
+
+def _content(
+    lesions: Sequence[Mapping[str, Any]], study: Mapping[str, Any], groups: _Groups, agent: CodedConcept | None
+) -> MeasurementReport:
+    """Return the tree of a report."""
+    measurements = [groups.group(lesion_name(lesion["lesion"]), lesion, OF_LESION) for lesion in lesions]
+    measurements.append(groups.group(STUDY, study, OF_STUDY, agent))
+    device = DeviceObserverIdentifyingAttributes(
+        uid=derived_uid("device"), name=MODEL, manufacturer_name=MANUFACTURER, model_name=MODEL
+    )
+    return MeasurementReport(
+        observation_context=ObservationContext(observer_device_context=ObserverContext(codes.DCM.Device, device)),
+        procedure_reported=codes.LN.PETUnspecifiedBodyRegion,
+        imaging_measurements=measurements,
+    )
+
+
+class _Groups:
+    """Makes groups of measurements that refer to the segments of a SEG.
+
+    Args:
+        segmentation: the SEG.
+        version: of this program.
+    """
+
+    def __init__(self, segmentation: Dataset, version: str) -> None:
+        self.segmentation = segmentation
+        self.algorithm = AlgorithmIdentification(
+            name=MODEL, version=version, family=codes.DCM.ArtificialIntelligence, manufacturer=MANUFACTURER
+        )
+        self.source = SourceSeriesForSegmentation(str(segmentation.ReferencedSeriesSequence[0].SeriesInstanceUID))
+        self.segments = {str(item.TrackingID): item for item in segmentation.SegmentSequence}
+
+    def group(
+        self,
+        name: str,
+        values: Mapping[str, Any],
+        concepts: Mapping[str, tuple[CodedConcept, CodedConcept, CodedConcept | None]],
+        agent: CodedConcept | None = None,
+    ) -> MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations:
+        """Return the group of a lesion or of the study, by its tracking identifier."""
+        segment = self.segments.get(ALL_LESIONS if name == STUDY else name)
+        uid = derived_uid(str(self.segmentation.SOPInstanceUID), name) if segment is None else str(segment.TrackingUID)
+        content: dict[str, Any] = {
+            "tracking_identifier": TrackingIdentifier(uid=uid, identifier=name if segment is None else str(segment.TrackingID)),
+            "finding_category": codes.SCT.MorphologicallyAbnormalStructure,
+            "finding_type": codes.SCT.Neoplasm,
+            "algorithm_id": self.algorithm,
+            "measurements": _measurements(values, concepts),
+            "qualitative_evaluations": None if agent is None else [QualitativeEvaluation(AGENT, agent)],
+        }
+        if segment is None:
+            return MeasurementsAndQualitativeEvaluations(**content)
+        reference = ReferencedSegment(
+            sop_class_uid=str(self.segmentation.SOPClassUID),
+            sop_instance_uid=str(self.segmentation.SOPInstanceUID),
+            segment_number=int(segment.SegmentNumber),
+            source_series=self.source,
+        )
+        return VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_segment=reference, **content)
+
+
+def _measurements(
+    values: Mapping[str, Any], concepts: Mapping[str, tuple[CodedConcept, CodedConcept, CodedConcept | None]]
+) -> Sequence[Measurement]:
+    """Return the read-outs that exist, in the order of their concepts."""
+    return [
+        Measurement(name=name, value=values[key], unit=unit, derivation=derivation)
+        for key, (name, unit, derivation) in concepts.items()
+        if key in values and math.isfinite(values[key])
+    ]
+
+
+def _agent_of(header: Dataset) -> CodedConcept | None:
+    """Return the code of the tracer of a PET; None where its name and code do not tell, or tell only a family."""
+    items = items_of(header, "RadiopharmaceuticalInformationSequence")
+    told = [text_of(item, "Radiopharmaceutical") for item in items]
+    for item in items:
+        for code in items_of(item, "RadiopharmaceuticalCodeSequence"):
+            told += [text_of(code, "CodeValue"), text_of(code, "CodeMeaning")]
+    words = " ".join(told).upper()
+    for agent, names in AGENTS.items():
+        if any(name in words for name in names):
+            return agent
+    return FDG if tracer_of(header) == "fdg" else None
