@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import importlib.util
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -12,12 +14,13 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import helpers
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from dicom_writer import VARIANTS, Tracer, Variant, small_study, write_study
-from helpers import SHARED, needs_shared
+from dicom_writer import VARIANTS, Person, Tracer, Variant, small_study, write_study
+from helpers import SHARED, needs_shared, write_nifti
 from highdicom.seg import segread
 
 from petct_cascade.dicom.finding import find_in_folder
@@ -25,9 +28,17 @@ from petct_cascade.dicom.labels import segmentation_mask
 from petct_cascade.dicom.report_writer import write_report
 from petct_cascade.dicom.segmentation_writer import MOST_SEGMENTS, write_segmentation
 from petct_cascade.dicom.source import DicomSource, grid_of
+from petct_cascade.dicom_output import dicom_files
+from petct_cascade.inference import infer
 from petct_cascade.readouts import study_readouts
+from petct_cascade.selection import select_studies
+from petct_cascade.studies import find_studies
+from petct_cascade.tasks import ReadoutOptions
+from petct_cascade.version import program_version
 from petct_cascade.volumes import read_volume
-from petct_training.errors import InputError
+from petct_training.errors import InputError, SomeFailedError
+from petct_training.masks import Masks
+from petct_training.records import Records
 
 SARCOMA_DICOM = SHARED / "data/soft_tissue_sarcoma_dicom"
 # The small study's voxels have three different lengths.
@@ -420,3 +431,156 @@ def evidence(report: pydicom.Dataset, name: str) -> list[pydicom.Dataset]:
         for series in study.ReferencedSeriesSequence
         for instance in series.ReferencedSOPSequence
     ]
+
+
+# ---------------------------------------------------------------- what an inference leaves
+
+CASE = "fdg_0042_2023-05-04"
+
+
+def segment(folder: Path, output: Path, painted: np.ndarray | None = None, mark: int = 0, **options) -> None:
+    """An inference whose networks find what is painted; the label of the small study by default.
+
+    Args:
+        folder: of studies.
+        output: output folder.
+        painted: (X, Y, Z).
+        mark: a setting that changes voxels: with another one masks are made again.
+        options: of `ReadoutOptions`.
+    """
+    records = Records(output, "inference")
+    masks = Masks(records, [output], {"mark": mark})
+    for item in select_studies(folder, masks).items:
+        mask = small_study().label if painted is None else painted
+        pet, _ = read_volume(item["image"][1] if isinstance(item["image"][1], DicomSource) else Path(item["image"][1]))
+        with records.making(masks.plan(item)):
+            write_nifti(output / f"{item['case']}.nii.gz", mask, pet.affine)
+    selection = select_studies(folder, masks)
+    assert not selection.items
+    infer(None, selection, output, ReadoutOptions(**options))
+
+
+def one_lesion() -> np.ndarray:
+    mask = np.zeros_like(small_study().label)
+    mask[3:6, 4:9, 5:7] = 1
+    return mask
+
+
+def state(folder: Path) -> dict[Path, tuple[bytes, int]]:
+    return {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in folder.rglob("*.dcm")}
+
+
+class TestInference:
+    def test_leaves_segmentation_and_report_of_its_mask_and_read_outs(self, tmp_path):
+        study = write_study(tmp_path / "studies", small_study())
+        segment(tmp_path / "studies", tmp_path / "out")
+        seg, sr = dicom_files(tmp_path / "out", CASE)
+        assert sorted(file for file in (tmp_path / "out/dicom").rglob("*") if file.is_file()) == [sr, seg]
+        np.testing.assert_array_equal(segmentation_mask([seg], grid_of(study.pet_files)).array, study.label)
+        readouts = json.loads((tmp_path / "out/readouts.json").read_text())[CASE]
+        group = groups_of(pydicom.dcmread(sr))["Lesion 2"]
+        assert numbers_in(group) == {concept: readouts["lesions"][1][name] for name, concept in OF_LESION.items()}
+        assert pydicom.dcmread(seg).SoftwareVersions == program_version()
+        written = json.loads((tmp_path / "out/records/.summary.json").read_text())["written"]
+        assert written[f"dicom/{CASE}/segmentation.dcm"]["sha256"] == hashlib.sha256(seg.read_bytes()).hexdigest()
+
+    def test_again_writes_nothing_and_another_mask_writes_them_anew(self, tmp_path):
+        write_study(tmp_path / "studies", small_study())
+        segment(tmp_path / "studies", tmp_path / "out")
+        first = state(tmp_path / "out")
+        segment(tmp_path / "studies", tmp_path / "out")
+        assert state(tmp_path / "out") == first
+        segment(tmp_path / "studies", tmp_path / "out", one_lesion(), mark=1)
+        second = state(tmp_path / "out")
+        assert second.keys() == first.keys()
+        assert all(second[file][0] != first[file][0] for file in first)
+        seg, _ = dicom_files(tmp_path / "out", CASE)
+        assert len(pydicom.dcmread(seg).SegmentSequence) == 1
+
+    def test_deleted_or_changed_object_is_written_again_or_refused(self, tmp_path):
+        write_study(tmp_path / "studies", small_study())
+        segment(tmp_path / "studies", tmp_path / "out")
+        first = {file: content for file, (content, _) in state(tmp_path / "out").items()}
+        seg, sr = dicom_files(tmp_path / "out", CASE)
+        seg.unlink()
+        segment(tmp_path / "studies", tmp_path / "out")
+        assert {file: file.read_bytes() for file in first} == first
+        sr.write_bytes(b"corrected by hand")
+        with pytest.raises(InputError, match=r"report\.dcm was changed after this program had written it"):
+            segment(tmp_path / "studies", tmp_path / "out")
+        assert sr.read_bytes() == b"corrected by hand"
+
+    def test_file_of_somebody_else_is_never_replaced(self, tmp_path):
+        write_study(tmp_path / "studies", small_study())
+        seg, _ = dicom_files(tmp_path / "out", CASE)
+        seg.parent.mkdir(parents=True)
+        seg.write_text("mine")
+        with pytest.raises(InputError, match="no result of this program"):
+            segment(tmp_path / "studies", tmp_path / "out")
+        assert seg.read_text() == "mine"
+
+    def test_without_dicom_output_there_is_none_and_an_earlier_one_is_taken_away(self, tmp_path):
+        write_study(tmp_path / "studies", small_study())
+        segment(tmp_path / "studies", tmp_path / "out")
+        segment(tmp_path / "studies", tmp_path / "out", dicom_output="false")
+        assert state(tmp_path / "out") == {}
+        assert (tmp_path / f"out/pictures/{CASE}.png").is_file()
+        segment(tmp_path / "studies", tmp_path / "out", dicom_segments="one")
+        seg, _ = dicom_files(tmp_path / "out", CASE)
+        assert [item.SegmentLabel for item in pydicom.dcmread(seg).SegmentSequence] == ["Lesions (tracer-avid)"]
+
+    def test_nifti_study_gets_no_dicom(self, tmp_path):
+        helpers.write_study(tmp_path / "studies", "fdg_a_1")
+        segment(tmp_path / "studies", tmp_path / "out", helpers.make_study()[2])
+        assert (tmp_path / "out/readouts.json").is_file()
+        assert not (tmp_path / "out/dicom").exists()
+
+    def test_studies_of_another_run_keep_theirs(self, tmp_path):
+        for name in ("a", "b"):
+            write_study(tmp_path / name, small_study(), Variant(person=Person(identifier=name), study_key=name))
+        segment(tmp_path / "a", tmp_path / "out")
+        first = state(tmp_path / "out")
+        segment(tmp_path / "b", tmp_path / "out")
+        both = state(tmp_path / "out")
+        assert len(both) == 4
+        assert {file: both[file] for file in first} == first
+
+    def test_series_that_cannot_be_referred_to_is_named_and_costs_no_other(self, tmp_path):
+        def without_uid(dataset):
+            dataset.SOPInstanceUID = ""
+
+        study = write_study(tmp_path / "studies/good", small_study(), Variant(person=Person(identifier="good"), study_key="good"))
+        bad = write_study(tmp_path / "studies/bad", small_study(), Variant(person=Person(identifier="bad"), study_key="bad"))
+        for file in bad.pet_files:
+            dataset = pydicom.dcmread(file)
+            without_uid(dataset)
+            dataset.save_as(file)
+        with pytest.raises(SomeFailedError, match=r"study fdg_bad_2023-05-04: its DICOM SEG and SR .* has no SOPInstanceUID"):
+            segment(tmp_path / "studies", tmp_path / "out")
+        (case,) = {file.parent.name for file in state(tmp_path / "out")}
+        assert case == "fdg_good_2023-05-04"
+        assert len(json.loads((tmp_path / "out/readouts.json").read_text())) == 2
+        assert study.label.any()
+
+    def test_results_among_the_studies_are_no_labels_and_no_series(self, tmp_path):
+        write_study(tmp_path, small_study())
+        before = find_in_folder(tmp_path)
+        segment(tmp_path, tmp_path / "out")
+        first = state(tmp_path / "out")
+        assert find_in_folder(tmp_path) == before
+        assert before[0][0].label is None
+        segment(tmp_path, tmp_path / "out")
+        assert state(tmp_path / "out") == first
+
+    def test_result_is_a_label_where_a_list_names_it(self, tmp_path):
+        study = write_study(tmp_path / "studies", small_study())
+        segment(tmp_path / "studies", tmp_path / "out")
+        seg, _ = dicom_files(tmp_path / "out", CASE)
+        (tmp_path / "list.csv").write_text(f"case,ct,pet,label\na,studies,studies,{seg.relative_to(tmp_path)}\n")
+        ((found,), _) = find_studies(tmp_path / "list.csv", labels=True)
+        np.testing.assert_array_equal(read_volume(found.label)[0].array, study.label)
+
+    @pytest.mark.parametrize("options", [{"dicom_output": "perhaps"}, {"dicom_segments": "two"}])
+    def test_senseless_options_are_refused(self, options):
+        with pytest.raises(InputError, match="give"):
+            ReadoutOptions(**options)

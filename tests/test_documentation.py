@@ -446,7 +446,7 @@ def test_every_command_in_the_first_readme_does_what_it_says(tmp_path):
     shutil.copyfile(here / f"STUDIES/imagesTr/{cases[0]}_0000.nii.gz", here / "CT.nii.gz")
     shutil.copyfile(here / f"STUDIES/imagesTr/{cases[0]}_0001.nii.gz", here / "SUV.nii.gz")
     write_dicom_study(here / "DICOM", dicom_study())
-    reader.follow("petct segment DICOM", "OUT/fdg_0042_2023-05-04.nii.gz", *REPORT, options=DEMO)
+    reader.follow("petct segment DICOM", "OUT/fdg_0042_2023-05-04.nii.gz", "OUT/dicom/*/*.dcm", *REPORT, options=DEMO)
     reader.follow("--ct CT.nii.gz --pet SUV.nii.gz", "OUT/*_SUV.nii.gz", *REPORT, options=DEMO)
     reader.follow("petct segment STUDIES", *(f"OUT/{case}.nii.gz" for case in cases), *REPORT, options=DEMO)
     reader.follow("petct train STUDIES", *work, options=f"{DEMO} {TWO_EPOCHS}")
@@ -489,7 +489,7 @@ def test_every_command_in_dicom_does_what_it_says(tmp_path):
     petct_train = reader.remaining.pop(2)
     reader.remaining.insert(0, petct_train)
     reader.follow("petct train DICOM", *work, options=f"{DEMO} {TWO_EPOCHS}")
-    reader.follow("petct segment DICOM", "OUT/fdg_0_2023-05-04.nii.gz", *REPORT, options=DEMO)
+    reader.follow("petct segment DICOM", "OUT/fdg_0_2023-05-04.nii.gz", "OUT/dicom/*/*.dcm", *REPORT, options=DEMO)
     reader.follow(
         "petct convert", *(f"NIFTI/{name}" for name in ("imagesTr/*_0000.nii.gz", "imagesTr/*_0001.nii.gz", "labelsTr/*"))
     )

@@ -126,3 +126,9 @@ def is_number_or_numbers(value: object) -> bool:
 def test_what_is_no_truth_value_is_refused(value):
     with pytest.raises(InputError, match="give true or false"):
         boolean("amp", value)
+
+
+def test_word_that_is_no_choice_is_refused_with_the_choices():
+    check_values({"dicom_segments": "one"})
+    with pytest.raises(InputError, match="--dicom_segments is two: give lesions or one"):
+        check_values({"dicom_segments": "two"})

@@ -11,7 +11,7 @@ from monai.engines import Evaluator
 
 from petct_cascade.problems import Problem
 from petct_cascade.provenance import SUMMARY, summary_of
-from petct_cascade.readout_run import read_out_studies
+from petct_cascade.readout_run import has_dicom_output, read_out_studies
 from petct_cascade.results import in_order
 from petct_cascade.running import run_each_study
 from petct_cascade.selection import Selection
@@ -41,15 +41,16 @@ def infer(
         InputError: when no study at all could be used, or, if `strict`, when one fails.
         SomeFailedError: after all others are done, with a sentence for each study that could not be used.
     """
-    cases = [item["case"] for item in (*selection.done, *selection.items)]
+    wanted = [*selection.done, *selection.items]
+    in_dicom = [item["case"] for item in wanted if has_dicom_output(item, options)]
     records = Records(Path(output_dir), "inference") if selection.masks is None else selection.masks.records
     problems: list[Problem] = []
     items: list[dict[str, Any]] = []
     what = "all others were done"
     try:
-        with summary_of(records, cases) as summary:
+        with summary_of(records, [item["case"] for item in wanted], in_dicom) as summary:
             problems += _segment(evaluator, selection, strict)
-            items = _usable([*selection.done, *selection.items], problems)
+            items = _usable(wanted, problems)
             masks = {item["case"]: Path(output_dir) / f"{item['case']}.nii.gz" for item in items}
             others = _others(records, masks)
             problems += read_out_studies(items, masks, summary, "Ensemble", options, problems, others)

@@ -1,4 +1,4 @@
-"""Which files of an output folder are a run's tables, pictures and report, and what each study's read-outs were made from."""
+"""Which files of an output folder are a run's tables, pictures, report and DICOM objects, and what read-outs were made from."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from petct_cascade.dicom_output import dicom_files
 from petct_cascade.results import picture_of
 from petct_cascade.volumes import Source
 from petct_training.records import Plan, Records, digests_of
@@ -15,6 +16,8 @@ from petct_training.records import Plan, Records, digests_of
 # Record of an output folder's tables, pictures and report; no case begins with a dot.
 SUMMARY = ".summary"
 READOUTS = "readouts.json"
+# What says, of a study's read-outs, that they were written as DICOM, too.
+DICOM = "dicom"
 SUMMARY_FILES = (
     *("problems.json", "report.html", READOUTS, "readouts_studies.csv", "readouts_lesions.csv"),
     *("scores.csv", "summary.json", "summary.md", "table1.md"),
@@ -23,7 +26,7 @@ SUMMARY_FILES = (
 
 @dataclass
 class Summary:
-    """An output folder's tables, pictures and report.
+    """An output folder's tables, pictures, report and DICOM objects.
 
     Attributes:
         records: of the output folder.
@@ -40,17 +43,27 @@ class Summary:
         """The output folder."""
         return self.records.folder
 
-    def describe(self, files: Mapping[str, Path | Source | None], suv_range: Iterable[float]) -> dict[str, Any]:
-        """Return what read-outs are made from: the digest of each file, None where there is none, and the range of SUV drawn."""
+    def describe(
+        self, files: Mapping[str, Path | Source | None], suv_range: Iterable[float], dicom: str | None = None
+    ) -> dict[str, Any]:
+        """Return what read-outs are made from: the digest of each file, None where there is none, and the range of SUV drawn.
+
+        Args:
+            files: by their role.
+            suv_range: in pictures.
+            dicom: what the segments are of the SEG that is written with them; None when there is none.
+        """
         states = {role: None if file is None else self.records.state_of(file) for role, file in files.items()}
-        return {**digests_of(states), "suv_range": list(suv_range)}
+        return {**digests_of(states), "suv_range": list(suv_range), **({} if dicom is None else {DICOM: dicom})}
 
     def has_readouts(self, case: str, made_from: Mapping[str, Any] | None = None) -> bool:
-        """Whether a case is in the tables of the last run, with its picture, made from this; from whatever it was by default."""
+        """Whether a case is in the tables of the last run, with its picture and DICOM objects, made from this; from whatever it
+        was by default.
+        """
         known = ((self.earlier.get("settings") or {}).get("made_from") or {}).get(case)
         if known is None or (made_from is not None and known != made_from):
             return False
-        return self._is_intact(READOUTS) and self._is_intact(_picture(case))
+        return all(map(self._is_intact, (READOUTS, *_files(case, known))))
 
     def keep(self, case: str) -> None:
         """Keep what the last run has made of a case."""
@@ -66,13 +79,24 @@ def _picture(case: str) -> str:
     return picture_of(Path(), case).as_posix()
 
 
+def _dicom(case: str) -> list[str]:
+    """Return the files of a study's DICOM objects in an output folder."""
+    return [file.as_posix() for file in dicom_files(Path(), case)]
+
+
+def _files(case: str, made_from: Mapping[str, Any]) -> list[str]:
+    """Return the files in an output folder that belong to a study's read-outs."""
+    return [_picture(case), *(_dicom(case) if DICOM in made_from else ())]
+
+
 @contextlib.contextmanager
-def summary_of(records: Records, cases: Iterable[str]) -> Iterator[Summary]:
-    """Record that an output folder's tables, report and pictures are written in a block.
+def summary_of(records: Records, cases: Iterable[str], in_dicom: Iterable[str] = ()) -> Iterator[Summary]:
+    """Record that an output folder's tables, report, pictures and DICOM objects are written in a block.
 
     Args:
         records: of the output folder.
         cases: of which there may be pictures.
+        in_dicom: of which there may be DICOM objects.
 
     Raises:
         InputError: before the block, when one of these files is not this program's own, or the folder holds results of another
@@ -81,12 +105,13 @@ def summary_of(records: Records, cases: Iterable[str]) -> Iterator[Summary]:
     records.check_kind()
     summary = Summary(records, records.read(SUMMARY) or {})
     written = summary.earlier.get("written") or {}
-    wanted = {_picture(case) for case in cases}
-    others = set(written) - set(SUMMARY_FILES) - wanted
-    plan = Plan(SUMMARY, {}, {"made_from": summary.made_from}, [*SUMMARY_FILES, *sorted(wanted | others)])
+    pictures = {_picture(case) for case in cases}
+    objects = {file for case in in_dicom for file in _dicom(case)}
+    others = set(written) - set(SUMMARY_FILES) - pictures
+    plan = Plan(SUMMARY, {}, {"made_from": summary.made_from}, [*SUMMARY_FILES, *sorted(pictures | objects | others)])
     with records.making(plan):
         yield summary
-        # Of studies that are no longer in the tables.
-        for output in others - {_picture(case) for case in summary.made_from}:
+        # Of studies that are no longer in the tables, or whose DICOM objects are no longer wanted.
+        for output in others - {file for case, known in summary.made_from.items() for file in _files(case, known)}:
             if records.is_unchanged(output, written[output]):
                 (records.folder / output).unlink()

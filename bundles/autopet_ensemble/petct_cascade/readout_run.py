@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from petct_cascade.dicom.source import DicomSource
+from petct_cascade.dicom_output import DicomOutput
 from petct_cascade.items import item_of_case, masks_in_folder
 from petct_cascade.problems import Problem
 from petct_cascade.provenance import READOUTS, Summary, summary_of
@@ -60,7 +62,8 @@ def read_out_studies(
     """Read out and draw masks that have no reference, and write the report of them.
 
     Writes `readouts.json`, `readouts_studies.csv`, `readouts_lesions.csv`, `pictures/<case>.png`, `problems.json` and `report.html`
-    to the output folder. What an earlier run has left there of a study is kept when it was made from the same content.
+    to the output folder; and, of studies whose PET is in DICOM, `dicom/<case>/segmentation.dcm` and `dicom/<case>/report.dcm`.
+    What an earlier run has left there of a study is kept when it was made from the same content.
 
     Args:
         items: studies with "case" and "image".
@@ -78,17 +81,36 @@ def read_out_studies(
     table = folder / READOUTS
     earlier = read_json(table) if table.is_file() else {}
     tasks = [_task_of(item, Path(masks[item["case"]]), folder, model, options) for item in items]
-    made_from = {task.item["case"]: summary.describe(_files_of(task), task.suv_range) for task in tasks}
+    made_from = {task.item["case"]: _made_from(task, summary) for task in tasks}
     kept = {case for case, content in made_from.items() if summary.has_readouts(case, content)}
     kept |= {case for case in others if summary.has_readouts(case)}
     results = do_studies([task for task in tasks if task.item["case"] not in kept], options.num_workers)
+    for problem in results.problems:
+        if not problem.error:
+            print(f"warning: {problem}", flush=True)
+    errors = [problem for problem in results.problems if problem.error]
     for case in kept:
         summary.keep(case)
     summary.made_from.update({case: made_from[case] for case in results.readouts})
     readouts = dict(sorted(({case: earlier[case] for case in kept} | results.readouts).items()))
     about = {case: (summary.records.read(case) or {}).get("about", {}) for case in readouts}
-    write_results(folder, "Lesions found", Results([], readouts, [*problems, *results.problems]), model, about)
-    return results.problems
+    write_results(folder, "Lesions found", Results([], readouts, [*problems, *errors]), model, about)
+    return errors
+
+
+def has_dicom_output(item: Mapping[str, Any], options: ReadoutOptions | None) -> bool:
+    """Return whether a study gets DICOM objects: its PET is in DICOM, and they are wanted."""
+    return (options or ReadoutOptions()).dicom_output and isinstance(_pet_of(item), DicomSource)
+
+
+def _pet_of(item: Mapping[str, Any]) -> Any:
+    """Return the file or source of a study's PET, None where there is none."""
+    image = item.get("image") or (None, None)
+    return image if isinstance(image, (str, os.PathLike)) else image[1]
+
+
+def _made_from(task: StudyTask, summary: Summary) -> dict[str, Any]:
+    return summary.describe(_files_of(task), task.suv_range, None if task.dicom is None else task.dicom.segments)
 
 
 def _files_of(task: StudyTask) -> dict[str, Path | Source | None]:
@@ -103,4 +125,5 @@ def _task_of(item: Mapping[str, Any], mask: Path, output_dir: Path, model: str, 
     """Return the task of reading out and drawing one mask."""
     case = item["case"]
     uncertainty = None if options.uncertainty_dir is None else Path(options.uncertainty_dir) / f"{case}.nii.gz"
-    return StudyTask(item, {model: mask}, model, picture_of(output_dir, case), uncertainty, tuple(options.suv_range))
+    dicom = DicomOutput(_pet_of(item), output_dir, options.dicom_segments) if has_dicom_output(item, options) else None
+    return StudyTask(item, {model: mask}, model, picture_of(output_dir, case), uncertainty, tuple(options.suv_range), dicom)

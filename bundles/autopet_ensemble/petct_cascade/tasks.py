@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from petct_cascade.dicom_output import SEGMENTS, DicomOutput, write_dicom
 from petct_cascade.judging import judge_volumes
 from petct_cascade.metrics import case_metrics
 from petct_cascade.pictures import PictureOptions, overlay_picture
@@ -15,7 +16,7 @@ from petct_cascade.problems import Problem
 from petct_cascade.readouts import study_readouts
 from petct_cascade.volumes import Volume, as_source, check_grid, read_mask, read_volume
 from petct_cascade.workers import Workers
-from petct_training.errors import InputError
+from petct_training.errors import InputError, boolean
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,24 @@ class ReadoutOptions:
             None for none.
         suv_range: SUV shown white and SUV shown black in pictures.
         num_workers: number of processes.
+        dicom_output: whether a study whose PET is in DICOM gets a SEG and a structured report.
+        dicom_segments: "lesions" for one segment a lesion, "one" for one of all.
+
+    Raises:
+        InputError: when an option makes no sense.
     """
 
     uncertainty_dir: str | os.PathLike | None = None
     suv_range: Sequence[float] = (0.0, 10.0)
     num_workers: int = 1
+    dicom_output: bool = True
+    dicom_segments: str = SEGMENTS[0]
+
+    def __post_init__(self) -> None:
+        # The command line gives "true" and "false" as texts.
+        object.__setattr__(self, "dicom_output", boolean("dicom_output", self.dicom_output))
+        if self.dicom_segments not in SEGMENTS:
+            raise InputError(f"dicom_segments is {self.dicom_segments!r}: give {' or '.join(SEGMENTS)}")
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,7 @@ class StudyTask:
         picture: the file to draw; None if the study is not to be read out.
         uncertainty: map (X, Y, Z) on the PET's grid, whose mean each lesion's read-out then holds.
         suv_range: SUV shown white and SUV shown black.
+        dicom: the DICOM objects that are written of the study when it is read out; None for none.
     """
 
     item: Mapping[str, Any]
@@ -54,6 +69,7 @@ class StudyTask:
     picture: Path | None = None
     uncertainty: Path | None = None
     suv_range: Sequence[float] = (0.0, 10.0)
+    dicom: DicomOutput | None = None
 
 
 @dataclass
@@ -64,7 +80,7 @@ class Results:
         rows: scores, one row a study and model: "case", "patient", "tracer", "centre", "model", and the metrics of
             `petct_cascade.metrics.case_metrics`.
         readouts: of each case what `petct_cascade.readouts.study_readouts` returned, and "suv_range".
-        problems: an error for each mask that could not be scored, and for each study that could not be read out.
+        problems: an error for each mask that could not be scored, and for each study that could not be read out; and warnings.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -102,6 +118,9 @@ def do_study(task: StudyTask) -> Results:
             results.readouts[case] = _read_out_and_draw(task, task.picture, primary, reference)
         except InputError as error:
             results.problems.append(Problem(case, None, f"was not read out: {error}", error=True))
+        else:
+            if task.dicom is not None:
+                results.problems += write_dicom(case, task.dicom, primary.array, results.readouts[case])
     return results
 
 

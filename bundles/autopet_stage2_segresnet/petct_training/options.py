@@ -22,7 +22,9 @@ from petct_training.errors import InputError, boolean
 
 NOT_NEGATIVE = (0, math.inf, "a number, 0 or more")
 # What the values of options must be. A probability of 0 switches a transform off.
-SWITCHES = ("resume", "strict", "check", "allow_outside", "keep_healthy", "uncertainty", "amp")
+SWITCHES = ("resume", "strict", "check", "allow_outside", "keep_healthy", "uncertainty", "amp", "dicom_output")
+# What an option of a few words may be.
+CHOICES = {"dicom_segments": ("lesions", "one")}
 SHARES = (
     *("threshold", "validation_fraction", "lesion_fraction", "affine_prob", "noise_prob", "smooth_prob", "intensity_prob"),
     *("low_resolution_prob", "gamma_prob", "gamma_inverted_prob", "flip_prob", "dropout_prob"),
@@ -144,6 +146,9 @@ def check_values(given: Mapping[str, str]) -> None:
             continue
         if name in SWITCHES:
             boolean(name, text)
+        elif name in CHOICES:
+            if text not in CHOICES[name]:
+                raise InputError(f"--{name} is {text}: give {' or '.join(CHOICES[name])}")
         elif name in COUNTS:
             least = COUNTS[name]
             _check_number(name, text, least, math.inf, f"a whole number, {least} or more", whole=True)

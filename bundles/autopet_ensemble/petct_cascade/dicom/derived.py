@@ -16,6 +16,7 @@ from pydicom.valuerep import format_number_as_ds
 
 from petct_cascade.dicom.frames import ENHANCED_PET_CLASSES
 from petct_cascade.dicom.geometry import Stack, stack_of
+from petct_cascade.dicom.headers import OWN_MODEL
 from petct_cascade.dicom.source import DicomSource, headers_of
 from petct_cascade.dicom.values import number_of, numbers_of, text_of
 from petct_training.errors import InputError
@@ -23,8 +24,8 @@ from petct_training.errors import InputError
 # highdicom warns of patients whose name has one part, as in most de-identified studies.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"highdicom\.")
 
-# What made an object (PS3.3, C.7.5.2); by the model the program knows its own objects again.
-MANUFACTURER, MODEL, SERIAL_NUMBER = "autopet-bundles", "autopet_ensemble", "1"
+# What made an object (PS3.3, C.7.5.2); the model's name is `OWN_MODEL`, by which the program knows its own objects again.
+MANUFACTURER, SERIAL_NUMBER = "autopet-bundles", "1"
 
 # Every UID that is derived here is a UUID (PS3.5, B.2) in this space of names.
 NAMES = uuid.UUID("5f0b7bb3-5f0e-4f0c-9e0c-6d1d0f6d4a57")
@@ -121,7 +122,7 @@ def equipment(version: str) -> dict[str, Any]:
     """Return what highdicom is told of the program that makes an object."""
     return {
         "manufacturer": MANUFACTURER,
-        "manufacturer_model_name": MODEL,
+        "manufacturer_model_name": OWN_MODEL,
         "software_versions": version,
         "device_serial_number": SERIAL_NUMBER,
     }
@@ -139,17 +140,19 @@ def set_moment(dataset: Dataset, pet: PetImages) -> None:
 
 
 @contextlib.contextmanager
-def told_by_series(what: str) -> Iterator[None]:
-    """Turn what highdicom and pydicom raise about headers that they do not take into a sentence.
+def naming(source: DicomSource, what: str) -> Iterator[None]:
+    """Turn what goes wrong while an object is made from a series into a sentence that names the series.
 
     Raises:
-        InputError: the end of a sentence that begins with the series.
+        InputError: with the sentence; also for what highdicom and pydicom raise about headers that they do not take.
     """
     try:
         yield
+    except InputError as error:
+        raise InputError(f"{source.name} {error}") from error
     except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"does not allow {what} ({reason}): switch it off with --dicom_output false") from error
+        raise InputError(f"{source.name} does not allow {what} ({reason}): leave it out with --dicom_output false") from error
 
 
 def _common(header: Dataset, stack: Stack) -> Dataset:

@@ -27,6 +27,7 @@ TAGS = (
     *("NumberOfFrames", "PixelSpacing", "ImageOrientationPatient", "ImagePositionPatient", "SpecificCharacterSet"),
     *("RadiopharmaceuticalInformationSequence", "ReferencedSeriesSequence", "ReferencedFrameOfReferenceSequence"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "FrameReferenceTime", "InstitutionName"),
+    "ManufacturerModelName",
 )
 
 # Kinds of objects (PS3.4, B.5): images of CT and PET, classic, enhanced and converted; segmentations; structure sets.
@@ -34,6 +35,9 @@ CT_CLASSES = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.8
 PET_CLASSES = ("1.2.840.10008.5.1.4.1.1.128", "1.2.840.10008.5.1.4.1.1.130", "1.2.840.10008.5.1.4.1.1.128.1")
 SEGMENTATION_CLASSES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 STRUCTURE_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
+
+# The name under which this program signs what it writes (ManufacturerModelName): its own results are nobody's label.
+OWN_MODEL = "autopet_ensemble"
 
 # Folders that operating systems and file servers make for themselves.
 SYSTEM_FOLDERS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir", "lost+found")
@@ -69,6 +73,7 @@ class Header:
         size: (columns, rows).
         spacing: (along a row, along a column) in mm; None when it is not said.
         referenced: UIDs of the series to which a segmentation or structure set refers.
+        own: whether it is a segmentation that this program has written.
     """
 
     file: Path
@@ -90,6 +95,7 @@ class Header:
     size: tuple[int, int]
     spacing: tuple[float, ...] | None
     referenced: frozenset[str]
+    own: bool
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,8 @@ class Damaged:
 
 
 def scan(folder: Path) -> tuple[list[Header], list[Damaged]]:
-    """Read the headers of all DICOM files in a folder of any depth, whatever they are called; other files are passed over.
+    """Read the headers of all DICOM files in a folder of any depth, whatever they are called; other files are passed over, and
+    segmentations that this program has written, whose output folder may lie among the studies.
 
     Links are followed, each folder once.
 
@@ -125,7 +132,7 @@ def scan(folder: Path) -> tuple[list[Header], list[Damaged]]:
             for read in workers.map(_read_all, chunks, "headers", unit=f"{CHUNK} files"):
                 results += read
     results.sort(key=lambda result: result.file)
-    headers = [result for result in results if isinstance(result, Header)]
+    headers = [result for result in results if isinstance(result, Header) and not result.own]
     return headers, [result for result in results if isinstance(result, Damaged)]
 
 
@@ -224,6 +231,7 @@ def _header_of_series(file: Path, kind: str, dataset: Dataset, patient: str) -> 
         size=(0, 0),
         spacing=None,
         referenced=frozenset(),
+        own=kind == "seg" and text_of(dataset, "ManufacturerModelName") == OWN_MODEL,
     )
 
 

@@ -95,7 +95,9 @@ class Places:
             header = header_of_file(path)
             if header is None:
                 raise InputError(f"{place} is no CT, PET, segmentation or structure set in DICOM: name one")
-            return self._scan(path.parent), header.series
+            beside = self._scan(path.parent)
+            # A result of this program is a label where somebody says so.
+            return [*beside, header] if header.own else beside, header.series
         return self._scan(self.folder), os.fspath(place)
 
     def _scan(self, folder: Path) -> list[Header]:

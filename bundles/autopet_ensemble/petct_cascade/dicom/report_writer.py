@@ -28,8 +28,8 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
-from petct_cascade.dicom.derived import MANUFACTURER, MODEL, derived_uid, equipment, pet_images, set_moment, told_by_series
-from petct_cascade.dicom.headers import tracer_of
+from petct_cascade.dicom.derived import MANUFACTURER, derived_uid, equipment, naming, pet_images, set_moment
+from petct_cascade.dicom.headers import OWN_MODEL, tracer_of
 from petct_cascade.dicom.segmentation_writer import ALL_LESIONS, MOST_SEGMENTS, lesion_name
 from petct_cascade.dicom.source import DicomSource
 from petct_cascade.dicom.values import items_of, text_of
@@ -116,14 +116,13 @@ def write_report(
         The report.
 
     Raises:
-        InputError: when the series lacks what a report must have; the end of a sentence that begins with the PET's name. And when
-            the file cannot be written.
+        InputError: when the series lacks what a report must have, or the file cannot be written.
     """
-    pet = pet_images(source)
     lesions = readouts["lesions"][:MOST_SEGMENTS]
     numbers = json.dumps([dict(readouts["study"]), *map(dict, lesions)])
     key = ("report", str(segmentation.SOPInstanceUID), numbers, version)
-    with told_by_series("a DICOM SR"):
+    with naming(source, "a DICOM SR"):
+        pet = pet_images(source)
         report = Comprehensive3DSR(
             evidence=[*pet.images, segmentation],
             content=_content(lesions, readouts["study"], _Groups(segmentation, version), _agent_of(pet.header))[0],
@@ -151,7 +150,7 @@ def _content(
     measurements = [groups.group(lesion_name(lesion["lesion"]), lesion, OF_LESION) for lesion in lesions]
     measurements.append(groups.group(STUDY, study, OF_STUDY, agent))
     device = DeviceObserverIdentifyingAttributes(
-        uid=derived_uid("device"), name=MODEL, manufacturer_name=MANUFACTURER, model_name=MODEL
+        uid=derived_uid("device"), name=OWN_MODEL, manufacturer_name=MANUFACTURER, model_name=OWN_MODEL
     )
     return MeasurementReport(
         observation_context=ObservationContext(observer_device_context=ObserverContext(codes.DCM.Device, device)),
@@ -171,7 +170,7 @@ class _Groups:
     def __init__(self, segmentation: Dataset, version: str) -> None:
         self.segmentation = segmentation
         self.algorithm = AlgorithmIdentification(
-            name=MODEL, version=version, family=codes.DCM.ArtificialIntelligence, manufacturer=MANUFACTURER
+            name=OWN_MODEL, version=version, family=codes.DCM.ArtificialIntelligence, manufacturer=MANUFACTURER
         )
         self.source = SourceSeriesForSegmentation(str(segmentation.ReferencedSeriesSequence[0].SeriesInstanceUID))
         self.segments = {str(item.TrackingID): item for item in segmentation.SegmentSequence}

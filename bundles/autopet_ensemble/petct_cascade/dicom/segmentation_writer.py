@@ -15,14 +15,14 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 
 from petct_cascade.dicom.derived import (
-    MODEL,
     PetImages,
     derived_uid,
     equipment,
+    naming,
     pet_images,
     set_moment,
-    told_by_series,
 )
+from petct_cascade.dicom.headers import OWN_MODEL
 from petct_cascade.dicom.source import DicomSource
 from petct_cascade.metrics import lesions_by_size
 from petct_training.errors import InputError
@@ -76,20 +76,20 @@ def write_segmentation(
         The segmentation; and warnings, each the end of a sentence that begins with the PET's name.
 
     Raises:
-        InputError: when the mask does not lie on the PET's grid, or the series lacks what a SEG must have; the end of a sentence
-            that begins with the PET's name. And when the file cannot be written.
+        InputError: when the mask does not lie on the PET's grid, the series lacks what a SEG must have, or the file cannot be
+            written.
     """
-    pet = pet_images(source)
-    if mask.shape != pet.shape:
-        raise InputError(f"has {pet.shape} voxels, and the mask {mask.shape}: give the mask of this PET")
-    segments, count, warnings = _segments(mask, per_lesion)
-    digest = hashlib.sha256(np.packbits(segments > 0).tobytes()).hexdigest()
-    key = ("segmentation", *pet.uids, digest, version, str(count if per_lesion else ALL_LESIONS), str(keep_empty_frames))
-    names = [lesion_name(number) for number in range(1, count + 1)] if per_lesion and count else [ALL_LESIONS]
-    descriptions = _descriptions(names, count > 0, key, version)
-    # An object without frames is none: without lesions, the first slice stands for all.
-    last = len(segments) if count or keep_empty_frames else 1
-    with told_by_series("a DICOM SEG"):
+    with naming(source, "a DICOM SEG"):
+        pet = pet_images(source)
+        if mask.shape != pet.shape:
+            raise InputError(f"has {pet.shape} voxels, and the mask {mask.shape}: give the mask of this PET")
+        segments, count, warnings = _segments(mask, per_lesion)
+        digest = hashlib.sha256(np.packbits(segments > 0).tobytes()).hexdigest()
+        key = ("segmentation", *pet.uids, digest, version, str(count if per_lesion else ALL_LESIONS), str(keep_empty_frames))
+        names = [lesion_name(number) for number in range(1, count + 1)] if per_lesion and count else [ALL_LESIONS]
+        descriptions = _descriptions(names, count > 0, key, version)
+        # An object without frames is none: without lesions, the first slice stands for all.
+        last = len(segments) if count or keep_empty_frames else 1
         segmentation = _segmentation(segments[:last], pet, descriptions, key, version, not keep_empty_frames and count > 0)
     with atomic(file) as part:
         segmentation.save_as(part)
@@ -121,7 +121,7 @@ def _segments(mask: np.ndarray, per_lesion: bool) -> tuple[np.ndarray, int, list
 
 def _descriptions(names: Sequence[str], found: bool, key: Sequence[str], version: str) -> list[SegmentDescription]:
     """Return the description of each segment (PS3.3, C.8.20.4)."""
-    algorithm = AlgorithmIdentificationSequence(name=MODEL, family=codes.DCM.ArtificialIntelligence, version=version)
+    algorithm = AlgorithmIdentificationSequence(name=OWN_MODEL, family=codes.DCM.ArtificialIntelligence, version=version)
     return [
         SegmentDescription(
             segment_number=number,
@@ -162,9 +162,9 @@ def _segmentation(
         series_description="Lesions",
         sop_instance_uid=derived_uid(*key),
         instance_number=1,
-        content_creator_name=f"{MODEL}^",
+        content_creator_name=f"{OWN_MODEL}^",
         content_label="LESIONS",
-        content_description=f"Lesions found by {MODEL}",
+        content_description=f"Lesions found by {OWN_MODEL}",
         transfer_syntax_uid=ExplicitVRLittleEndian,
         omit_empty_frames=omit_empty_frames,
         **equipment(version),
