@@ -153,6 +153,7 @@ def test_installed_bundles_lie_beside_the_package(monkeypatch, tmp_path):
     assert cli.bundles_folder() == tmp_path / "site-packages/autopet_bundles"
 
 
+@pytest.mark.slow
 def test_a_real_run_finds_a_folder_with_an_odd_name(tmp_path, monkeypatch):
     name = "raw#1, 2"
     monkeypatch.chdir(tmp_path)

@@ -17,7 +17,6 @@ from helpers import (
     BUNDLES,
     ENSEMBLE,
     NETWORKS,
-    ONE_NETWORK_FIRST,
     STAGE1,
     assert_same_weights,
     train,
@@ -238,7 +237,8 @@ def test_one_seed_gives_the_same_patches_and_another_seed_others(bundle, prepare
     assert not any(torch.equal(left, right) for left, right in zip(first, other, strict=True))
 
 
-@pytest.mark.parametrize("bundle", ONE_NETWORK_FIRST)
+@pytest.mark.slow
+@pytest.mark.parametrize("bundle", NETWORKS)
 def test_every_network_trains_with_loading_processes_and_one_seed_gives_the_same_weights(bundle, prepared, tmp_path):
     for name in ("a", "b"):
         train(bundle, prepared, tmp_path / name, "train", "demo", max_epochs=1, num_workers=2)

@@ -92,6 +92,7 @@ def heads(network: torch.nn.Module, image: torch.Tensor) -> list[torch.Tensor]:
     return list(result.unbind(dim=1)) if isinstance(result, torch.Tensor) else result
 
 
+@pytest.mark.slow
 def test_published_weights_give_the_same_outputs_in_our_bundles(tmp_path):
     torch.manual_seed(0)
     networks, image = published_networks(), torch.randn(1, 3, 64, 64, 32)

@@ -131,6 +131,7 @@ def test_masks_are_scored_without_images(raw, tmp_path):
     assert "was not read out" not in (tmp_path / "out/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_number_of_processes_changes_no_result(raw, tmp_path):
     items = reference_items(raw)
     for number in (1, 2):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,12 +32,23 @@ def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
     return sorted(points.items())
 
 
-def test_one_seed_gives_the_same_weights_and_another_seed_others(prepared, tmp_path):
-    for name, seed in (("a", 7), ("b", 7), ("c", 8)):
-        train(STAGE1, prepared, tmp_path / name, "train", "demo", max_epochs=2, seed=seed)
-    assert_same_weights(tmp_path / "a/model.pt", tmp_path / "b/model.pt")
+OPTIONS = {"max_epochs": 2, "batch_size": 2, "learning_rate": 0.03}
+
+
+@pytest.fixture(scope="module")
+def trained(prepared, tmp_path_factory) -> Path:
+    """The models' folder of a training with `OPTIONS`, which no test changes."""
+    folder = tmp_path_factory.mktemp("trained")
+    train(STAGE1, prepared, folder, "train", "demo", seed=7, **OPTIONS)
+    return folder
+
+
+def test_one_seed_gives_the_same_weights_and_another_seed_others(trained, prepared, tmp_path):
+    for name, seed in (("same", 7), ("other", 8)):
+        train(STAGE1, prepared, tmp_path / name, "train", "demo", seed=seed, **OPTIONS)
+    assert_same_weights(trained / "model.pt", tmp_path / "same/model.pt")
     with pytest.raises(AssertionError):
-        assert_same_weights(tmp_path / "a/model.pt", tmp_path / "c/model.pt")
+        assert_same_weights(trained / "model.pt", tmp_path / "other/model.pt")
 
 
 @pytest.mark.slow
@@ -67,22 +79,21 @@ def test_a_training_killed_within_an_epoch_goes_on_to_the_same_weights(prepared,
         assert scalars(tmp_path / "whole/logs", curve) == scalars(models / "logs", curve), f"{curve} has a seam"
 
 
-def test_a_finished_training_says_so_when_it_is_resumed(prepared, tmp_path):
-    train(STAGE1, prepared, tmp_path / "models", "train", "demo", max_epochs=1)
-    log = train(STAGE1, prepared, tmp_path / "models", "train", "demo", max_epochs=1, resume=True)
+def test_a_finished_training_says_so_when_it_is_resumed(trained, prepared, tmp_path):
+    shutil.copytree(trained, tmp_path / "models")
+    log = train(STAGE1, prepared, tmp_path / "models", "train", "demo", seed=7, resume=True, **OPTIONS)
     assert "already reached max_epochs" in log
 
 
-def test_a_training_leaves_curves_and_pictures(prepared, tmp_path):
+def test_a_training_leaves_curves_and_pictures(trained):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train(STAGE1, prepared, tmp_path, "train", "demo", max_epochs=2, batch_size=2, learning_rate=0.03)
-    assert [step for step, _ in scalars(tmp_path / "logs", "training_loss")] == [1, 2, 3, 4]
-    rates = [rate for _, rate in scalars(tmp_path / "logs", "learning_rate")]
+    assert [step for step, _ in scalars(trained / "logs", "training_loss")] == [1, 2, 3, 4]
+    rates = [rate for _, rate in scalars(trained / "logs", "learning_rate")]
     np.testing.assert_allclose(rates, [0.03, 0.03, 0.03 * 0.5**0.9, 0.03 * 0.5**0.9], rtol=1e-6)
-    assert [step for step, _ in scalars(tmp_path / "logs", "val_mean_dice")] == [1, 2]
+    assert [step for step, _ in scalars(trained / "logs", "val_mean_dice")] == [1, 2]
     pictures = 0
-    for file in (tmp_path / "logs").glob("events.*"):
+    for file in (trained / "logs").glob("events.*"):
         events = EventAccumulator(str(file), size_guidance={"images": 0})
         events.Reload()
         pictures += sum(len(events.Images(tag)) for tag in events.Tags()["images"])
@@ -110,7 +121,8 @@ def test_a_loss_that_is_not_finite_stops_with_study_and_epoch(tmp_path):
 
 
 # SegResNet and UNet have batch norm, which torch synchronises between processes on CUDA only.
-@pytest.mark.parametrize("bundle", ["autopet_stage1_dynunet", pytest.param("autopet_stage2_swinunetr", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("bundle", ["autopet_stage1_dynunet", "autopet_stage2_swinunetr"])
 def test_two_processes_take_the_same_steps_as_one_with_the_same_global_batch(bundle, tmp_path):
     data = write_prepared(tmp_path / "data", num_studies=6)
     # The same patches in the same order: the validation's transforms and a crop in the centre.
@@ -138,6 +150,7 @@ def test_two_processes_take_the_same_steps_as_one_with_the_same_global_batch(bun
     np.testing.assert_allclose(losses[2], losses[1], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the names of a process's threads are read from /proc")
 def test_no_thread_of_the_process_group_outlives_a_training(prepared, tmp_path):
     """One that does may ask for Python's lock while Python ends, which aborts the process (PyTorch pull request 179291)."""
