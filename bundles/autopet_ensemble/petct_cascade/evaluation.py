@@ -11,6 +11,7 @@ from monai.engines import Evaluator
 
 from petct_cascade.running import run_each_study
 from petct_cascade.scoring import score_studies
+from petct_cascade.stream import Reading
 from petct_cascade.studies import problem_of_name
 from petct_cascade.tasks import ReadoutOptions
 from petct_training.errors import InputError
@@ -54,8 +55,11 @@ def evaluate(
     plans = {item["case"]: made.plan(item) for item in items if problem_of_name(item["case"]) is None}
     # Of other cases, an earlier evaluation may have left masks.
     made.keep_only(plans)
-    for plan in plans.values():
-        made.records.begin(plan)
-    failed = {problem.case for problem in run_each_study(evaluator, strict, lambda case: made.records.finish(plans[case]))}
+
+    def begin(reading: Reading) -> None:
+        made.records.begin(plans[reading.case])
+
+    run = run_each_study(evaluator, strict, begin=begin, finished=lambda case: made.records.finish(plans[case]))
+    failed = {problem.case for problem in run}
     made.keep_only(set(plans) - failed)
     score_studies(items, masks, output_dir, options, seed=seed, kind="evaluation")

@@ -15,6 +15,7 @@ from petct_cascade.readout_run import has_dicom_output, read_out_studies
 from petct_cascade.results import in_order
 from petct_cascade.running import run_each_study
 from petct_cascade.selection import Selection
+from petct_cascade.stream import Reading
 from petct_cascade.tasks import ReadoutOptions
 from petct_training.errors import InputError, SomeFailedError, with_problems
 from petct_training.records import Records
@@ -86,18 +87,22 @@ def _segment(evaluator: Evaluator, selection: Selection, strict: bool) -> list[P
             print(f"warning: {problem}", flush=True)
     problems = [problem for problem in selection.problems if problem.error]
     if selection.items:
-        problems += run_each_study(evaluator, strict, _recording(selection))
+        begin, finished = _recording(selection)
+        problems += run_each_study(evaluator, strict, selection.check, begin, finished)
     elif not problems:
         print("Every mask was made from these very files and options: nothing to do.", flush=True)
     return problems
 
 
-def _recording(selection: Selection) -> Callable[[str], None] | None:
-    """Record that the selected studies are going to be segmented; return what records that one is."""
+def _recording(selection: Selection) -> tuple[Callable[[Reading], None] | None, Callable[[str], None] | None]:
+    """Return what records that a study is going to be segmented, and what records that it is."""
     if selection.masks is None:
-        return None
+        return None, None
     records = selection.masks.records
     plans = {item["case"]: selection.masks.plan(item) for item in selection.items}
-    for plan in plans.values():
-        records.begin(plan)
-    return lambda case: records.finish(plans[case])
+
+    def begin(reading: Reading) -> None:
+        records.learn(reading.states)
+        records.begin(plans[reading.case])
+
+    return begin, lambda case: records.finish(plans[case])

@@ -3,95 +3,152 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from typing import cast
 
 from ignite.engine import Engine, Events
-from ignite.handlers import ProgressBar
-from monai.data import DataLoader, Dataset
+from monai.data import DataLoader
 from monai.engines import Evaluator
+from tqdm import tqdm
 
 from petct_cascade.problems import Problem, raise_if_strict
+from petct_cascade.stream import Reading, StudyStream, problem_of, study_loader
 from petct_cascade.volumes import without_suffix
 from petct_cascade.writing import after_writing, writing_behind
 from petct_training.errors import InputError
 
 
-def run_each_study(evaluator: Evaluator, strict: bool = False, finished: Callable[[str], None] | None = None) -> list[Problem]:
+def run_each_study(
+    evaluator: Evaluator,
+    strict: bool = False,
+    judge: bool = False,
+    begin: Callable[[Reading], None] | None = None,
+    finished: Callable[[str], None] | None = None,
+) -> list[Problem]:
     """Run an evaluator over all studies; one that fails is named and left out, and the others are done.
+
+    While a study is segmented, the next ones are read, and the last one is written.
 
     Args:
         evaluator: its data loader has one study a batch, and its dataset's `data` is a list of items with "case", in the order in
             which they are loaded. Unless `strict`, what its post-processing writes by `AtomicNibabelWriter` is written behind.
         strict: whether the first study that fails ends the run.
+        judge: whether each study is judged when it is read; see `petct_cascade.stream.StudyReader`.
+        begin: called with the reading of each study that is going to be segmented.
         finished: called with the case of each study whose files are written.
 
     Returns:
         An error for each study that failed, also where only its mask could not be written.
 
     Raises:
-        InputError: if `strict`, when a study fails.
+        InputError: if `strict`, when a study fails; when the loading itself has ended.
         Exception: whatever goes wrong before the first study, which is the fault of none.
     """
-    # Failures are told below, and the engine would log them with the traceback of the loading process.
+    # Failures are told below, and the engine would log them with a traceback.
     evaluator.logger.setLevel(logging.CRITICAL)
-    ProgressBar(persist=True, desc="segment").attach(evaluator)
-    problems: list[Problem] = []
-
-    def note(case: str, error: Exception) -> None:
-        problems.append(Problem(case, None, _reason_of(error, case), error=True))
-        raise_if_strict(strict, problems)
-        print(f"error: {problems[-1]}", flush=True)
-
+    loader = study_loader(cast(DataLoader, evaluator.data_loader), judge)
     # A mask that cannot be written must stop a strict run before the next study.
     unwritten: dict[str, Exception] = {}
-    with nullcontext(unwritten) if strict else writing_behind() as unwritten:
-        for case, error in _failures(evaluator, finished):
-            note(case, error)
+    with tqdm(total=len(loader), desc="segment", unit="study") as progress:
+        run = _Run(strict, progress, begin)
+        with nullcontext(unwritten) if strict else writing_behind() as unwritten:
+            _follow(evaluator, StudyStream(iter(loader), run.take), run, finished)
     for name, error in unwritten.items():
-        note(without_suffix(name), error)
+        run.note(problem_of(error, without_suffix(name)))
     # The engine keeps all volumes of the last study.
     evaluator.state.batch = evaluator.state.output = None
-    return problems
+    return run.problems
 
 
-def _failures(evaluator: Evaluator, finished: Callable[[str], None] | None) -> Iterator[tuple[str, Exception]]:
-    """Run an evaluator, again after each study that fails, and yield the name of that study and its error."""
-    watch = _Watch(evaluator, finished)
-    dataset = cast(Dataset, cast(DataLoader, evaluator.data_loader).dataset)
-    items = list(dataset.data)
-    while items:
-        dataset.data, evaluator.state.epoch_length = items, len(items)
-        error = watch.run(evaluator, [item["case"] for item in items])
-        if error is None:
-            return
-        yield items[watch.done]["case"], error
-        items = items[watch.done + 1 :]
+class _Run:
+    """What has become of the studies so far.
+
+    Args:
+        strict: whether the first problem ends the run.
+        progress: the bar of the studies that are done, one way or the other.
+        begin: called with the reading of each study that is going to be segmented.
+    """
+
+    def __init__(self, strict: bool, progress: tqdm, begin: Callable[[Reading], None] | None) -> None:
+        self.strict, self.progress, self.begin = strict, progress, begin
+        self.problems: list[Problem] = []
+        # The study that has a PET, by the digest of its content.
+        self.pets: dict[str, str] = {}
+
+    def note(self, problem: Problem) -> None:
+        """Tell an error, and keep it.
+
+        Raises:
+            InputError: with its sentence, if `strict`.
+        """
+        self.problems.append(problem)
+        raise_if_strict(self.strict, self.problems)
+        tqdm.write(f"error: {problem}")
+
+    def take(self, reading: Reading) -> bool:
+        """Tell what is to be said of a study that was read; return whether it can be segmented."""
+        for problem in reading.problems:
+            if problem.error:
+                self.note(problem)
+            elif reading.usable:
+                tqdm.write(f"warning: {problem}")
+        if reading.usable and self._begin(reading):
+            return True
+        self.progress.update()
+        return False
+
+    def _begin(self, reading: Reading) -> bool:
+        if reading.digest is not None:
+            twin = self.pets.setdefault(reading.digest, reading.case)
+            if twin != reading.case:
+                # Each of the two masks is right, but perhaps not that of the patient after whom it is called.
+                message = f"its PET is, voxel by voxel, that of study {twin}: put the right file in place if they are two studies"
+                tqdm.write(f"warning: {Problem(reading.case, None, message, error=False)}")
+        try:
+            if self.begin is not None:
+                self.begin(reading)
+        except InputError as error:
+            self.note(problem_of(error, reading.case))
+            return False
+        return True
+
+
+def _follow(evaluator: Evaluator, stream: StudyStream, run: _Run, finished: Callable[[str], None] | None) -> None:
+    """Run an evaluator over a stream, again after each study that fails."""
+    watch = _Watch(evaluator, stream, run.progress, finished)
+    evaluator.data_loader = stream
+    while (error := watch.run(evaluator)) is not None:
+        raise_if_strict(run.strict, run.problems)
+        if stream.broken is not None:
+            raise InputError(
+                "a process that loads studies was ended from outside, most likely for lack of memory: use fewer with --num_workers"
+            ) from error
+        run.note(problem_of(error, stream.case))
+        run.progress.update()
 
 
 class _Watch:
-    """Counts the studies that an engine has done, tells of each, and keeps the error that ends its run."""
+    """Tells of each study that an engine has done, and keeps the error that ends its run."""
 
-    def __init__(self, engine: Engine, finished: Callable[[str], None] | None) -> None:
-        self.finished = finished
-        self.cases: list[str] = []
-        self.done = 0
+    def __init__(self, engine: Engine, stream: StudyStream, progress: tqdm, finished: Callable[[str], None] | None) -> None:
+        self.stream, self.progress, self.finished = stream, progress, finished
         self.error: Exception | None = None
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._count)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._tell)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._keep)
 
-    def run(self, evaluator: Evaluator, cases: list[str]) -> Exception | None:
-        """Run an evaluator over cases until its end or its first error, which is returned."""
-        self.cases, self.done, self.error = cases, 0, None
+    def run(self, evaluator: Evaluator) -> Exception | None:
+        """Run an evaluator until the stream's end or the first error, which is returned."""
+        self.error = None
+        # Nobody knows how many of the studies can be used.
+        evaluator.state.epoch_length = None
         evaluator.run()
         return self.error
 
-    def _count(self, engine: Engine) -> None:
-        case = self.cases[self.done]
-        self.done += 1
+    def _tell(self, engine: Engine) -> None:
+        case = self.stream.case
+        self.progress.update()
         if self.finished is not None:
             after_writing(case, partial(self.finished, case))
 
@@ -99,32 +156,3 @@ class _Watch:
         if engine.state.epoch == 0 or not isinstance(error, Exception):
             raise error
         self.error = error
-
-
-def _reason_of(error: BaseException, case: str) -> str:
-    """Return why a study failed: the sentence of the `InputError` behind an exception, or else what the exception says.
-
-    MONAI wraps what a transform raises into a `RuntimeError`, and a loading process hands over no more than its text.
-    """
-    sentence = _sentence_of(error)
-    if sentence is not None:
-        return sentence.removeprefix(f"study {case}: ")
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-    text = str(error).strip() or type(error).__name__
-    # Of a text that holds tracebacks, the first error is what has happened.
-    told = re.search(r"^[\w.]*(?:Error|Exception): (.+)$", text, flags=re.MULTILINE) if "Traceback" in text else None
-    reason = told.group(1) if told else text.splitlines()[0]
-    return f"it could not be segmented ({reason}): run it alone to see whether that happens again"
-
-
-def _sentence_of(error: BaseException | None) -> str | None:
-    """Return the sentence of the `InputError` that is behind an exception, None when there is none."""
-    while error is not None:
-        if isinstance(error, InputError):
-            return str(error)
-        sentences = re.findall(r"^petct_training\.errors\.InputError: (.+)$", str(error), flags=re.MULTILINE)
-        if sentences:
-            return sentences[-1]
-        error = error.__cause__ or error.__context__
-    return None

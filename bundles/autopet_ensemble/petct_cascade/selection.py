@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from petct_cascade.dicom.finding import DicomOptions
-from petct_cascade.judging import find_repeated_images, read_study
 from petct_cascade.problems import Problem, raise_if_strict
 from petct_cascade.studies import Study, find_studies, problem_of_name, study_of_places
 from petct_training.errors import InputError, boolean
@@ -29,12 +25,14 @@ class Selection:
         done: the same of the studies whose masks an earlier run has made.
         problems: why other studies cannot be used, and what is remarkable about those that can.
         masks: what is made of each study, and where; None when nothing is recorded.
+        check: whether each study is judged when it is read.
     """
 
     items: list[dict[str, Any]] = field(default_factory=list)
     done: list[dict[str, Any]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     masks: Masks | None = None
+    check: bool = True
 
 
 @dataclass(frozen=True)
@@ -42,11 +40,9 @@ class SelectOptions:
     """How studies are selected.
 
     Attributes:
-        check: whether the files are read and judged by `petct_cascade.judging.read_study` first, so that bad studies are named
-            before the others are done.
+        check: whether each study is judged by `petct_cascade.judging.read_study` when it is read.
         strict: whether the first study with an error ends the run.
         allow_outside: whether a list may name files outside of its folder.
-        num_workers: number of studies that are checked at a time.
         dicom: which series of DICOM studies are taken, and what their headers do not say.
 
     Raises:
@@ -56,7 +52,6 @@ class SelectOptions:
     check: bool = True
     strict: bool = False
     allow_outside: bool = False
-    num_workers: int = 1
     dicom: DicomOptions = field(default_factory=DicomOptions)
 
     def __post_init__(self) -> None:
@@ -95,10 +90,7 @@ def select_studies(
         raise_if_strict(options.strict, refused)
     bad = {problem.case for problem in problems if problem.error}
     todo = [study for study in found if study not in done and study.case not in bad]
-    if options.check:
-        problems += _judge_all(todo, options)
-    bad = {problem.case for problem in problems if problem.error}
-    return Selection(_items_without(bad, todo), _items_without(bad, done), problems, masks)
+    return Selection(_items_without(bad, todo), _items_without(bad, done), problems, masks, options.check)
 
 
 def source_of(
@@ -167,29 +159,3 @@ def _look_up(studies: Sequence[Study], masks: Masks) -> tuple[list[Study], list[
         except InputError as error:
             problems.append(Problem(study.case, None, str(error).removeprefix(f"study {study.case}: "), error=True))
     return done, problems
-
-
-def _judge_all(studies: Sequence[Study], options: SelectOptions) -> list[Problem]:
-    """Read and judge studies before any is done.
-
-    Raises:
-        InputError: if `strict`, at the first study with an error.
-    """
-    problems: list[Problem] = []
-    digests = {}
-    with ThreadPoolExecutor(max(1, options.num_workers)) as pool:
-        checks = pool.map(_problems_and_digest, studies)
-        progress = tqdm(checks, total=len(studies), desc="check", unit="study", leave=False, disable=not studies)
-        for study, (found, digest) in zip(studies, progress, strict=True):
-            raise_if_strict(options.strict, found)
-            problems += found
-            if digest is not None:
-                digests[study.case] = digest
-    # Each of the two masks is right, but perhaps not that of the patient after whom it is called.
-    return problems + [replace(problem, error=False) for problem in find_repeated_images(digests)]
-
-
-def _problems_and_digest(study: Study) -> tuple[list[Problem], str | None]:
-    """Judge a study without its label, and name the content of its PET if it can be used; the volumes themselves are not kept."""
-    problems, volumes = read_study(replace(study, label=None))
-    return problems, None if any(problem.error for problem in problems) else volumes["pet"].digest

@@ -239,6 +239,10 @@ class Records:
             self._read[os.fspath(path)] = state
         return state
 
+    def learn(self, states: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take over the states of files, by path, that another process has read in this run."""
+        self._read.update({path: dict(state) for path, state in states.items()})
+
     def _refuse_foreign(self, plan: Plan, written: Mapping[str, Any]) -> None:
         """Refuse a file in a result's place that is not the one written."""
         for output in plan.outputs:

@@ -1,0 +1,176 @@
+"""Studies as a stream: each is read once, judged while others are segmented, and handed on with what reading it has told."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from monai.data import DataLoader, Dataset, list_data_collate
+
+from petct_cascade.judging import read_study
+from petct_cascade.problems import Problem
+from petct_cascade.studies import Study
+from petct_cascade.volumes import Source, as_source
+from petct_training.errors import InputError
+from petct_training.records import file_state
+
+# Key under which a batch holds the `Reading` of its study.
+READING = "reading"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What reading a study has told.
+
+    Attributes:
+        case: the study's name.
+        problems: what is wrong with it; with an error among them it has not become a batch.
+        states: of each of its files that was read, by its path; see `petct_training.records.file_state`.
+        digest: of the PET, see `petct_cascade.volumes.Volume`; None when the study was not judged, or cannot be used.
+    """
+
+    case: str
+    problems: list[Problem] = field(default_factory=list)
+    states: dict[str, dict[str, Any]] = field(default_factory=dict)
+    digest: str | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether no problem is an error."""
+        return not any(problem.error for problem in self.problems)
+
+
+class StudyReader(Dataset):
+    """A data set of studies as items with "case" and, where it has files, "image": [CT, PET].
+
+    Whatever goes wrong with a study while it is read or transformed is told by its reading, and costs no other study.
+
+    Args:
+        data: items.
+        transform: what is done with each; it gets volumes in the place of the files when they were judged.
+        judge: whether a study is judged by `petct_cascade.judging.read_study`.
+    """
+
+    def __init__(self, data: Sequence[Mapping[str, Any]], transform: Callable | None, judge: bool) -> None:
+        super().__init__(data, transform)
+        self.judge = judge
+
+    def _transform(self, index: int) -> dict[str, Any]:
+        """Return the transformed item with its reading, or the reading alone when the study cannot be used."""
+        item = dict(self.data[index])
+        reading = Reading(item["case"])
+        try:
+            if self.judge and not isinstance(item.get("image", ""), (str, os.PathLike)):
+                reading, item["image"] = _read(item)
+            if reading.usable:
+                done = item if self.transform is None else self.transform(item)
+                return {**done, READING: reading}
+        except Exception as error:
+            reading.problems.append(problem_of(error, item["case"]))
+        return {READING: reading}
+
+
+class StudyStream:
+    """The batches of the studies that can be used, as an evaluator takes them; those of others are told and left out.
+
+    An evaluator that ends at an error goes on with the next study when it is run again.
+
+    Args:
+        batches: from a loader of `study_loader`.
+        take: told each reading before its batch is given; returns whether it is given.
+
+    Attributes:
+        case: the study whose batch was given last.
+        broken: what has ended the loading itself, which is no study's fault.
+    """
+
+    def __init__(self, batches: Iterator[dict[str, Any]], take: Callable[[Reading], bool]) -> None:
+        self.batches, self.take = batches, take
+        self.case = ""
+        self.broken: Exception | None = None
+
+    def __iter__(self) -> StudyStream:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        while True:
+            try:
+                batch = next(self.batches)
+            except StopIteration:
+                raise
+            except Exception as error:
+                self.broken = error
+                raise
+            reading = batch.pop(READING)
+            self.case = reading.case
+            if self.take(reading):
+                return batch
+
+
+def study_loader(loader: DataLoader, judge: bool) -> DataLoader:
+    """Return a loader of the same items with the same transforms as another one, whose batches hold a reading each.
+
+    Args:
+        loader: its dataset's `data` is a list of items, one a batch.
+        judge: see `StudyReader`.
+    """
+    given = cast(Dataset, loader.dataset)
+    dataset = StudyReader(given.data, given.transform, judge)
+    return DataLoader(dataset, batch_size=1, num_workers=loader.num_workers, collate_fn=_collate)
+
+
+def problem_of(error: BaseException, case: str) -> Problem:
+    """Return the problem of a study that has failed: the sentence of the `InputError` behind an exception, or else what the
+    exception says.
+
+    MONAI wraps what a transform raises into a `RuntimeError`.
+    """
+    sentence = _sentence_of(error)
+    if sentence is not None:
+        return Problem(case, None, sentence.removeprefix(f"study {case}: "), error=True)
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    text = str(error).strip() or type(error).__name__
+    # Of a text that holds tracebacks, the first error is what has happened.
+    told = re.search(r"^[\w.]*(?:Error|Exception): (.+)$", text, flags=re.MULTILINE) if "Traceback" in text else None
+    reason = told.group(1) if told else text.splitlines()[0]
+    return Problem(
+        case, None, f"it could not be segmented ({reason}): run it alone to see whether that happens again", error=True
+    )
+
+
+def _read(item: Mapping[str, Any]) -> tuple[Reading, list[Any]]:
+    """Read and judge CT and PET of an item; return the reading and the two volumes."""
+    ct, pet = (as_source(file) for file in item["image"])
+    problems, volumes = read_study(Study(item["case"], item.get("patient", ""), item.get("tracer", ""), ct, pet, None))
+    reading = Reading(item["case"], problems, _states_of((ct, pet)))
+    if not reading.usable:
+        return reading, []
+    pair = [volumes["ct"], volumes["pet"]]
+    return Reading(reading.case, problems, reading.states, volumes["pet"].digest), pair
+
+
+def _states_of(files: Sequence[Path | Source]) -> dict[str, dict[str, Any]]:
+    """Return the states of files by their paths, as far as they are there."""
+    states = {os.fspath(file): file_state(file) for file in files}
+    return {path: state for path, state in states.items() if state is not None}
+
+
+def _collate(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the batch of one item, with its reading as it is."""
+    (item,) = items
+    reading = item.pop(READING)
+    return {**(list_data_collate([item]) if item else {}), READING: reading}
+
+
+def _sentence_of(error: BaseException | None) -> str | None:
+    """Return the sentence of the `InputError` that is behind an exception, None when there is none."""
+    while error is not None:
+        if isinstance(error, InputError):
+            return str(error)
+        error = error.__cause__ or error.__context__
+    return None
