@@ -286,7 +286,7 @@ def test_preparing_on_a_full_disk_is_one_sentence_and_leaves_nothing_half_writte
 @pytest.mark.parametrize(
     ("most_bytes", "sentence"),
     [
-        (100, r"^error: .*records/\.summary\.json cannot be written \(File too large\): see"),
+        (100, r"^  study fdg_p0_1: .*records/fdg_p0_1\.json cannot be written \(File too large\): see"),
         (3000, r"^  study fdg_p0_1: .*fdg_p0_1\.nii\.gz cannot be written \(File too large\): see"),
     ],
     ids=["no room for records", "no room for masks"],

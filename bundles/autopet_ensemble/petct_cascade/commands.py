@@ -34,7 +34,6 @@ require_weights = command(_assemble.require_weights)
 evaluate = command(_evaluation.evaluate)
 infer = command(_inference.infer)
 reference_items = command(_items.reference_items)
-validation_items = command(_items.validation_items)
 write_phantoms = command(_phantom.write_phantoms)
 run_pipeline = command(_pipeline.run_pipeline)
 import_weights = command(_published.import_weights)
@@ -69,6 +68,32 @@ def convert(
     `dicom`.
     """
     _convert.convert(studies, output_dir, dicom_options(**(dicom or {})), boolean("strict", strict), num_workers)
+
+
+@command
+def select_validation_studies(
+    dataset_dir: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    folders: Sequence[str | os.PathLike | None],
+    settings: Mapping[str, Any],
+    weights: Sequence[str | os.PathLike],
+    allow_outside: bool = False,
+    part: int = 1,
+    of: int = 1,
+) -> _selection.Selection:
+    """Select the studies that an evaluation has to do: those of a prepared data set's validation.
+
+    Args:
+        dataset_dir, allow_outside: see `petct_cascade.items.validation_items`.
+        output_dir: folder of scores and records.
+        folders: of the masks, one a model, and of maps; None for none.
+        settings: the options that change voxels.
+        weights: the other files from which masks are made.
+        part, of: see `petct_cascade.selection.SelectOptions`.
+    """
+    items = _items.validation_items(dataset_dir, allow_outside=allow_outside)
+    masks = Masks(Records(Path(output_dir), "evaluation"), [folder for folder in folders if folder], settings, weights)
+    return _selection.select_items(items, masks, part, of)
 
 
 @command

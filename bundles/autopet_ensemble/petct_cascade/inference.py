@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from monai.engines import Evaluator
 
+from petct_cascade.keeping import RecordKeeper
 from petct_cascade.problems import Problem
-from petct_cascade.provenance import SUMMARY, summary_of
+from petct_cascade.provenance import SUMMARY, check_summary, summary_of
 from petct_cascade.readout_run import has_dicom_output, read_out_studies
 from petct_cascade.results import in_order
 from petct_cascade.running import run_each_study
 from petct_cascade.selection import Selection
-from petct_cascade.stream import Reading
 from petct_cascade.tasks import ReadoutOptions
 from petct_training.errors import InputError, SomeFailedError, with_problems
 from petct_training.records import Records
@@ -42,24 +42,37 @@ def infer(
         InputError: when no study at all could be used, or, if `strict`, when one fails.
         SomeFailedError: after all others are done, with a sentence for each study that could not be used.
     """
-    wanted = [*selection.done, *selection.items]
-    in_dicom = [item["case"] for item in wanted if has_dicom_output(item, options)]
     records = Records(Path(output_dir), "inference") if selection.masks is None else selection.masks.records
-    problems: list[Problem] = []
-    items: list[dict[str, Any]] = []
+    mine = [*selection.done, *selection.items]
+    everyone = [*mine, *selection.others]
+    cases = [item["case"] for item in everyone]
+    in_dicom = [item["case"] for item in everyone if has_dicom_output(item, options)]
+    check_summary(records, cases, in_dicom)
+    keeper = None if selection.masks is None else RecordKeeper(selection.masks, mine)
+    problems = _segment(evaluator, selection, keeper, strict)
     what = "all others were done"
-    try:
-        with summary_of(records, [item["case"] for item in wanted], in_dicom) as summary:
-            problems += _segment(evaluator, selection, strict)
-            items = _usable(wanted, problems)
-            masks = {item["case"]: Path(output_dir) / f"{item['case']}.nii.gz" for item in items}
-            others = _others(records, masks)
-            problems += read_out_studies(items, masks, summary, "Ensemble", options, problems, others)
-    except InputError as error:
-        if not problems:
-            raise
-        # Why the report could not be written shall not hide what is wrong with studies.
-        what = f"there is no report of the others, since {error}"
+    items = _usable(mine, problems)
+    waiting = [] if keeper is None else keeper.unsettled([*items, *selection.others])
+    if waiting:
+        print(
+            f"{len(waiting)} studies, such as {waiting[0]}, are not done yet: the run that does the last one reports", flush=True
+        )
+    elif keeper is None or keeper.claims.claim(SUMMARY):
+        problems += [] if keeper is None else keeper.problems_of(selection.others)
+        items = _usable(everyone, problems)
+        try:
+            with summary_of(records, cases, in_dicom) as summary:
+                masks = {item["case"]: Path(output_dir) / f"{item['case']}.nii.gz" for item in items}
+                others = _others(records, masks)
+                problems += read_out_studies(items, masks, summary, "Ensemble", options, problems, others)
+        except InputError as error:
+            if not problems:
+                raise
+            # Why the report could not be written shall not hide what is wrong with studies.
+            what = f"there is no report of the others, since {error}"
+        finally:
+            if keeper is not None:
+                keeper.claims.release(SUMMARY)
     if problems:
         number = len({problem.case for problem in problems})
         sentence = f"{number} {'study' if number == 1 else 'studies'} cannot be used"
@@ -80,29 +93,14 @@ def _usable(items: Iterable[dict[str, Any]], problems: Iterable[Problem]) -> lis
     return sorted((item for item in items if item["case"] not in failed), key=lambda item: str(item["case"]))
 
 
-def _segment(evaluator: Evaluator, selection: Selection, strict: bool) -> list[Problem]:
+def _segment(evaluator: Evaluator, selection: Selection, keeper: RecordKeeper | None, strict: bool) -> list[Problem]:
     """Print the warnings about the selected studies, run the evaluator over them, and return what makes others unusable."""
     for problem in selection.problems:
         if not problem.error:
             print(f"warning: {problem}", flush=True)
     problems = [problem for problem in selection.problems if problem.error]
     if selection.items:
-        begin, finished = _recording(selection)
-        problems += run_each_study(evaluator, strict, selection.check, begin, finished)
+        problems += run_each_study(evaluator, strict, selection.check, keeper)
     elif not problems:
         print("Every mask was made from these very files and options: nothing to do.", flush=True)
     return problems
-
-
-def _recording(selection: Selection) -> tuple[Callable[[Reading], None] | None, Callable[[str], None] | None]:
-    """Return what records that a study is going to be segmented, and what records that it is."""
-    if selection.masks is None:
-        return None, None
-    records = selection.masks.records
-    plans = {item["case"]: selection.masks.plan(item) for item in selection.items}
-
-    def begin(reading: Reading) -> None:
-        records.learn(reading.states)
-        records.begin(plans[reading.case])
-
-    return begin, lambda case: records.finish(plans[case])

@@ -89,6 +89,26 @@ def _files(case: str, made_from: Mapping[str, Any]) -> list[str]:
     return [_picture(case), *(_dicom(case) if DICOM in made_from else ())]
 
 
+def check_summary(records: Records, cases: Iterable[str], in_dicom: Iterable[str] = ()) -> None:
+    """Refuse what `summary_of` would refuse, before anything is done.
+
+    Raises:
+        InputError: as `summary_of`.
+    """
+    records.check_kind()
+    records.check(_plan(Summary(records, records.read(SUMMARY) or {}), cases, in_dicom)[0])
+
+
+def _plan(summary: Summary, cases: Iterable[str], in_dicom: Iterable[str]) -> tuple[Plan, set[str]]:
+    """Return the plan of an output folder's tables and all that belongs to them; and the files of studies that are none of them."""
+    written = summary.earlier.get("written") or {}
+    pictures = {_picture(case) for case in cases}
+    objects = {file for case in in_dicom for file in _dicom(case)}
+    others = set(written) - set(SUMMARY_FILES) - pictures
+    outputs = [*SUMMARY_FILES, *sorted(pictures | objects | others)]
+    return Plan(SUMMARY, {}, {"made_from": summary.made_from}, outputs), others
+
+
 @contextlib.contextmanager
 def summary_of(records: Records, cases: Iterable[str], in_dicom: Iterable[str] = ()) -> Iterator[Summary]:
     """Record that an output folder's tables, report, pictures and DICOM objects are written in a block.
@@ -104,11 +124,8 @@ def summary_of(records: Records, cases: Iterable[str], in_dicom: Iterable[str] =
     """
     records.check_kind()
     summary = Summary(records, records.read(SUMMARY) or {})
+    plan, others = _plan(summary, cases, in_dicom)
     written = summary.earlier.get("written") or {}
-    pictures = {_picture(case) for case in cases}
-    objects = {file for case in in_dicom for file in _dicom(case)}
-    others = set(written) - set(SUMMARY_FILES) - pictures
-    plan = Plan(SUMMARY, {}, {"made_from": summary.made_from}, [*SUMMARY_FILES, *sorted(pictures | objects | others)])
     with records.making(plan):
         yield summary
         # Of studies that are no longer in the tables, or whose DICOM objects are no longer wanted.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from typing import cast
@@ -13,6 +12,7 @@ from monai.data import DataLoader
 from monai.engines import Evaluator
 from tqdm import tqdm
 
+from petct_cascade.keeping import Keeper
 from petct_cascade.problems import Problem, raise_if_strict
 from petct_cascade.stream import Reading, StudyStream, problem_of, study_loader
 from petct_cascade.volumes import without_suffix
@@ -24,8 +24,7 @@ def run_each_study(
     evaluator: Evaluator,
     strict: bool = False,
     judge: bool = False,
-    begin: Callable[[Reading], None] | None = None,
-    finished: Callable[[str], None] | None = None,
+    keeper: Keeper | None = None,
 ) -> list[Problem]:
     """Run an evaluator over all studies; one that fails is named and left out, and the others are done.
 
@@ -36,8 +35,7 @@ def run_each_study(
             which they are loaded. Unless `strict`, what its post-processing writes by `AtomicNibabelWriter` is written behind.
         strict: whether the first study that fails ends the run.
         judge: whether each study is judged when it is read; see `petct_cascade.stream.StudyReader`.
-        begin: called with the reading of each study that is going to be segmented.
-        finished: called with the case of each study whose files are written.
+        keeper: asked whether each study is to be done, and told what becomes of it.
 
     Returns:
         An error for each study that failed, also where only its mask could not be written.
@@ -48,13 +46,14 @@ def run_each_study(
     """
     # Failures are told below, and the engine would log them with a traceback.
     evaluator.logger.setLevel(logging.CRITICAL)
-    loader = study_loader(cast(DataLoader, evaluator.data_loader), judge)
+    given = cast(DataLoader, evaluator.data_loader)
     # A mask that cannot be written must stop a strict run before the next study.
     unwritten: dict[str, Exception] = {}
-    with tqdm(total=len(loader), desc="segment", unit="study") as progress:
-        run = _Run(strict, progress, begin)
+    with tqdm(total=len(given), desc="segment", unit="study") as progress:
+        run = _Run(strict, progress, keeper or Keeper())
+        loader = study_loader(given, judge, run.keeper.claim, lambda case: progress.update())
         with nullcontext(unwritten) if strict else writing_behind() as unwritten:
-            _follow(evaluator, StudyStream(iter(loader), run.take), run, finished)
+            _follow(evaluator, StudyStream(iter(loader), run.take), run)
     for name, error in unwritten.items():
         run.note(problem_of(error, without_suffix(name)))
     # The engine keeps all volumes of the last study.
@@ -68,11 +67,11 @@ class _Run:
     Args:
         strict: whether the first problem ends the run.
         progress: the bar of the studies that are done, one way or the other.
-        begin: called with the reading of each study that is going to be segmented.
+        keeper: told what becomes of each study.
     """
 
-    def __init__(self, strict: bool, progress: tqdm, begin: Callable[[Reading], None] | None) -> None:
-        self.strict, self.progress, self.begin = strict, progress, begin
+    def __init__(self, strict: bool, progress: tqdm, keeper: Keeper) -> None:
+        self.strict, self.progress, self.keeper = strict, progress, keeper
         self.problems: list[Problem] = []
         # The study that has a PET, by the digest of its content.
         self.pets: dict[str, str] = {}
@@ -84,6 +83,7 @@ class _Run:
             InputError: with its sentence, if `strict`.
         """
         self.problems.append(problem)
+        self.keeper.fail(problem)
         raise_if_strict(self.strict, self.problems)
         tqdm.write(f"error: {problem}")
 
@@ -107,17 +107,16 @@ class _Run:
                 message = f"its PET is, voxel by voxel, that of study {twin}: put the right file in place if they are two studies"
                 tqdm.write(f"warning: {Problem(reading.case, None, message, error=False)}")
         try:
-            if self.begin is not None:
-                self.begin(reading)
+            self.keeper.begin(reading)
         except InputError as error:
             self.note(problem_of(error, reading.case))
             return False
         return True
 
 
-def _follow(evaluator: Evaluator, stream: StudyStream, run: _Run, finished: Callable[[str], None] | None) -> None:
+def _follow(evaluator: Evaluator, stream: StudyStream, run: _Run) -> None:
     """Run an evaluator over a stream, again after each study that fails."""
-    watch = _Watch(evaluator, stream, run.progress, finished)
+    watch = _Watch(evaluator, stream, run)
     evaluator.data_loader = stream
     while (error := watch.run(evaluator)) is not None:
         raise_if_strict(run.strict, run.problems)
@@ -132,8 +131,8 @@ def _follow(evaluator: Evaluator, stream: StudyStream, run: _Run, finished: Call
 class _Watch:
     """Tells of each study that an engine has done, and keeps the error that ends its run."""
 
-    def __init__(self, engine: Engine, stream: StudyStream, progress: tqdm, finished: Callable[[str], None] | None) -> None:
-        self.stream, self.progress, self.finished = stream, progress, finished
+    def __init__(self, engine: Engine, stream: StudyStream, run: _Run) -> None:
+        self.stream, self.progress, self.keeper = stream, run.progress, run.keeper
         self.error: Exception | None = None
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._tell)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self._keep)
@@ -149,8 +148,7 @@ class _Watch:
     def _tell(self, engine: Engine) -> None:
         case = self.stream.case
         self.progress.update()
-        if self.finished is not None:
-            after_writing(case, partial(self.finished, case))
+        after_writing(case, partial(self.keeper.finish, case))
 
     def _keep(self, engine: Engine, error: BaseException) -> None:
         if engine.state.epoch == 0 or not isinstance(error, Exception):

@@ -11,6 +11,7 @@ from typing import Any
 from petct_cascade.dicom.finding import DicomOptions
 from petct_cascade.problems import Problem, raise_if_strict
 from petct_cascade.studies import Study, find_studies, problem_of_name, study_of_places
+from petct_training.claims import bytes_of, share_of
 from petct_training.errors import InputError, boolean
 from petct_training.files import make_folder
 from petct_training.masks import Masks
@@ -23,6 +24,7 @@ class Selection:
     Attributes:
         items: {"case", "image": [CT file, PET file], "patient", "tracer", ("centre")} of the studies to do.
         done: the same of the studies whose masks an earlier run has made.
+        others: the same of the studies that other processes do, see `SelectOptions`.
         problems: why other studies cannot be used, and what is remarkable about those that can.
         masks: what is made of each study, and where; None when nothing is recorded.
         check: whether each study is judged when it is read.
@@ -30,6 +32,7 @@ class Selection:
 
     items: list[dict[str, Any]] = field(default_factory=list)
     done: list[dict[str, Any]] = field(default_factory=list)
+    others: list[dict[str, Any]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     masks: Masks | None = None
     check: bool = True
@@ -43,6 +46,8 @@ class SelectOptions:
         check: whether each study is judged by `petct_cascade.judging.read_study` when it is read.
         strict: whether the first study with an error ends the run.
         allow_outside: whether a list may name files outside of its folder.
+        part: number of this process among those that share the studies, from 1.
+        of: number of these processes.
         dicom: which series of DICOM studies are taken, and what their headers do not say.
 
     Raises:
@@ -52,6 +57,8 @@ class SelectOptions:
     check: bool = True
     strict: bool = False
     allow_outside: bool = False
+    part: int = 1
+    of: int = 1
     dicom: DicomOptions = field(default_factory=DicomOptions)
 
     def __post_init__(self) -> None:
@@ -80,7 +87,8 @@ def select_studies(
             when a study cannot be used.
     """
     options = options or SelectOptions()
-    found, problems = _find_or_take(studies, options)
+    everything, problems = _find_or_take(studies, options)
+    found = share_of(everything, options.part, options.of, lambda study: bytes_of(study.pet))
     problems = [*known, *problems]
     raise_if_strict(options.strict, problems)
     done: list[Study] = []
@@ -90,7 +98,23 @@ def select_studies(
         raise_if_strict(options.strict, refused)
     bad = {problem.case for problem in problems if problem.error}
     todo = [study for study in found if study not in done and study.case not in bad]
-    return Selection(_items_without(bad, todo), _items_without(bad, done), problems, masks, options.check)
+    others = [study for study in everything if study not in found]
+    mine = _items_without(bad, todo), _items_without(bad, done)
+    return Selection(*mine, _items_without(bad, others), problems, masks, options.check)
+
+
+def select_items(items: Sequence[dict[str, Any]], masks: Masks, part: int = 1, of: int = 1) -> Selection:
+    """Select labelled studies, which preparing has judged, for one of several processes.
+
+    Args:
+        items: all of them, with "case", "image" and "label".
+        masks: what is made of each study, and where.
+        part, of: see `SelectOptions`.
+    """
+    mine = share_of(items, part, of, lambda item: bytes_of(item["image"][1]))
+    cases = {item["case"] for item in mine}
+    others = [item for item in items if item["case"] not in cases]
+    return Selection(items=mine, others=others, masks=masks, check=False)
 
 
 def source_of(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from monai.data import DataLoader, Dataset, list_data_collate
+from torch.utils.data import Sampler
 
 from petct_cascade.judging import read_study
 from petct_cascade.problems import Problem
@@ -111,16 +112,41 @@ class StudyStream:
                 return batch
 
 
-def study_loader(loader: DataLoader, judge: bool) -> DataLoader:
+class UnclaimedStudies(Sampler[int]):
+    """Gives the index of each study that nobody else does, one after another as there is room to load it.
+
+    Args:
+        items: with "case".
+        claim: claims a study by its case; returns whether this process is to do it.
+        left: told each case that it is not to do.
+    """
+
+    def __init__(self, items: Sequence[Mapping[str, Any]], claim: Callable[[str], bool], left: Callable[[str], object]) -> None:
+        self.items, self.claim, self.left = items, claim, left
+
+    def __iter__(self) -> Iterator[int]:
+        for index, item in enumerate(self.items):
+            if self.claim(item["case"]):
+                yield index
+            else:
+                self.left(item["case"])
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+def study_loader(loader: DataLoader, judge: bool, claim: Callable[[str], bool], left: Callable[[str], object]) -> DataLoader:
     """Return a loader of the same items with the same transforms as another one, whose batches hold a reading each.
 
     Args:
         loader: its dataset's `data` is a list of items, one a batch.
         judge: see `StudyReader`.
+        claim, left: see `UnclaimedStudies`.
     """
     given = cast(Dataset, loader.dataset)
     dataset = StudyReader(given.data, given.transform, judge)
-    return DataLoader(dataset, batch_size=1, num_workers=loader.num_workers, collate_fn=_collate)
+    sampler = UnclaimedStudies(given.data, claim, left)
+    return DataLoader(dataset, batch_size=1, sampler=sampler, num_workers=loader.num_workers, collate_fn=_collate)
 
 
 def problem_of(error: BaseException, case: str) -> Problem:

@@ -159,6 +159,13 @@ class Records:
             self._write(plan, described, written, record["about"])
         return True
 
+    def is_finished(self, plan: Plan) -> bool:
+        """Whether the record says that a result was made with the same settings; the files are not looked at."""
+        record = self.read(plan.name)
+        return (
+            record is not None and record["written"] is not None and record["settings"] == json.loads(json.dumps(plan.settings))
+        )
+
     def is_intact(self, name: str) -> bool:
         """Whether all that was written of a result is there and unchanged."""
         written = (self.read(name) or {}).get("written")

@@ -40,6 +40,8 @@ COUNTS = {
     "deep_supervision_heads": 1,
     "num_workers": 0,
     "num_gpus": 0,
+    "part": 1,
+    "of": 1,
     "seed": 0,
     "body_margin": 0,
 }

@@ -1,0 +1,101 @@
+"""Keeping book of the studies that a run does: who does which, what is done, and what has failed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from petct_cascade.problems import Problem
+from petct_cascade.results import row_of_problem
+from petct_cascade.stream import Reading
+from petct_cascade.studies import problem_of_name
+from petct_training.claims import Claims
+from petct_training.errors import InputError
+from petct_training.files import read_json_or_none, write_json
+from petct_training.masks import Masks
+from petct_training.records import RECORDS
+
+# Folder, among the records, of why a study could not be done; no case has a name of two parts.
+PROBLEMS = f"{RECORDS}/problems"
+
+
+class Keeper:
+    """What a run tells of its studies as it does them; this one keeps nothing."""
+
+    def claim(self, case: str) -> bool:
+        """Return whether this run is to do a study; it is asked just before the study is read."""
+        return True
+
+    def begin(self, reading: Reading) -> None:
+        """Learn that a study was read, and is going to be segmented.
+
+        Raises:
+            InputError: when it cannot be.
+        """
+
+    def finish(self, case: str) -> None:
+        """Learn that a study's files are written."""
+
+    def fail(self, problem: Problem) -> None:
+        """Learn why a study cannot be done."""
+
+
+class RecordKeeper(Keeper):
+    """Keeps the records of the masks that a run makes, beside other runs over the same output folder.
+
+    Args:
+        masks: what is made of each study, and where.
+        items: the studies of this run.
+    """
+
+    def __init__(self, masks: Masks, items: Iterable[Mapping[str, Any]]) -> None:
+        self.masks, self.records, self.claims = masks, masks.records, Claims(masks.records.folder)
+        # What has no name for a file fails when it is loaded.
+        self.plans = {item["case"]: masks.plan(item) for item in items if problem_of_name(item["case"]) is None}
+
+    def claim(self, case: str) -> bool:
+        if case not in self.plans:
+            return True
+        if not self.claims.claim(case):
+            return False
+        self._problem_file(case).unlink(missing_ok=True)
+        try:
+            # Another run may have done it since this one has begun.
+            wanted = not self.records.is_current(self.plans[case])
+        except InputError:
+            # It is told when the study begins.
+            wanted = True
+        if not wanted:
+            self.claims.release(case)
+        return wanted
+
+    def begin(self, reading: Reading) -> None:
+        self.records.learn(reading.states)
+        self.records.begin(self.plans[reading.case])
+
+    def finish(self, case: str) -> None:
+        self.records.finish(self.plans[case])
+        self.claims.release(case)
+
+    def fail(self, problem: Problem) -> None:
+        if problem.case in self.plans:
+            # On a full disk this run tells it, and the others wait for a rerun.
+            with contextlib.suppress(InputError):
+                write_json(self._problem_file(problem.case), row_of_problem(problem))
+            self.claims.release(problem.case)
+
+    def unsettled(self, items: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Return the cases, of this run's studies and those of others, that are neither done nor known to fail."""
+        named = [item for item in items if problem_of_name(item["case"]) is None]
+        cases = [item["case"] for item in named if not self.records.is_finished(self.masks.plan(item))]
+        return [case for case in cases if not self._problem_file(case).is_file()]
+
+    def problems_of(self, items: Iterable[Mapping[str, Any]]) -> list[Problem]:
+        """Return why studies, also those of other runs, could not be done."""
+        rows = [read_json_or_none(self._problem_file(item["case"])) for item in items]
+        return [Problem(row["case"], None, row["reason"], error=True) for row in rows if row]
+
+    def _problem_file(self, case: str) -> Path:
+        return self.records.folder / PROBLEMS / f"{case}.json"
