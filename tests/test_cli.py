@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from helpers import BUNDLES, ENSEMBLE, write_study
 
-from petct_cascade import cli
+from petct_cascade import cli, installation
 
 COMMANDS = ("segment", "convert", "prepare", "train", "evaluate", "score", "readout", "phantom")
 BUNDLE = BUNDLES / ENSEMBLE
@@ -149,7 +149,7 @@ def test_bundles_of_a_clone_are_those_beside_the_code():
 
 
 def test_installed_bundles_lie_beside_the_package(monkeypatch, tmp_path):
-    monkeypatch.setattr(cli.importlib.resources, "files", lambda package: tmp_path / "site-packages" / package)
+    monkeypatch.setattr(installation.importlib.resources, "files", lambda package: tmp_path / "site-packages" / package)
     assert cli.bundles_folder() == tmp_path / "site-packages/autopet_bundles"
 
 

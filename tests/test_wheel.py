@@ -95,18 +95,21 @@ def test_installed_wheel_runs_the_method_in_an_empty_folder_and_writes_nothing_b
     folder = tmp_path / "a folder, 1"
     folder.mkdir()
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    program = "import sys; from petct_cascade.cli import main; main(prog_name='petct')"
 
-    def petct(*arguments: str) -> None:
+    def run(program: str, *arguments: str) -> None:
         command = [python, "-W", "ignore", "-c", program, *arguments]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, check=False)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+    def petct(*arguments: str) -> None:
+        run("from petct_cascade.cli import main; main(prog_name='petct')", *arguments)
 
     petct("phantom", "-o", "raw", "--num_patients", "6", "--set", "shrink=8")
     petct("train", "raw", "-o", "work", "--profile", "demo", "--epochs", "1")
     petct("segment", "raw", "-o", "out", "--weights", "work", "--profile", "demo")
     assert len(list((folder / "out").glob("*.nii.gz"))) == len(list((folder / "raw/labelsTr").iterdir()))
     assert (folder / "out/report.html").is_file()
+    run(f"from petct_cascade.predict import load_cascade; load_cascade('work/models/{ENSEMBLE}', 'demo')")
     assert sorted(path.name for path in folder.iterdir()) == ["out", "raw", "work"]
     written = {path: path.read_bytes() for path in (packages / "autopet_bundles").rglob("*") if path.is_file()}
     assert {path: content for path, content in written.items() if path.suffix != ".pyc"} == files

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import shlex
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 import click
 
 from petct_cascade.command_line import bundle_command
+from petct_cascade.installation import ensemble_folder
 from petct_cascade.pipeline import ENSEMBLE, PROFILES
 from petct_cascade.version import program_version
 
@@ -26,8 +26,7 @@ THERE = click.Path(path_type=Path, exists=True)
 
 def bundles_folder() -> Path:
     """Return the folder of the five bundles: the clone's where this file lies in one, the installed ones otherwise."""
-    parent = Path(str(importlib.resources.files("petct_cascade"))).parent
-    return parent.parent if (parent / "configs").is_dir() else parent / "autopet_bundles"
+    return ensemble_folder().parent
 
 
 def weights_folder(folder: Path | None) -> Path:

@@ -16,11 +16,12 @@ from monai.transforms import Compose
 
 from petct_cascade.assemble import check_weights, require_weights
 from petct_cascade.cascade import Cascade
+from petct_cascade.installation import ensemble_folder
 from petct_cascade.judging import judge_volumes
 from petct_cascade.volumes import Volume
 from petct_training.errors import InputError
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = ensemble_folder() / "configs"
 
 # What each profile adds to inference.json.
 PROFILES: Mapping[str, tuple[str, ...]] = {"full": (), "demo": ("demo.json",)}
@@ -60,7 +61,11 @@ class Predictor:
             if problem.error:
                 raise InputError(problem.sentence)
             warnings.warn(problem.sentence, stacklevel=2)
-        item = self.preprocessing({"image": [volumes["ct"], volumes["pet"]]})
+        return self.segment(volumes["ct"], volumes["pet"])
+
+    def segment(self, ct: Volume, pet: Volume) -> np.ndarray:
+        """Return the lesion mask as `predict` does, of a CT in HU and a PET in body-weight SUV that have been judged."""
+        item = self.preprocessing({"image": [ct, pet]})
         with torch.no_grad():
             item["pred"] = self.network(item["image"][None].to(self.device))[0]
         return self.postprocessing(item)["pred"].as_tensor()[0].cpu().numpy()
