@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from petct_cascade.items import images_of_case, masks_in_folder
 from petct_cascade.judging import check_study
 from petct_cascade.loading import LoadImagePETCTd
-from petct_cascade.metaimage import TYPES, read_metaimage, write_metaimage
+from petct_cascade.metaimage import TYPES, read_metaimage, read_place, write_metaimage
 from petct_cascade.studies import find_studies
 from petct_cascade.volumes import read_mask, read_volume, without_suffix
 from petct_training.errors import InputError
@@ -175,6 +175,23 @@ def test_what_a_metaimage_cannot_hold_is_refused(tmp_path):
         with pytest.raises(ValueError, match="holds no array"):
             write_metaimage(tmp_path / "image.mha", array, turned())
     assert not any(tmp_path.iterdir())
+
+
+def test_place_of_another_file_is_written_with_its_very_numbers(tmp_path):
+    fields = {
+        "Offset": "-407.28 0.1 1e-3",
+        "TransformMatrix": "0.6 0.8 0 -0.8 0.6 0 0 0 1",
+        "ElementSpacing": "2.0364201068878174 3.0000000000000004 4",
+    }
+    # The voxels are missing: where they lie is known all the same.
+    place = read_place(write_header(tmp_path / "ct.mha", **fields))
+    write_metaimage(tmp_path / "mask.mha", np.zeros(SHAPE, np.uint8), place)
+    image = sitk.ReadImage(str(tmp_path / "mask.mha"))
+    assert image.GetOrigin() == (-407.28, 0.1, 0.001)
+    assert image.GetSpacing() == (2.0364201068878174, 3.0000000000000004, 4)
+    assert image.GetDirection() == sitk.ReadImage(str(write_header(tmp_path / "whole.mha", voxels(), **fields))).GetDirection()
+    with pytest.raises(ValueError, match="has no place"):
+        write_metaimage(tmp_path / "mask.mha", np.zeros((4, 5, 7), np.uint8), place)
 
 
 # ---------------------------------------------------------------- damage

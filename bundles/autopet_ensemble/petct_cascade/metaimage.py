@@ -78,6 +78,50 @@ class Layout:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a MetaImage's voxels lie, by the numbers of its header, in LPS and mm.
+
+    Attributes:
+        shape: (X, Y, Z).
+        directions: (3, 3), unit vectors; a row is the direction of an axis of the array.
+        spacing: (3,), distance of neighbouring voxels along the array's axes.
+        offset: (3,), of the first voxel.
+    """
+
+    shape: tuple[int, ...]
+    directions: np.ndarray
+    spacing: np.ndarray
+    offset: np.ndarray
+
+    @classmethod
+    def of_affine(cls, shape: tuple[int, ...], affine: np.ndarray) -> Place:
+        """Return the place of an array with an affine (4, 4), RAS as in NIfTI, whose axes are at right angles."""
+        lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+        spacing = spacing_of(affine)
+        # One axis of the array after the other.
+        return cls(shape, (lps[:3, :3] / spacing).T, spacing, lps[:3, 3])
+
+    @property
+    def affine(self) -> np.ndarray:
+        """The affine (4, 4), RAS as in NIfTI."""
+        affine = np.eye(4)
+        with np.errstate(invalid="ignore", over="ignore"):
+            affine[:3, :3] = self.directions.T * self.spacing
+        affine[:3, 3] = self.offset
+        affine[:2] *= -1
+        return affine
+
+
+def read_place(file: Path) -> Place:
+    """Read where the voxels of a MetaImage lie, from its header alone: they may be damaged, or missing.
+
+    Raises:
+        InputError: as `read_metaimage`.
+    """
+    return _place_of(*_open_header(file)[:2])
+
+
 def read_metaimage(file: Path) -> tuple[np.ndarray, np.ndarray]:
     """Read a MetaImage.
 
@@ -92,37 +136,35 @@ def read_metaimage(file: Path) -> tuple[np.ndarray, np.ndarray]:
         InputError: when it is damaged, or of a kind that is not read; the message is the end of a sentence that begins with the
             file's name.
     """
+    header, shape, behind = _open_header(file)
+    place = _place_of(header, shape)
     try:
-        with open(file, "rb") as stream:
-            header = _read_header(stream)
-            behind = stream.tell()
-        shape = _shape_of(header)
-        affine = _affine_of(header, len(shape))
         array = _read_voxels(_layout_of(file, header, behind, shape))
     except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror}): check its permissions and the disk") from error
-    return (array[..., 0] if array.shape[3:] == (1,) else array), affine
+        raise InputError(_cannot_read(error)) from error
+    return (array[..., 0] if array.shape[3:] == (1,) else array), place.affine
 
 
-def write_metaimage(path: str | os.PathLike, array: np.ndarray, affine: np.ndarray) -> None:
+def write_metaimage(path: str | os.PathLike, array: np.ndarray, place: np.ndarray | Place) -> None:
     """Write a compressed MetaImage in one file, atomically.
 
     Args:
         path: ends with .mha.
         array: (X, Y, Z), of whole numbers, of truth values (which become 0 and 1), or of floats of 32 or 64 bits.
-        affine: (4, 4), from voxel indices to world coordinates in mm, RAS as in NIfTI; its axes are at right angles.
+        place: affine (4, 4), from voxel indices to world coordinates in mm, RAS as in NIfTI, with axes at right angles; or the
+            place of another MetaImage, whose numbers are then repeated as they are.
 
     Raises:
         InputError: when it cannot be written.
-        ValueError: when the array is not 3-D, or of another type.
+        ValueError: when the array is not 3-D, or of another type, or has another shape than its place.
     """
     array = array.astype(np.uint8) if array.dtype == bool else array
     name = next((name for name, code in TYPES.items() if np.dtype(code) == array.dtype), None)
     if name is None or array.ndim != 3:
         raise ValueError(f"a MetaImage holds no array of {array.ndim} dimensions and of type {array.dtype}")
-    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-    spacing = spacing_of(affine)
-    directions = lps[:3, :3] / spacing
+    place = place if isinstance(place, Place) else Place.of_affine(array.shape, place)
+    if place.shape != array.shape:
+        raise ValueError(f"an array of the shape {array.shape} has no place of the shape {place.shape}")
     data = isal_zlib.compress(np.ascontiguousarray(array.T, dtype=array.dtype.newbyteorder("<")))
     header = {
         "ObjectType": "Image",
@@ -131,11 +173,10 @@ def write_metaimage(path: str | os.PathLike, array: np.ndarray, affine: np.ndarr
         "BinaryDataByteOrderMSB": "False",
         "CompressedData": "True",
         "CompressedDataSize": str(len(data)),
-        # One axis of the array after the other.
-        "TransformMatrix": _numbers(directions.T.ravel()),
-        "Offset": _numbers(lps[:3, 3]),
+        "TransformMatrix": _numbers(place.directions.ravel()),
+        "Offset": _numbers(place.offset),
         "CenterOfRotation": "0 0 0",
-        "ElementSpacing": _numbers(spacing),
+        "ElementSpacing": _numbers(place.spacing),
         "DimSize": " ".join(str(length) for length in array.shape),
         "ElementType": name,
         "ElementDataFile": "LOCAL",
@@ -146,6 +187,21 @@ def write_metaimage(path: str | os.PathLike, array: np.ndarray, affine: np.ndarr
 
 
 # ---------------------------------------------------------------- header
+
+
+def _open_header(file: Path) -> tuple[dict[str, str], tuple[int, ...], int]:
+    """Return the fields of a file's header, the shape (X, Y, Z) or (X, Y, Z, C), and where the header ends (bytes)."""
+    try:
+        with open(file, "rb") as stream:
+            header = _read_header(stream)
+            return header, _shape_of(header), stream.tell()
+    except OSError as error:
+        raise InputError(_cannot_read(error)) from error
+
+
+def _cannot_read(error: OSError) -> str:
+    """Return the end of a sentence about a file that cannot be read."""
+    return f"cannot be read ({error.strerror}): check its permissions and the disk"
 
 
 def _read_header(stream: BufferedReader) -> dict[str, str]:
@@ -217,20 +273,16 @@ def _data_file(file: Path, name: str) -> Path:
     return data
 
 
-def _affine_of(header: Mapping[str, str], axes: int) -> np.ndarray:
-    """Return the affine (4, 4), RAS, of the first three of all axes."""
-    spacing = _values(header, SPACING, np.ones(axes))
-    if (spacing[:3] <= 0).any():
-        by = " x ".join(f"{value:.4g}" for value in spacing[:3])
+def _place_of(header: Mapping[str, str], shape: tuple[int, ...]) -> Place:
+    """Return the place of the first three of all axes."""
+    axes = len(shape)
+    spacing = _values(header, SPACING, np.ones(axes))[:3]
+    if (spacing <= 0).any():
+        by = " x ".join(f"{value:.4g}" for value in spacing)
         raise InputError(f"has a voxel spacing of {by} mm, and none may be zero or negative: export it again")
     directions = _values(header, DIRECTIONS, np.eye(axes).ravel()).reshape(axes, axes)
-    affine = np.eye(4)
-    # A row of the matrix is the direction of an axis of the array.
-    with np.errstate(invalid="ignore", over="ignore"):
-        affine[:3, :3] = directions[:3, :3].T * spacing[:3]
-    affine[:3, 3] = _values(header, OFFSET, np.zeros(axes))[:3]
-    affine[:2] *= -1
-    return affine
+    offset = _values(header, OFFSET, np.zeros(axes))
+    return Place(shape[:3], directions[:3, :3], spacing, offset[:3])
 
 
 def _values(header: Mapping[str, str], names: tuple[str, ...], default: np.ndarray) -> np.ndarray:
