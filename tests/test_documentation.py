@@ -40,7 +40,13 @@ from helpers import (
 
 DOCUMENTS = sorted(
     str(file.relative_to(ROOT))
-    for file in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md"), *BUNDLES.glob("*/docs/README.md"))
+    for file in (
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "container/README.md",
+        *ROOT.glob("docs/*.md"),
+        *BUNDLES.glob("*/docs/README.md"),
+    )
 )
 # The documents whose commands are executed by a test of this module, but for those in ELSEWHERE.
 EXECUTED = {
@@ -59,6 +65,8 @@ ELSEWHERE = {
     r"pip install ": "needs a package index",
     r"tensorboard ": "serves its pages until it is stopped",
     r"cp -r .*\bAPP|python -m monailabel": "tests/test_monailabel.py copies the app and starts the server",
+    r"docker |(cp|tar) .*WORK/models/autopet_ensemble": "prepares an image, which needs Docker",
+    r"sh container/entry_point\.sh ": "tests/test_challenge_container.py runs it",
     r"python -m monai\.bundle trt_export ": "needs TensorRT, and a GPU for which it compiles",
 }
 # Between fences stands what is shown, and not typed: files and lists.

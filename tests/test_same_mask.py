@@ -11,6 +11,7 @@ import csv
 import importlib
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from monai_label import copy_app, running_server, segment
 from nibabel.orientations import io_orientation, ornt_transform
 
 from petct_cascade.loading import LoadImagePETCTd
+from petct_cascade.metaimage import write_metaimage
 from petct_cascade.predict import load_cascade
 from petct_cascade.volumes import read_volume
 
@@ -283,6 +285,30 @@ def by_cascade_as_one_module(setting: Setting, folder: Path) -> dict[str, Mask]:
     return masks
 
 
+def by_challenge_container(setting: Setting, folder: Path) -> dict[str, Mask]:
+    """The entry point of the container, for MetaImages of CT and PET on one grid, as the challenge hands them out."""
+    masks = {}
+    for case in setting.cases:
+        image = LoadImagePETCTd("image").load(setting.files(case))
+        for role, array in zip(("ct", "pet"), image.as_tensor().numpy(), strict=True):
+            (folder / f"{case}/images/{role}").mkdir(parents=True)
+            write_metaimage(folder / f"{case}/images/{role}/{case}.mha", array, image.affine.numpy())
+        options = {
+            "input": folder / case,
+            "output": folder,
+            "weights": setting.bundle / "models",
+            "profile": "demo",
+            "edition": "4",
+        }
+        words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
+        path = os.pathsep.join([str(Path(sys.executable).parent), ENVIRONMENT["PATH"]])
+        environment = {**ENVIRONMENT, "PATH": path, "PYTHONPATH": str(BUNDLES / ENSEMBLE)}
+        subprocess.run(["sh", ROOT / "container/entry_point.sh", *words], env=environment, check=True, capture_output=True)
+        mask, _ = read_volume(folder / f"images/tumor-lesion-segmentation/{case}.mha")
+        masks[case] = Mask(mask.array, mask.affine)
+    return masks
+
+
 def write_4d(setting: Setting, folder: Path) -> dict[str, Path]:
     """Write CT and PET of each study on the PET's grid as one file, which MONAI Label takes."""
     files = {}
@@ -339,6 +365,7 @@ WAYS: list = [
     pytest.param("`monai.bundle.create_workflow`", by_create_workflow),
     pytest.param("`monai.bundle.load` and MONAI's own transforms", by_load_and_a_chain_by_hand),
     pytest.param("the cascade as one module, arrays", by_cascade_as_one_module),
+    pytest.param("challenge container", by_challenge_container, marks=pytest.mark.slow),
     pytest.param("MONAI Label's `BundleInferTask`", by_task_of_monai_label, marks=needing("monailabel")),
     pytest.param("MONAI Label's server", by_server_of_monai_label, marks=needing("monailabel", pytest.mark.slow)),
     pytest.param("MONAI Deploy's operator", by_operator_of_monai_deploy, marks=needing("monai.deploy")),

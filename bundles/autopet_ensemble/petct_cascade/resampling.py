@@ -14,6 +14,8 @@ from monai.transforms import Spacingd, SpatialResample
 from monai.transforms.inverse import TraceableTransform
 from monai.utils import TraceKeys
 
+from petct_training.grids import PLACE_TOLERANCE_MM, corner_distance
+
 # MONAI's annotations name NumPy's types only; its transforms take PyTorch's too.
 FLOAT32: Any = torch.float32
 
@@ -71,6 +73,23 @@ class SeparableResample(SpatialResample):
         extra = transform[TraceKeys.EXTRA_INFO]
         with self.trace_transform(False):
             return self(data, extra["src_affine"], transform[TraceKeys.ORIG_SIZE], extra["mode"], extra["padding_mode"])
+
+
+def mask_on_grid(mask: np.ndarray, affine: np.ndarray, shape: Sequence[int], other: np.ndarray) -> np.ndarray:
+    """Return a mask on another grid, each of whose voxels takes the nearest one of the mask; outside of its grid are zeros.
+
+    Args:
+        mask: (X, Y, Z), uint8.
+        affine: (4, 4), of the mask.
+        shape: of the other grid.
+        other: affine (4, 4) of the other grid.
+    """
+    if mask.shape == tuple(shape) and corner_distance(shape, affine, other) <= PLACE_TOLERANCE_MM:
+        return mask
+    resample = SeparableResample(mode="nearest", padding_mode="zeros", align_corners=False, dtype=FLOAT32)
+    image = MetaTensor(torch.from_numpy(mask)[None].float(), affine=torch.as_tensor(affine))
+    resampled = resample(image, dst_affine=torch.as_tensor(other), spatial_size=list(shape))
+    return cast(MetaTensor, resampled).as_tensor()[0].to(torch.uint8).numpy()
 
 
 class SeparableSpacingd(Spacingd):
