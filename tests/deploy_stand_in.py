@@ -1,10 +1,12 @@
-"""What `petct_cascade.deploy` uses of monai-deploy-app-sdk 4.0.0, and what that does to a bundle, without its runtime.
+"""What `petct_cascade.deploy`, `petct_cascade.deploy_dicom` and the example's application use of monai-deploy-app-sdk 4.0.0, and
+what that does to a bundle, without its runtime.
 
 The package brings a gigabyte of libraries of CUDA's. Tests run the real one where it is installed.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import sys
@@ -120,16 +122,76 @@ class MonaiBundleInferenceOperator:
         return image.asnumpy(), image.metadata()
 
 
+class OperatorSpec:
+    """The names of an operator's ports."""
+
+    def __init__(self) -> None:
+        self.inputs: list[str] = []
+        self.outputs: list[str] = []
+
+    def input(self, name: str) -> None:
+        self.inputs.append(name)
+
+    def output(self, name: str) -> None:
+        self.outputs.append(name)
+
+
+class Operator:
+    """A step of an application; as in Holoscan, its ports are named while it is made."""
+
+    def __init__(self, fragment: Any, *args: Any, name: str) -> None:
+        self.name, self.spec = name, OperatorSpec()
+        self.setup(self.spec)
+
+
+class CountCondition:
+    """How often an operator runs."""
+
+    def __init__(self, fragment: Any, count: int) -> None:
+        assert count == 1, "the stand-in runs each operator once"
+
+
+class Application:
+    """Operators that run one after another, in the order of their flows."""
+
+    def __init__(self, argv: list[str] | None = None) -> None:
+        self.argv = argv or [sys.executable, *sys.argv]
+        self.flows: list[tuple[Any, Any, set[tuple[str, str]]]] = []
+
+    @staticmethod
+    def init_app_context(argv: list[str]) -> argparse.Namespace:
+        parser = argparse.ArgumentParser()
+        for letter, role in (("-i", "input"), ("-o", "output"), ("-m", "model")):
+            parser.add_argument(letter, f"--{role}", dest=f"{role}_path")
+        return parser.parse_args(argv[2:])
+
+    def add_flow(self, upstream: Operator, downstream: Operator, ports: set[tuple[str, str]]) -> None:
+        assert {first for first, _ in ports} <= set(upstream.spec.outputs)
+        assert {second for _, second in ports} <= set(downstream.spec.inputs)
+        self.flows.append((upstream, downstream, ports))
+
+    def run(self) -> None:
+        self.compose()
+        for upstream, downstream, ports in self.flows:
+            sent, received = Ports(), Ports()
+            upstream.compute(Ports(), sent, None)
+            received.given = {second: sent.sent[first] for first, second in ports}
+            downstream.compute(received, Ports(), None)
+
+
 @contextlib.contextmanager
 def installed() -> Iterator[None]:
-    """Let `petct_cascade.deploy` import what is here, and forget it afterwards."""
+    """Let the modules that need the SDK import what is here, and forget them afterwards."""
+    conditions = ModuleType("monai.deploy.conditions")
+    conditions.CountCondition = CountCondition
     core, operators = ModuleType("monai.deploy.core"), ModuleType("monai.deploy.operators.monai_bundle_inference_operator")
     core.Image, core.IOType, core.Fragment = Image, IOType, object
+    core.Application, core.Operator, core.OperatorSpec = Application, Operator, OperatorSpec
     operators.MonaiBundleInferenceOperator = MonaiBundleInferenceOperator
     operators.IOMapping, operators.BundleConfigNames = IOMapping, BundleConfigNames
     packages = {name: ModuleType(name) for name in ("monai.deploy", "monai.deploy.operators")}
     with pytest.MonkeyPatch.context() as patch:
-        for name, module in {**packages, core.__name__: core, operators.__name__: operators}.items():
+        for name, module in {**packages, **{module.__name__: module for module in (conditions, core, operators)}}.items():
             patch.setitem(sys.modules, name, module)
         patch.setattr(monai, "deploy", packages["monai.deploy"], raising=False)
         with forgotten():
@@ -138,12 +200,15 @@ def installed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def forgotten() -> Iterator[None]:
-    """Let `petct_cascade.deploy` be imported anew, and forget it afterwards."""
-    sys.modules.pop("petct_cascade.deploy", None)
+    """Let the modules that need the SDK be imported anew, and forget them afterwards."""
+    names = ("petct_cascade.deploy", "petct_cascade.deploy_dicom")
+    for name in names:
+        sys.modules.pop(name, None)
     try:
         yield
     finally:
-        sys.modules.pop("petct_cascade.deploy", None)
+        for name in names:
+            sys.modules.pop(name, None)
 
 
 class Ports:

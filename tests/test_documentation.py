@@ -66,6 +66,7 @@ ELSEWHERE = {
     r"tensorboard ": "serves its pages until it is stopped",
     r"cp -r .*\bAPP|python -m monailabel": "tests/test_monailabel.py copies the app and starts the server",
     r"docker |(cp|tar) .*WORK/models/autopet_ensemble": "prepares an image, which needs Docker",
+    r"python examples/monai_deploy/app\.py ": "tests/test_deploy_dicom.py runs it",
     r"sh container/entry_point\.sh ": "tests/test_challenge_container.py runs it",
     r"python -m monai\.bundle trt_export ": "needs TensorRT, and a GPU for which it compiles",
 }
