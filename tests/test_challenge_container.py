@@ -309,6 +309,15 @@ def test_weights_of_other_networks_are_no_empty_mask(tmp_path, models):
     assert files_in(tmp_path / "output") == []
 
 
+def test_image_whose_packages_are_broken_is_no_empty_mask(tmp_path, models, monkeypatch, capsys):
+    case = container.find_case(write_case(tmp_path) / "input", container.EDITIONS["4"])
+    # As a missing or broken package: what is imported is not there.
+    monkeypatch.delattr(petct_cascade.predict, "load_cascade")
+    with pytest.raises(container.SetUpError, match=r"the networks cannot be loaded \(ImportError"):
+        container.segment_case(case, tmp_path / "mask.mha", container.Model(models, "demo"))
+    assert "Traceback" in capsys.readouterr().err
+
+
 def test_missing_weights_and_missing_images_are_no_empty_mask(tmp_path, models):
     write_case(tmp_path)
     options = ("--edition", "4", "--output", tmp_path / "output", "--input")

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -29,6 +30,9 @@ from petct_cascade.problems import Problem
 from petct_training.commands import command
 from petct_training.errors import InputError
 from petct_training.files import make_folder, remove_unfinished, write_json
+
+if TYPE_CHECKING:
+    from petct_cascade.predict import Predictor
 
 # Where the platform puts weights that are uploaded beside an image, and where container/Dockerfile puts those in it.
 WEIGHTS_OF_PLATFORM, WEIGHTS_OF_IMAGE = Path("/opt/ml/model"), Path("/opt/petct/weights")
@@ -186,19 +190,14 @@ def segment_case(case: Case, mask_file: Path, model: Model) -> None:
     """Segment a case and write its mask, on the CT's grid.
 
     Raises:
-        SetUpError: when the weights cannot be used.
+        SetUpError: when the networks cannot be loaded.
         InputError: when the case cannot be used.
     """
-    # They bring PyTorch, for which the process that watches this one need not wait.
+    predictor = _load(model)
     from petct_cascade.judging import read_study
-    from petct_cascade.predict import load_cascade
     from petct_cascade.resampling import mask_on_grid
     from petct_cascade.studies import Study
 
-    try:
-        predictor = load_cascade(model.weights, model.profile)
-    except InputError as error:
-        raise SetUpError(str(error)) from error
     problems, volumes = read_study(Study(case.name, case.name, "unknown", case.ct[0], case.pet[0]))
     for problem in problems:
         if problem.error:
@@ -211,6 +210,23 @@ def segment_case(case: Case, mask_file: Path, model: Model) -> None:
     mask = predictor.segment(ct, pet)
     write_metaimage(mask_file, mask_on_grid(mask, pet.affine, ct.array.shape, ct.affine), case.place())
     print(f"{mask_file.name}: {np.count_nonzero(mask)} of {mask.size} voxels of the PET, on {predictor.device}", flush=True)
+
+
+def _load(model: Model) -> Predictor:
+    """Load the networks, and PyTorch with them, for which the process that watches this one need not wait.
+
+    Raises:
+        SetUpError: when that fails, whatever the reason, since it has nothing to do with the case.
+    """
+    try:
+        from petct_cascade.predict import load_cascade
+
+        return load_cascade(model.weights, model.profile)
+    except InputError as error:
+        raise SetUpError(str(error)) from error
+    except Exception as error:
+        traceback.print_exc()
+        raise SetUpError(f"the networks cannot be loaded ({type(error).__name__}: {error}): see the image's packages") from error
 
 
 def _segment_in_a_process(case: Case, mask_file: Path, model: Model, time_limit: float) -> str | None:
