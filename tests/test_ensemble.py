@@ -23,6 +23,7 @@ from monai.data import MetaTensor
 
 import petct_cascade.loading
 from petct_cascade.commands import prepare
+from petct_training.claims import Claims
 from petct_training.errors import InputError
 from petct_training.options import check_names
 from petct_training.records import Plan, Records
@@ -358,6 +359,63 @@ def test_second_run_does_only_what_is_missing(workflow, raw, tmp_path, capsys):
     assert second.stat().st_mtime_ns > stamps[1]
     workflow("inference", studies=str(folder), threshold=0.4).run()
     assert first.stat().st_mtime_ns > stamps[0], "another threshold gives another mask"
+
+
+def content_of(folder: Path) -> dict[str, object]:
+    """Every file of an output folder: its bytes; of a record what was written, without paths and clocks."""
+    files = {file.relative_to(folder).as_posix(): file for file in sorted(folder.rglob("*")) if file.is_file()}
+    records = {name: json.loads(file.read_text()) for name, file in files.items() if name.startswith("records/")}
+    written = {name: {output: state["sha256"] for output, state in record["written"].items()} for name, record in records.items()}
+    return {name: written.get(name) or file.read_bytes() for name, file in files.items()}
+
+
+def test_processes_that_share_the_studies_leave_the_bytes_of_one(workflow, raw, masks, tmp_path, capsys):
+    workflow("inference", studies=str(raw), output_dir=str(tmp_path / "one")).run()
+    for part in (1, 2):
+        assert not (tmp_path / "two/report.html").exists()
+        capsys.readouterr()
+        workflow("inference", studies=str(raw), output_dir=str(tmp_path / "two"), part=part, of=2).run()
+        assert ("the run that does the last one reports" in capsys.readouterr().out) == (part == 1)
+        assert len(read_masks(tmp_path / "two")) == {1: 1, 2: len(CASES)}[part]
+    assert content_of(tmp_path / "two") == content_of(tmp_path / "one")
+
+
+def test_a_study_that_another_run_is_doing_is_left_to_it(workflow, raw, masks, tmp_path, capsys):
+    other = Claims(tmp_path / "masks")
+    assert other.claim(CASES[0])
+    workflow("inference", studies=str(raw)).run()
+    assert sorted(read_masks(tmp_path / "masks")) == CASES[1:]
+    assert f"1 studies, such as {CASES[0]}, are not done yet" in capsys.readouterr().out
+    other.release(CASES[0])
+    workflow("inference", studies=str(raw)).run()
+    assert_same(read_masks(tmp_path / "masks"), masks)
+    assert sorted(json.loads((tmp_path / "masks/readouts.json").read_text())) == CASES
+    assert not (tmp_path / "masks/records/locks").exists()
+
+
+def test_a_study_that_fails_in_one_process_is_in_the_report_of_the_last(workflow, raw, tmp_path):
+    broken = tmp_path / "raw"
+    shutil.copytree(raw, broken)
+    # The largest file is done by the first process.
+    (broken / f"imagesTr/{CASES[0]}_0001.nii.gz").write_bytes(os.urandom(9_000_000))
+    with pytest.raises(SystemExit, match="1 study cannot be used, and nothing was done"):
+        workflow("inference", studies=str(broken), part=1, of=2).run()
+    with pytest.raises(SystemExit) as end:
+        workflow("inference", studies=str(broken), part=2, of=2).run()
+    assert end.value.code == 3
+    assert [row["case"] for row in json.loads((tmp_path / "masks/problems.json").read_text())] == [CASES[0]]
+
+
+def test_evaluating_processes_share_the_studies_and_a_second_run_segments_none(workflow, dataset, raw, tmp_path, capsys):
+    options = {"dataset_dir": str(dataset), "allow_outside": True}
+    workflow("inference", "evaluate", output_dir=str(tmp_path / "one"), **options).run()
+    for part in (1, 2):
+        assert not (tmp_path / "two/table1.md").exists()
+        workflow("inference", "evaluate", output_dir=str(tmp_path / "two"), part=part, of=2, **options).run()
+    assert content_of(tmp_path / "two") == content_of(tmp_path / "one")
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "two/masks").rglob("*.nii.gz")}
+    workflow("inference", "evaluate", output_dir=str(tmp_path / "two"), **options).run()
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / "two/masks").rglob("*.nii.gz")} == before
 
 
 def test_older_weights_or_images_that_are_put_in_place_are_noticed(workflow, raw, models, tmp_path):
