@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events
-from monai.data import Dataset, MetaTensor
+from monai.data import Dataset, DistributedSampler, MetaTensor
 from monai.transforms import RandGaussianNoise
 
 from petct_training.errors import InputError
 from petct_training.inference import MoveFinished, infer
 from petct_training.masks import masks_in, unfinished_items
+from petct_training.processes import StepsSampler
 from petct_training.saving import BestWeights
 from petct_training.training import LossBar, ScoreLog, SeedEachEpoch, StopIfNotFinite, train
 
@@ -40,6 +41,33 @@ def test_epochs_seeds_and_processes_draw_differently():
     for other in (drawn(8), drawn(7, rank=1)):
         values = [value for run in (drawn(7), other) for epoch in run for value in epoch]
         assert len(set(values)) == len(values)
+
+
+def places(steps: int | None, studies: int = 5, processes: int = 2, epoch: int = 1) -> list[list[int]]:
+    """The studies that each of some processes draws in an epoch, with a batch size of 2."""
+    samplers = [StepsSampler(range(studies), steps, 2, seed=3, num_replicas=processes, rank=rank) for rank in range(processes)]
+    for sampler in samplers:
+        sampler.set_epoch(epoch)
+    drawn = [list(sampler) for sampler in samplers]
+    assert [len(sampler) for sampler in samplers] == [len(studies) for studies in drawn]
+    return drawn
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 7])
+def test_processes_share_as_many_studies_as_the_steps_of_an_epoch_take_and_draw_each_as_often(steps):
+    drawn = places(steps)
+    assert [len(studies) for studies in drawn] == [2 * steps] * 2
+    times = np.bincount(sum(drawn, []), minlength=5)
+    assert times.max() - times.min() <= 1
+    assert places(steps) == drawn
+    assert places(steps, epoch=2) != drawn
+
+
+def test_without_a_number_of_steps_the_processes_share_every_study_as_monais_sampler_does():
+    reference = [DistributedSampler(range(5), num_replicas=2, rank=rank, shuffle=True, seed=3) for rank in range(2)]
+    for sampler in reference:
+        sampler.set_epoch(1)
+    assert places(None) == [list(sampler) for sampler in reference]
 
 
 def losses_as_given() -> Engine:

@@ -100,6 +100,19 @@ def test_a_training_leaves_curves_and_pictures(trained):
     assert pictures == 2
 
 
+def test_a_small_data_set_trains_as_many_steps_as_are_asked_for_and_goes_on_with_them_alone(prepared, tmp_path):
+    """Four studies in batches of 2 are two steps; five steps an epoch show each of them two or three times."""
+    options = {"max_epochs": 2, "batch_size": 2, "learning_rate": 0.03, "steps_per_epoch": 5}
+    train(STAGE1, prepared, tmp_path, "train", "demo", **options)
+    assert [step for step, _ in scalars(tmp_path / "logs", "training_loss")] == list(range(1, 11))
+    rates = [rate for _, rate in scalars(tmp_path / "logs", "learning_rate")]
+    np.testing.assert_allclose(rates, [0.03] * 5 + [0.03 * 0.5**0.9] * 5, rtol=1e-6)
+    assert [step for step, _ in scalars(tmp_path / "logs", "val_mean_dice")] == [1, 2]
+    command = training_command(STAGE1, prepared, tmp_path, "train", "demo", **options | {"steps_per_epoch": 4}, resume=True)
+    done = subprocess.run(command, cwd=BUNDLES / STAGE1, env=ENVIRONMENT, capture_output=True, text=True)
+    assert "last.pt is of a training of 5 steps an epoch, and this one has 4: give the same data set" in done.stderr
+
+
 def test_a_loss_that_is_not_finite_stops_with_study_and_epoch(tmp_path):
     data = write_prepared(tmp_path / "data", num_studies=4)
     case = json.loads((data / "datalist.json").read_text())["training"][0]["case"]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 import torch.distributed.nn
+from monai.data import DistributedSampler
 from torch import distributed
 
 
@@ -30,6 +34,35 @@ def end_process_group(network: torch.nn.Module | None = None) -> None:
     if isinstance(network, torch.nn.parallel.DistributedDataParallel):
         network.__dict__.update(process_group=None, reducer=None, logger=None)
     distributed.destroy_process_group()
+
+
+class StepsSampler(DistributedSampler):
+    """Draw one process's share of an epoch's studies: every study once, or as many as a number of steps takes.
+
+    More steps than studies draw all studies again, in another order; fewer draw some of them. No two processes draw the same place.
+
+    Args:
+        dataset: from which is drawn.
+        steps: of an epoch; None for every study once, divided among the processes.
+        batch_size: studies that one process takes in a step.
+        seed: the same in all processes.
+        others: further arguments of `monai.data.DistributedSampler`.
+    """
+
+    def __init__(self, dataset: Any, steps: int | None, batch_size: int, seed: int = 0, **others: Any) -> None:
+        super().__init__(dataset, even_divisible=True, shuffle=True, seed=seed, **others)
+        self.whole = steps is None
+        if steps is not None:
+            self.num_samples = steps * batch_size
+            self.total_size = self.num_samples * self.num_replicas
+
+    def __iter__(self) -> Iterator[int]:
+        if self.whole:
+            return super().__iter__()
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        number = len(self.dataset)  # type: ignore[arg-type]
+        rounds = [torch.randperm(number, generator=generator) for _ in range(-(-self.total_size // number))]
+        return iter(torch.cat(rounds)[self.rank : self.total_size : self.num_replicas].tolist())
 
 
 def gather(tensor: torch.Tensor) -> torch.Tensor:

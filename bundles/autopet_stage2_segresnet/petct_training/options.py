@@ -32,6 +32,7 @@ SHARES = (
 # The least of each whole number.
 COUNTS = {
     "max_epochs": 1,
+    "steps_per_epoch": 1,
     "val_interval": 1,
     "batch_size": 1,
     "sw_batch_size": 1,

@@ -199,7 +199,7 @@ def resume(
         Whether a state was loaded.
 
     Raises:
-        InputError: when the state is damaged, or that of another network, fingerprint or number of epochs.
+        InputError: when the state is damaged, or that of another network, fingerprint, or number of epochs or of steps.
     """
     if not resume or not os.path.isfile(file):
         return False
@@ -218,6 +218,12 @@ def resume(
         raise InputError(
             f"{file} is of a training of {epochs} epochs, over which the learning rate falls, and max_epochs is "
             f"{max_epochs}: give the same number, or begin anew without --resume"
+        )
+    steps, own_steps = content["trainer"]["epoch_length"], state["trainer"].state.epoch_length
+    if steps != own_steps:
+        raise InputError(
+            f"{file} is of a training of {steps} steps an epoch, and this one has {own_steps}: give the same data set, batch_size and "
+            "steps_per_epoch, or begin anew without --resume"
         )
     Checkpoint.load_objects(dict(state), content)
     return True
