@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from helpers import BUNDLES, NETWORKS, STAGE1, STAGE2, parser_of
+from helpers import BUNDLES, NETWORKS, STAGE1, STAGE2, parser_of, write_nifti
 from monai.bundle import ConfigWorkflow
 
 from petct_training import checks
@@ -206,6 +206,18 @@ def test_only_the_splits_that_are_needed_must_have_studies(data):
     checks.check_prepared(data / "datalist.json")
     with pytest.raises(InputError, match="names no studies for training"):
         checks.check_prepared(data / "datalist.json", ["training", "validation"])
+
+
+@pytest.mark.parametrize(("lesions", "said"), [(0, "warning: 0 validation studies have"), (2, "warning: 2"), (3, ""), (4, "")])
+def test_two_or_fewer_validation_studies_with_lesions_are_a_warning(tmp_path, capsys, lesions, said):
+    items = []
+    for number in range(4):
+        label = np.full((2, 2, 2), number < lesions, np.uint8)
+        items.append({"label": write_nifti(tmp_path / f"{number}.nii", label, np.eye(4))})
+    checks.warn_of_few_studies(items)
+    printed = capsys.readouterr().out
+    assert printed.startswith(said)
+    assert bool(printed) == bool(said)
 
 
 def test_a_label_is_asked_for_only_where_it_is_needed(data):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def places(steps: int | None, studies: int = 5, processes: int = 2, epoch: int =
 def test_processes_share_as_many_studies_as_the_steps_of_an_epoch_take_and_draw_each_as_often(steps):
     drawn = places(steps)
     assert [len(studies) for studies in drawn] == [2 * steps] * 2
-    times = np.bincount(sum(drawn, []), minlength=5)
+    times = np.bincount([*drawn[0], *drawn[1]], minlength=5)
     assert times.max() - times.min() <= 1
     assert places(steps) == drawn
     assert places(steps, epoch=2) != drawn
@@ -127,11 +128,24 @@ def test_the_log_of_scores_leaves_errors_to_the_caller(caplog):
     assert not [record for record in caplog.records if record.name == "validation"]
 
 
-def test_the_progress_bar_shows_the_loss(capsys):
+def test_the_progress_bar_of_a_terminal_shows_the_loss(capsys, monkeypatch):
     trainer = Engine(lambda engine, batch: [{"loss": 0.125}])
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     LossBar().attach(trainer)
     trainer.run([0, 1])
     assert "loss=0.125" in capsys.readouterr().err
+
+
+def test_a_log_that_is_no_terminal_gets_a_line_an_epoch_with_its_mean_loss(capsys, caplog):
+    trainer = Engine(lambda engine, loss: [{"loss": loss * engine.state.epoch}])
+    LossBar().attach(trainer)
+    with caplog.at_level(logging.INFO, "training"):
+        trainer.run([0.25, 0.5, 0.75], max_epochs=2)
+    assert [record.getMessage() for record in caplog.records] == [
+        "epoch 1 of 2: mean loss 0.5000",
+        "epoch 2 of 2: mean loss 1.0000",
+    ]
+    assert capsys.readouterr().err.count("\n") <= 2
 
 
 class Writer(Engine):

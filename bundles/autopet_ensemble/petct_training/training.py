@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import sys
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -68,14 +69,43 @@ class StopIfNotFinite:
 
 
 class LossBar(ProgressBar):
-    """A progress bar of each epoch that shows the loss of the last step, and is taken away at the epoch's end."""
+    """A progress bar of each epoch that shows the loss of the last step, and is taken away at the epoch's end.
+
+    Where no terminal shows it, as in the log of a job, each epoch is a line instead; see `LossLog`.
+    """
 
     def __init__(self) -> None:
         super().__init__(persist=False)
 
     def attach(self, engine: Engine) -> None:  # type: ignore[override]
         """Show the progress of a trainer."""
-        super().attach(engine, output_transform=_loss_of)
+        if sys.stderr.isatty():
+            super().attach(engine, output_transform=_loss_of)
+        else:
+            LossLog().attach(engine)
+
+
+class LossLog:
+    """Log the mean loss of each epoch."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.logger = logging.getLogger("training")
+
+    def attach(self, engine: Engine) -> None:
+        """Let a trainer call this after each step and each epoch."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.note)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.log)
+
+    def note(self, engine: Engine) -> None:
+        """Keep the loss of a step."""
+        self.losses.append(_loss_of(cast(Any, engine.state.output))["loss"])
+
+    def log(self, engine: Engine) -> None:
+        """Log the epoch that has ended."""
+        mean = sum(self.losses) / len(self.losses)
+        self.logger.info(f"epoch {engine.state.epoch} of {engine.state.max_epochs}: mean loss {mean:.4f}")
+        self.losses.clear()
 
 
 class ScoreLog(StatsHandler):

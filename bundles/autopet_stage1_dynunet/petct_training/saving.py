@@ -222,8 +222,8 @@ def resume(
     steps, own_steps = content["trainer"]["epoch_length"], state["trainer"].state.epoch_length
     if steps != own_steps:
         raise InputError(
-            f"{file} is of a training of {steps} steps an epoch, and this one has {own_steps}: give the same data set, batch_size and "
-            "steps_per_epoch, or begin anew without --resume"
+            f"{file} is of a training of {steps} steps an epoch, and this one has {own_steps}: give the same data set, batch_size "
+            "and steps_per_epoch, or begin anew without --resume"
         )
     Checkpoint.load_objects(dict(state), content)
     return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from petct_training.errors import InputError
 from petct_training.files import read_json
 from petct_training.grids import open_volume
 from petct_training.merging import OCTANTS
+from petct_training.processes import rank
 from petct_training.weights import misfit, read_weights
 
 PREPARE = "python -m monai.bundle run prepare --config_file configs/prepare.json"
@@ -23,6 +25,9 @@ TRAIN = "python -m monai.bundle run training --config_file configs/train.json --
 PREDICT = "python -m monai.bundle run inferring --config_file configs/inference.json --dataset_dir ..."
 
 DAMAGED = "it is damaged, or no file of weights; train again, or copy it again"
+
+# So few validation studies choose weights by chance.
+FEW = 2
 
 # What headers round: mm of a voxel's size, and of its place.
 TOLERANCE_MM = 0.001
@@ -105,8 +110,19 @@ def check_lesions(items: Iterable[Item], datalist: str | os.PathLike) -> None:
     Raises:
         InputError: when every label is empty.
     """
-    if not any(np.asanyarray(open_volume(item["label"]).dataobj).any() for item in items):
+    if not any(map(_has_lesion, items)):
         raise InputError(f"no label of the training studies in {datalist} marks a lesion: prepare a data set that has lesions")
+
+
+def warn_of_few_studies(items: Iterable[Item]) -> None:
+    """Warn when hardly any validation study has a lesion, whose Dice chooses the best weights. Only the first process prints."""
+    number = len(list(itertools.islice(filter(_has_lesion, items), FEW + 1)))
+    if number <= FEW and rank() == 0:
+        print(
+            f"warning: {number} validation {'study has' if number == 1 else 'studies have'} lesions, so that chance has a large "
+            "part in which weights are the best: prepare the data set with more patients, or with --folds",
+            flush=True,
+        )
 
 
 def check_patch_size(network: torch.nn.Module, in_channels: int, patch_size: Sequence[int]) -> None:
@@ -162,6 +178,10 @@ def check_fit(network: torch.nn.Module, state: object, file: str | os.PathLike) 
             f"{file} holds the weights of another network, or of one of another size ({fault}): name the configs "
             f"with which it was trained, such as {example}, or another folder with --ckpt_dir"
         )
+
+
+def _has_lesion(item: Item) -> bool:
+    return bool(np.asanyarray(open_volume(item["label"]).dataobj).any())
 
 
 def _check_files(item: Item, keys: Sequence[str]) -> None:
