@@ -44,6 +44,8 @@ COUNTS = {
     "part": 1,
     "of": 1,
     "seed": 0,
+    "fold": 0,
+    "folds": 0,
     "body_margin": 0,
 }
 # Other numbers: the least, the most, and what to give.

@@ -16,6 +16,7 @@ from ignite.handlers import Checkpoint
 from petct_training.checks import DAMAGED, check_fit
 from petct_training.errors import InputError, cannot_write
 from petct_training.files import atomic, read_json, write_json
+from petct_training.folds import remembering
 from petct_training.processes import rank
 from petct_training.records import digest_of
 from petct_training.weights import read_weights
@@ -31,6 +32,7 @@ class BestWeights(Checkpoint):
         network: whose state dict is written, without that of `DistributedDataParallel` around it.
         model_file: where the weights go.
         fingerprint_file: the training's fingerprint; its copy lies beside the weights as `fingerprint.json`.
+        held_out: which studies a fold holds out, which the copy then remembers; see `petct_training.folds.held_out`.
         metric: name of the metric; higher is better.
     """
 
@@ -39,9 +41,10 @@ class BestWeights(Checkpoint):
         network: torch.nn.Module,
         model_file: str | os.PathLike,
         fingerprint_file: str | os.PathLike,
+        held_out: Mapping[str, Any] | None = None,
         metric: str = "val_mean_dice",
     ) -> None:
-        self.model_file, self.fingerprint_file = Path(model_file), Path(fingerprint_file)
+        self.model_file, self.fingerprint_file, self.held_out = Path(model_file), Path(fingerprint_file), held_out
         super().__init__(
             {"network": network},
             save_handler=self.write,
@@ -81,8 +84,12 @@ class BestWeights(Checkpoint):
             InputError: when the disk is full or the folder must not be written.
         """
         if rank() == 0:
-            with atomic(self.model_file.parent / "fingerprint.json") as part:
-                shutil.copyfile(self.fingerprint_file, part)
+            beside = self.model_file.parent / "fingerprint.json"
+            if self.held_out is None:
+                with atomic(beside) as part:
+                    shutil.copyfile(self.fingerprint_file, part)
+            else:
+                write_json(beside, remembering(read_json(self.fingerprint_file), self.held_out))
             save(weights, self.model_file)
 
 
@@ -184,6 +191,7 @@ def resume(
     fingerprint: Mapping[str, Any],
     max_epochs: int,
     device: torch.device | str = "cpu",
+    held_out: Mapping[str, Any] | None = None,
 ) -> bool:
     """Load the state of a training that was interrupted, so that it goes on where it stopped.
 
@@ -194,6 +202,7 @@ def resume(
         fingerprint: of the data set with which it goes on.
         max_epochs: number of epochs over which the learning rate falls.
         device: where the tensors go.
+        held_out: which studies a fold holds out; see `petct_training.folds.held_out`.
 
     Returns:
         Whether a state was loaded.
@@ -208,9 +217,9 @@ def resume(
     own = content.get("network") if isinstance(content, Mapping) else None
     check_fit(getattr(network, "module", network), own, file)
     beside = Path(file).parent / "fingerprint.json"
-    if beside.is_file() and read_json(beside) != fingerprint:
+    if beside.is_file() and read_json(beside) != remembering(fingerprint, held_out):
         raise InputError(
-            f"{file} was trained with another fingerprint than that of the data set: begin anew without --resume, "
+            f"{file} was trained with another fingerprint or fold than that of the data set: begin anew without --resume, "
             "or name the data set with which it was trained"
         )
     epochs = content["trainer"]["max_epochs"]

@@ -55,7 +55,9 @@ def check_prepared(
         content = read_json(datalist)
     except json.JSONDecodeError as error:
         raise InputError(f"{datalist} is damaged ({error}): prepare the data set again") from error
-    for split in splits:
+    # With folds, every study is in the training list, and each fold holds some out.
+    with_folds = any("fold" in entry for entry in content.get("training", ()))
+    for split in ["training"] if with_folds else splits:
         if not content.get(split):
             raise InputError(f"{datalist} names no studies for {split}: prepare a data set with more patients")
     if fingerprint_file is not None and not os.path.isfile(fingerprint_file):

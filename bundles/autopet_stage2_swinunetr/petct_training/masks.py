@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from petct_training.data import mask_file
+from petct_training.folds import HELD_OUT
 from petct_training.records import Plan, Records, path_from
 
 
@@ -52,6 +53,7 @@ def masks_in(
     kind: str,
     settings: Mapping[str, Any] | None = None,
     weights: Sequence[str | os.PathLike] = (),
+    held_out: Mapping[str, Any] | None = None,
 ) -> Masks:
     """Return the masks that a network makes in a folder.
 
@@ -60,8 +62,10 @@ def masks_in(
         kind: what makes them; a folder holds masks of one kind.
         settings: the options that change voxels.
         weights: weights and fingerprint.
+        held_out: which studies the weights have not seen, where they were trained with a fold; see `petct_training.folds.held_out`.
     """
-    return Masks(Records(Path(output_dir), kind), [output_dir], settings or {}, weights)
+    remembered = {HELD_OUT: held_out} if held_out else {}
+    return Masks(Records(Path(output_dir), kind), [output_dir], {**(settings or {}), **remembered}, weights)
 
 
 def unfinished_items(items: Iterable[Mapping[str, Any]], masks: Masks) -> list[Mapping[str, Any]]:

@@ -6,6 +6,7 @@ In a notebook call the functions of the same names in the other modules: they ra
 from petct_training import checks as _checks
 from petct_training import data as _data
 from petct_training import files as _files
+from petct_training import folds as _folds
 from petct_training import inference as _inference
 from petct_training import masks as _masks
 from petct_training import saving as _saving
@@ -19,6 +20,9 @@ check_lesions = command(_checks.check_lesions)
 warn_of_few_studies = command(_checks.warn_of_few_studies)
 check_patch_size = command(_checks.check_patch_size)
 check_weights = command(_checks.check_weights)
+held_out = command(_folds.held_out)
+check_unseen = command(_folds.check_unseen)
+check_coarse_masks = command(_folds.check_coarse_masks)
 make_folder = command(_files.make_folder)
 read_items = command(_data.read_items)
 resume = command(_saving.resume)
