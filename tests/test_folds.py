@@ -57,7 +57,7 @@ def test_folds_are_told_apart_by_the_studies_that_they_hold_out(divided, tmp_pat
 
 @pytest.mark.parametrize(("fold", "said"), [(None, "no fold is named"), (3, "fold is 3")])
 def test_a_data_set_with_folds_wants_one_of_them(divided, fold, said):
-    with pytest.raises(InputError, match=f"has 3 folds, and {said}: give --fold, a number from 0 to 2"):
+    with pytest.raises(InputError, match=rf"has 3 folds, and {said}: give --fold, a number from 0 to 2"):
         held_out(divided / "datalist.json", fold)
 
 
@@ -79,7 +79,7 @@ def test_weights_predict_the_studies_of_their_own_fold_alone(divided, tmp_path):
     items = read_items(datalist, ["validation"], divided, fold=1)
     check_unseen(items, datalist, 1, weights_of(tmp_path, divided, 1))
     for trained, said in ((0, "with fold 0 of 3"), (None, "without folds")):
-        with pytest.raises(InputError, match=f"were trained {said}.*may have seen studies of fold 1"):
+        with pytest.raises(InputError, match=rf"were trained {said}.*may have seen studies of fold 1"):
             check_unseen(items, datalist, 1, weights_of(tmp_path, divided, trained))
     seen = read_items(datalist, ["training"], divided, fold=1)
     with pytest.raises(InputError, match="is not held out by fold 1, whose weights have seen it"):
@@ -115,7 +115,7 @@ def test_stage_2_takes_coarse_masks_only_from_the_fold_that_held_the_study_out(d
     check_coarse_masks(everything, datalist, folder)
     # As another seed would.
     divide(divided, [0, 2, 1, 0, 2, 1])
-    with pytest.raises(InputError, match="make it with --fold [12] in autopet_stage1_dynunet"):
+    with pytest.raises(InputError, match=r"make it with --fold [12] in autopet_stage1_dynunet"):
         check_coarse_masks(read_items(datalist, ["training"], divided, fold=0), datalist, folder)
 
 
@@ -166,5 +166,5 @@ def test_both_stages_train_and_predict_fold_by_fold_and_refuse_what_has_been_see
     run(SEGRESNET, "train", ckpt_dir=tmp_path / "stage2", fold=0, **training)
     run(SEGRESNET, "train", "evaluate", ckpt_dir=tmp_path / "stage2", fold=0, **training)
     divide(divided, [2, 1, 0, 0, 1, 2])
-    with pytest.raises(SystemExit, match="the coarse mask of .* may come from a stage 1 that has seen the study"):
+    with pytest.raises(SystemExit, match=r"the coarse mask of .* may come from a stage 1 that has seen the study"):
         run(SEGRESNET, "train", ckpt_dir=tmp_path / "stage2", fold=0, **training)

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import nibabel as nib
@@ -293,6 +294,7 @@ def test_exclusions_are_read_from_lists_text_and_json(tmp_path):
         {"validation_fraction": 0},
         {"validation_fraction": 1.5},
         {"spacing": "middle"},
+        {"folds": 1},
         {"num_workers": -1},
         {"exclude": "missing.txt"},
     ],
@@ -390,6 +392,22 @@ def test_other_seed_gives_another_split_without_a_new_check(raw, tmp_path, monke
     assert any(split != first for split in splits)
     same = [name for name, time in times(tmp_path / "out").items() if time == before[name]]
     assert len(same) == 2 * len(items(tmp_path / "out"))
+
+
+def test_folds_are_written_without_a_new_check_and_the_fingerprint_is_that_of_all_studies(raw, tmp_path, monkeypatch, capsys):
+    prepare(raw, tmp_path / "data", PrepareOptions(spacing=(4, 4, 5)))
+    forbid_work(monkeypatch)
+    prepare(raw, tmp_path / "data", PrepareOptions(spacing=(4, 4, 5), folds=3))
+    listed = datalist(tmp_path / "data")
+    assert listed["validation"] == []
+    assert sorted(Counter(item["fold"] for item in listed["training"]).values()) == [2, 2, 2]
+    assert json.loads((tmp_path / "data/fingerprint.json").read_text())["num_cases"] == 6
+    assert "6 studies of 5 patients in 3 folds of 2 to 2 studies" in capsys.readouterr().out
+    before = content(tmp_path / "data")
+    prepare(raw, tmp_path / "data", PrepareOptions(spacing=(4, 4, 5), folds=3))
+    assert content(tmp_path / "data") == before
+    with pytest.raises(InputError, match="5 patients have lesions, and each of 7 folds needs one"):
+        prepare(raw, tmp_path / "data", PrepareOptions(spacing=(4, 4, 5), folds=7))
 
 
 def test_changed_source_is_made_again_and_its_coarse_mask_taken_away(raw, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from petct_cascade.split import split_by_patient
+from petct_cascade.split import split_by_patient, split_into_folds
 from petct_cascade.studies import Study
 from petct_training.errors import InputError
 
@@ -101,3 +101,42 @@ def test_new_patient_moves_few_others_from_one_side_to_the_other():
     _, before = split_by_patient(studies[:-1], 0.2, 0)
     _, after = split_by_patient(studies, 0.2, 0)
     assert len(set(before) ^ set(after)) <= 2
+
+
+FOLDED = st.lists(st.tuples(st.integers(1, 5), st.sampled_from(["fdg", "psma"])), min_size=5, max_size=60)
+
+
+@given(patients=FOLDED, folds=st.integers(2, 5), seed=st.integers(0, 1000), chance=st.randoms(use_true_random=False))
+@settings(max_examples=100, deadline=None)
+def test_folds_never_separate_a_patient_and_each_has_lesions_whatever_the_order(patients, folds, seed, chance):
+    studies = make_studies(patients)
+    ill = {study.patient for study in studies[:1]} | {str(number) for number in range(1, folds)}
+    healthy = {study.case for study in studies if study.patient not in ill}
+    result = split_into_folds(studies, folds, seed, healthy)
+    assert set(result) == {study.case for study in studies}
+    assert {fold for case, fold in result.items() if case not in healthy} == set(range(folds))
+    of_patients = {(study.patient, result[study.case]) for study in studies}
+    assert len(of_patients) == len(patients)
+    chance.shuffle(studies)
+    assert split_into_folds(studies, folds, seed, healthy) == result
+
+
+def test_folds_of_the_challenge_have_one_size_and_its_share_of_each_tracer_and_of_healthy_studies():
+    studies = make_studies([(1, "fdg")] * 800 + [(3, "fdg")] * 70 + [(1, "psma")] * 214 + [(2, "psma")] * 162)
+    healthy = {study.case for study in studies if study.tracer == "fdg" and int(study.patient) % 2}
+    result = split_into_folds(studies, 5, 0, healthy)
+    kinds = Counter((result[study.case], study.tracer, study.case in healthy) for study in studies)
+    for tracer, without in itertools.product(("fdg", "psma"), (False, True)):
+        sizes = [kinds[fold, tracer, without] for fold in range(5)]
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_folds_depend_on_the_seed():
+    studies = make_studies([(1, "fdg")] * 30)
+    assert len({tuple(split_into_folds(studies, 5, seed).items()) for seed in range(10)}) == 10
+
+
+def test_more_folds_than_patients_with_lesions_are_one_sentence():
+    studies = make_studies([(4, "fdg"), (1, "fdg"), (1, "psma")])
+    with pytest.raises(InputError, match="2 patients have lesions, and each of 3 folds needs one: give fewer --folds"):
+        split_into_folds(studies, 3, 0, {studies[-1].case})

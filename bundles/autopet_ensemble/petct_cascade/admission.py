@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ from petct_cascade.judging import find_repeated_images, read_study
 from petct_cascade.preparation import VERSION, Preparation
 from petct_cascade.prepared_study import crop_to_body
 from petct_cascade.problems import Problem, raise_if_strict
-from petct_cascade.split import split_by_patient
+from petct_cascade.split import split_by_patient, split_into_folds
 from petct_cascade.studies import Study
 from petct_cascade.workers import Workers
 from petct_training.errors import InputError
@@ -44,16 +44,18 @@ class Admission:
     """The studies that are used, and why others are not.
 
     Attributes:
-        training: judgements of the studies to train with.
-        validation: judgements of the studies to validate with.
+        training: judgements of the studies to train with; with folds, of all.
+        validation: judgements of the studies to validate with; with folds, of none.
         excluded: the reason for which each other case is left out, sorted by case.
         problems: the errors of all studies, and the warnings of those that are used.
+        folds: the fold that holds each case out, from 0; empty without folds.
     """
 
     training: list[Judgement]
     validation: list[Judgement]
     excluded: dict[str, str]
     problems: list[Problem]
+    folds: dict[str, int] = field(default_factory=dict)
 
     @property
     def studies(self) -> list[Study]:
@@ -82,9 +84,9 @@ def admit_studies(preparation: Preparation, workers: Workers, studies: Sequence[
     raise_if_strict(options.strict, problems)
     healthy = {} if options.keep_healthy else _reasons_of_healthy(judgements)
     excluded = dict(sorted((healthy | on_list | _reasons_of_errors(problems)).items()))
-    training, validation = _split(preparation, judgements, excluded)
+    training, validation, folds = _split(preparation, judgements, excluded)
     problems = [problem for problem in problems if problem.error or problem.case not in excluded]
-    return Admission(training, validation, excluded, problems)
+    return Admission(training, validation, excluded, problems, folds)
 
 
 def judge_studies(preparation: Preparation, workers: Workers, studies: Sequence[Study]) -> list[Judgement]:
@@ -206,17 +208,21 @@ def _reasons_of_errors(problems: Iterable[Problem]) -> dict[str, str]:
 
 def _split(
     preparation: Preparation, judgements: Sequence[Judgement], excluded: Mapping[str, str]
-) -> tuple[list[Judgement], list[Judgement]]:
-    """Split the judgements of the studies that are not excluded into training and validation."""
+) -> tuple[list[Judgement], list[Judgement], dict[str, int]]:
+    """Split the judgements of the studies that are not excluded into training and validation, or into folds."""
     usable = {judgement.study.case: judgement for judgement in judgements if judgement.study.case not in excluded}
-    options = preparation.options
+    studies, options = [judgement.study for judgement in usable.values()], preparation.options
+    healthy = {case for case, judgement in usable.items() if judgement.healthy}
     try:
-        splits = split_by_patient([judgement.study for judgement in usable.values()], options.validation_fraction, options.seed)
+        if options.folds:
+            folds = split_into_folds(studies, options.folds, options.seed, healthy)
+            return [usable[case] for case in folds], [], folds
+        splits = split_by_patient(studies, options.validation_fraction, options.seed)
     except InputError as error:
         lines = "".join(f"\n  {line}" for line in lines_of_reasons(excluded))
         raise InputError(f"{error}{lines and ' Left out:'}{lines}") from error
     training, validation = ([usable[study.case] for study in split] for split in splits)
-    return training, validation
+    return training, validation, {}
 
 
 def _first_names(names: Sequence[str], most: int = 10) -> str:

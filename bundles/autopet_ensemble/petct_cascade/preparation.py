@@ -38,6 +38,7 @@ class PrepareOptions:
     Attributes:
         seed: what the split depends on.
         validation_fraction: share of the studies for validation, approached as closely as whole patients allow.
+        folds: number of folds for cross-validation, in the place of one split; 0 for the split.
         exclude: cases to leave out, such as retracted samples; see `petct_cascade.exclusions.read_exclusions`.
         spacing: "mean" or "median" of the training studies' PET spacing, or [x, y, z] in mm.
         keep_healthy: whether studies without lesions are used too.
@@ -60,6 +61,7 @@ class PrepareOptions:
 
     seed: int = 0
     validation_fraction: float = 0.2
+    folds: int = 0
     exclude: str | os.PathLike | Sequence[str] | None = None
     spacing: str | Sequence[float] = "mean"
     keep_healthy: bool = False
@@ -73,6 +75,8 @@ class PrepareOptions:
     def __post_init__(self) -> None:
         if not isinstance(self.validation_fraction, (int, float)) or not 0 < self.validation_fraction < 1:
             raise InputError(f"validation_fraction is {self.validation_fraction!r}: give a number between 0 and 1")
+        if isinstance(self.folds, bool) or not isinstance(self.folds, int) or self.folds < 0 or self.folds == 1:
+            raise InputError(f"folds is {self.folds!r}: give 2 or more, or 0 for one split")
         if not isinstance(self.num_workers, int) or self.num_workers < 0:
             raise InputError(f"num_workers is {self.num_workers!r}: give a whole number")
         check_spacing_choice(self.spacing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -38,8 +39,9 @@ def prepare(studies: str | os.PathLike, dataset_dir: str | os.PathLike, options:
     reason; the others are split by patient, cropped to the body, turned to LAS, resampled, and written to `dataset_dir`:
 
         datalist.json      "studies_dir", relative to dataset_dir; "training" and "validation": items {case, patient, tracer,
-                           (centre,) image, label, original: {ct, pet, label}}, where image and label are relative to
-                           dataset_dir, and those of original to studies_dir; "excluded": [{case, reason}]
+                           (centre, fold,) image, label, original: {ct, pet, label}}, where image and label are relative to
+                           dataset_dir, and those of original to studies_dir; "excluded": [{case, reason}]. With folds all
+                           studies are in "training", each with the "fold" that holds it out
         fingerprint.json   spacing, and what the values inside of the training studies' lesions are like
         images/<case>.nii  float32 (X, Y, Z, 2): CT in HU on the grid of the PET, and PET in SUV
         labels/<case>.nii  uint8 (X, Y, Z): 1 in lesions
@@ -160,20 +162,22 @@ def _datalist_of(preparation: Preparation, admission: Admission) -> dict[str, An
     """Return the content of datalist.json."""
     return {
         "studies_dir": path_from(preparation.root, preparation.dataset_dir),
-        "training": [_datalist_item(preparation, judgement.study) for judgement in admission.training],
-        "validation": [_datalist_item(preparation, judgement.study) for judgement in admission.validation],
+        "training": [_datalist_item(preparation, judgement.study, admission.folds) for judgement in admission.training],
+        "validation": [_datalist_item(preparation, judgement.study, admission.folds) for judgement in admission.validation],
         "excluded": [{"case": case, "reason": reason} for case, reason in admission.excluded.items()],
     }
 
 
-def _datalist_item(preparation: Preparation, study: Study) -> dict[str, Any]:
+def _datalist_item(preparation: Preparation, study: Study, folds: Mapping[str, int]) -> dict[str, Any]:
     """Return what datalist.json says of one study."""
     centre = {} if study.centre is None else {"centre": study.centre}
+    fold = {"fold": folds[study.case]} if study.case in folds else {}
     return {
         "case": study.case,
         "patient": study.patient,
         "tracer": study.tracer,
         **centre,
+        **fold,
         "image": f"images/{study.case}.nii",
         "label": f"labels/{study.case}.nii",
         "original": {role: preparation.relative_to_root(file) for role, file in study.files.items()},
@@ -201,6 +205,14 @@ def _print_summary(admission: Admission, dataset_dir: Path) -> None:
         print(f"\n{len(admission.excluded)} studies are left out (datalist.json names all):")
         print("\n".join(f"  {line}" for line in lines_of_reasons(admission.excluded)))
     patients = [len({judgement.study.patient for judgement in split}) for split in (admission.training, admission.validation)]
+    if admission.folds:
+        sizes = Counter(admission.folds.values())
+        print(
+            f"\n{dataset_dir}: {len(admission.training)} studies of {patients[0]} patients in {len(sizes)} folds of "
+            f"{min(sizes.values())} to {max(sizes.values())} studies.",
+            flush=True,
+        )
+        return
     print(
         f"\n{dataset_dir}: {len(admission.training)} studies of {patients[0]} patients for training, "
         f"{len(admission.validation)} of {patients[1]} for validation.",

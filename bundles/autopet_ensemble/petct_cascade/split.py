@@ -1,10 +1,10 @@
-"""Splitting studies into training and validation, patient by patient."""
+"""Splitting studies into training and validation, or into folds, patient by patient."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 from petct_cascade.studies import Study
 from petct_training.errors import InputError
@@ -39,6 +39,45 @@ def split_by_patient(studies: Sequence[Study], fraction: float, seed: int) -> tu
     ordered = sorted(studies, key=lambda study: study.case)
     training = [study for study in ordered if study.patient not in chosen]
     return training, [study for study in ordered if study.patient in chosen]
+
+
+def split_into_folds(studies: Sequence[Study], folds: int, seed: int, healthy: Set[str] = frozenset()) -> dict[str, int]:
+    """Split studies into folds of about one size, all studies of a patient in one, with its share of each tracer and of studies
+    without lesions.
+
+    Every fold gets a patient with lesions. Patients are dealt out one after another, those with many studies first, each to the
+    fold that has the fewest studies of its kinds. The order depends on the seed and the patients' names alone.
+
+    Args:
+        studies: of at least as many patients with lesions as there are folds.
+        folds: their number, 2 or more.
+        seed: whole number.
+        healthy: cases without lesions.
+
+    Returns:
+        The fold of each case, from 0.
+
+    Raises:
+        InputError: when too few patients have lesions.
+    """
+    patients: dict[str, list[Study]] = {}
+    for study in studies:
+        patients.setdefault(study.patient, []).append(study)
+    ill = {study.patient for study in studies if study.case not in healthy}
+    if len(ill) < folds:
+        raise InputError(
+            f"{len(ill)} patients have lesions, and each of {folds} folds needs one: give fewer --folds, or prepare more patients "
+            "(a CSV list with the column patient says who is who)"
+        )
+    counts: list[Counter[tuple[str, bool]]] = [Counter() for _ in range(folds)]
+    result: dict[str, int] = {}
+    for patient in sorted(patients, key=lambda name: (name not in ill, -len(patients[name]), _random_place(seed, name))):
+        kinds = Counter((study.tracer, study.case in healthy) for study in patients[patient])
+        # An empty fold is always the first choice, so that each gets one of the patients with lesions, who come first.
+        fold = min(range(folds), key=lambda number: (_studies_of(kinds, counts[number]), counts[number].total()))
+        counts[fold].update(kinds)
+        result |= {study.case: fold for study in patients[patient]}
+    return dict(sorted(result.items()))
 
 
 def _choose(sizes: Mapping[str, int], fraction: float) -> set[str]:
@@ -83,9 +122,18 @@ def _shuffle_by_tracer(studies: Sequence[Study], seed: int) -> list[str]:
     totals = Counter(strata[study.patient] for study in studies)
     before: Counter[str] = Counter()
     places: dict[str, float] = {}
-    # A hash is a random order that is the same on every machine, and in which a new patient does not move the others.
-    for patient in sorted(sizes, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()):
+    for patient in sorted(sizes, key=lambda name: _random_place(seed, name)):
         stratum = strata[patient]
         places[patient] = (before[stratum] + sizes[patient] / 2) / totals[stratum]
         before[stratum] += sizes[patient]
     return sorted(places, key=places.__getitem__)
+
+
+def _random_place(seed: int, patient: str) -> bytes:
+    # A hash is a random order that is the same on every machine, and in which a new patient does not move the others.
+    return hashlib.sha256(f"{seed}:{patient}".encode()).digest()
+
+
+def _studies_of(kinds: Mapping[tuple[str, bool], int], counts: Mapping[tuple[str, bool], int]) -> int:
+    """Return how many studies of some kinds are there already, each kind as often as it is wanted."""
+    return sum(number * counts[kind] for kind, number in kinds.items())
