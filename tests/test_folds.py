@@ -7,9 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers import BUNDLES, STAGE1, STAGE2, write_prepared
+import torch
+from helpers import BUNDLES, NAMES, STAGE1, STAGE2, make_cascade, write_prepared
 from monai.bundle import ConfigWorkflow
 
+from petct_cascade.assemble import assemble, folds_in, networks_of, source_folders
+from petct_cascade.cascade import Cascade, PrepareCoarseMask
+from petct_cascade.items import unseen_items
 from petct_training.data import read_items
 from petct_training.errors import InputError
 from petct_training.folds import check_coarse_masks, check_unseen, held_out, remembering
@@ -168,3 +172,103 @@ def test_both_stages_train_and_predict_fold_by_fold_and_refuse_what_has_been_see
     divide(divided, [2, 1, 0, 0, 1, 2])
     with pytest.raises(SystemExit, match=r"the coarse mask of .* may come from a stage 1 that has seen the study"):
         run(SEGRESNET, "train", ckpt_dir=tmp_path / "stage2", fold=0, **training)
+
+
+# ---------------------------------------------------------------- the cascade: one network a fold
+
+
+def folded(**folds_of: int) -> Cascade:
+    """The small cascade, some of whose networks there are once a fold."""
+    small = make_cascade()
+    return Cascade(small.stage1, dict(small.members), folds_of=folds_of)
+
+
+@pytest.fixture
+def sources(divided, tmp_path) -> dict[str, Path]:
+    """Folders of weights, each other ones: stage 1 of three folds, the members of fold 0."""
+    fingerprint = json.loads((divided / "fingerprint.json").read_text())
+    result = {}
+    for name, network in networks_of(folded(stage1=3)).items():
+        for parameter in network.parameters():
+            parameter.data.normal_(std=0.2)
+        result[name] = tmp_path / name
+        result[name].mkdir()
+        torch.save(network.state_dict(), result[name] / "model.pt")
+        fold = int(name.rpartition(" ")[2]) if "fold" in name else 0
+        known = remembering(fingerprint, held_out(divided / "datalist.json", fold))
+        (result[name] / "fingerprint.json").write_text(json.dumps(known))
+    return result
+
+
+def test_without_folds_the_cascade_has_the_very_tensors_that_it_had():
+    assert list(folded().state_dict()) == list(make_cascade().state_dict())
+    assert list(networks_of(folded())) == list(NAMES)
+
+
+def test_stage_1_is_the_mean_of_its_folds_or_the_one_that_has_not_seen_the_study(sources, tmp_path):
+    cascade = folded(stage1=3).eval()
+    assemble(cascade, sources, tmp_path / "out")
+    cascade.load_state_dict(torch.load(tmp_path / "out/model.pt", weights_only=True))
+    torch.manual_seed(0)
+    image = torch.randn(1, 2, 24, 16, 16)
+    alone = []
+    with torch.no_grad():
+        for fold in range(3):
+            single = make_cascade().eval().stage1
+            single.network.load_state_dict(torch.load(sources[f"stage1 of fold {fold}"] / "model.pt", weights_only=True))
+            alone.append(single(image))
+            item = {"image": image, "fold": torch.tensor([fold])}
+            PrepareCoarseMask(cascade, "stage1")(item)
+            torch.testing.assert_close(item["stage1"], alone[fold], rtol=0, atol=0)
+        assert not torch.equal(alone[0], alone[1])
+        item = {"image": image}
+        PrepareCoarseMask(cascade, "stage1")(item)
+        torch.testing.assert_close(item["stage1"], sum(alone) / 3)
+        expected = torch.cat([image, (item["stage1"] >= 0.5).float()], dim=1)
+        torch.testing.assert_close(cascade(image), sum(member(expected) for member in cascade.members.values()) / 2)
+
+
+def test_the_assembled_weights_say_of_how_many_folds_they_are(sources, tmp_path):
+    assemble(folded(stage1=3), sources, tmp_path / "out")
+    assert folds_in(tmp_path / "out/fingerprint.json") == {"stage1": 3}
+    assert folds_in(tmp_path / "none.json") == folds_in(BUNDLES / STAGE1 / "models/fingerprint.json") == {}
+
+
+def test_weights_of_one_fold_are_not_taken_for_those_of_another(sources, divided, tmp_path):
+    (sources["stage1 of fold 1"] / "fingerprint.json").write_bytes(
+        (sources["stage1 of fold 2"] / "fingerprint.json").read_bytes()
+    )
+    with pytest.raises(InputError, match="does not hold weights that were trained with fold 1"):
+        assemble(folded(stage1=3), sources, tmp_path / "out")
+    weights_of(sources["UNet"], divided, None)
+    with pytest.raises(InputError, match="differs from"):
+        assemble(folded(stage1=3), sources, tmp_path / "out")
+
+
+def test_networks_with_and_without_folds_are_not_mixed(sources, divided, tmp_path):
+    (sources["UNet"] / "fingerprint.json").write_bytes((divided / "fingerprint.json").read_bytes())
+    with pytest.raises(InputError, match="UNet was trained without a fold, and stage1 with one"):
+        assemble(folded(stage1=3), sources, tmp_path / "out")
+
+
+def test_folders_of_folds_are_named_by_them():
+    folders = source_folders({"stage1": "a", "UNet": "b"}, ".", "WORK", {"stage1": 2})
+    assert folders == {"stage1 of fold 0": "WORK/a/fold_0", "stage1 of fold 1": "WORK/a/fold_1", "UNet": "WORK/b"}
+    with pytest.raises(InputError, match="folds_of names 'stage2' with 3 folds: name stage1, UNet"):
+        source_folders({"stage1": "a", "UNet": "b"}, ".", "WORK", {"stage2": 3})
+
+
+def test_evaluation_takes_the_studies_that_no_network_has_seen(sources, divided, tmp_path):
+    assemble(folded(stage1=3), sources, tmp_path / "out")
+    fingerprint = tmp_path / "out/fingerprint.json"
+    items = unseen_items(divided, fingerprint)
+    # The members were trained with fold 0 alone.
+    assert {item["case"] for item in items} == cases(divided, "validation", 0)
+    assert {item["fold"] for item in items} == {0}
+    content = json.loads(fingerprint.read_text())
+    content["held_out"] = dict.fromkeys(content["held_out"], content["held_out"]["stage1"])
+    fingerprint.write_text(json.dumps(content))
+    assert len(unseen_items(divided, fingerprint)) == 6
+    divide(divided, [1, 2, 0, 2, 0, 1])
+    with pytest.raises(InputError, match=r"were not trained with the folds of .* may have seen any of its studies"):
+        unseen_items(divided, fingerprint)

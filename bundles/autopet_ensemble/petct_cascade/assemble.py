@@ -9,16 +9,20 @@ from typing import Any, cast
 
 from torch import nn
 
-from petct_cascade.cascade import Cascade, SlidingWindow
+from petct_cascade.cascade import Cascade, MeanOfFolds, SlidingWindow
 from petct_training.checks import check_patch_size
 from petct_training.errors import InputError
-from petct_training.files import read_json, write_json
+from petct_training.files import read_json, read_json_or_none, write_json
+from petct_training.folds import HELD_OUT, remembering
 from petct_training.records import digest_of
 from petct_training.saving import save_weights
 from petct_training.weights import load_weights
 
 # Entries of a fingerprint that decide what a network gets to see.
 NUMBERS = ("spacing", "ct", "pet")
+
+# Between the name of a network and the number of its fold.
+OF_FOLD = " of fold "
 
 # File that says where imported weights come from; of each network by its name: "file", "sha256", and a list "assumed".
 SOURCES = "sources.json"
@@ -36,8 +40,9 @@ def assemble(network: Cascade, sources: Mapping[str, str | os.PathLike], ckpt_di
 
     Args:
         network: the cascade that takes the weights; its networks must be those that were trained.
-        sources: folder with `model.pt` and `fingerprint.json` for "stage1" and for each member by its name. `model.pt` is a state
-            dict, or a dictionary that holds one as "state_dict", as the authors' published checkpoints do.
+        sources: folder with `model.pt` and `fingerprint.json` for "stage1" and for each member by its name; of a network that was
+            trained once a fold, for each fold, such as "stage1 of fold 0". `model.pt` is a state dict, or a dictionary that holds
+            one as "state_dict", as the authors' published checkpoints do.
         ckpt_dir: folder for the two files.
 
     Raises:
@@ -48,7 +53,7 @@ def assemble(network: Cascade, sources: Mapping[str, str | os.PathLike], ckpt_di
     if set(sources) != set(parts):
         raise InputError(f"sources name {', '.join(sources)}: name {', '.join(parts)}, each with its folder")
     folders = {name: Path(sources[name]) for name in parts}
-    fingerprint = _common_fingerprint(folders)
+    fingerprint = remembering(_common_fingerprint(folders), _held_out(folders))
     for name, part in parts.items():
         load_weights(part, _trained(folders[name] / "model.pt"), REMEDY)
     imported = {name: facts for folder in folders.values() for name, facts in _read_sources(folder).items()}
@@ -58,7 +63,10 @@ def assemble(network: Cascade, sources: Mapping[str, str | os.PathLike], ckpt_di
 
 
 def source_folders(
-    bundles: Mapping[str, str], bundle_root: str | os.PathLike, models_dir: str | os.PathLike | None = None
+    bundles: Mapping[str, str],
+    bundle_root: str | os.PathLike,
+    models_dir: str | os.PathLike | None = None,
+    folds_of: Mapping[str, int] | None = None,
 ) -> dict[str, str]:
     """Return the folder of each network's weights.
 
@@ -67,6 +75,10 @@ def source_folders(
         bundle_root: folder of the ensemble's bundle, beside which the others lie.
         models_dir: folder with a folder of each bundle's name that holds the weights, as the pipeline leaves them; None for the
             bundles' own.
+        folds_of: number of folds of those that were trained once a fold; their weights lie in folders `fold_0` and so on.
+
+    Raises:
+        InputError: when `folds_of` names another network.
 
     Example:
         >>> source_folders({"UNet": "autopet_stage2_unet"}, ".")
@@ -74,9 +86,26 @@ def source_folders(
         >>> source_folders({"UNet": "autopet_stage2_unet"}, ".", "WORK/models")
         {'UNet': 'WORK/models/autopet_stage2_unet'}
     """
-    if models_dir:
-        return {name: os.path.join(models_dir, bundle) for name, bundle in bundles.items()}
-    return {name: os.path.join(bundle_root, "..", bundle, "models") for name, bundle in bundles.items()}
+    folds_of = folds_of or {}
+    for name, number in folds_of.items():
+        if name not in bundles or not isinstance(number, int) or number < 2:
+            raise InputError(
+                f"folds_of names {name!r} with {number!r} folds: name {', '.join(bundles)}, each with 2 folds or more"
+            )
+    folders: dict[str, str] = {}
+    for name, bundle in bundles.items():
+        folder = os.path.join(models_dir, bundle) if models_dir else os.path.join(bundle_root, "..", bundle, "models")
+        if name in folds_of:
+            folders |= {f"{name}{OF_FOLD}{fold}": os.path.join(folder, f"fold_{fold}") for fold in range(folds_of[name])}
+        else:
+            folders[name] = folder
+    return folders
+
+
+def folds_in(fingerprint_file: str | os.PathLike) -> dict[str, int]:
+    """Return the number of folds of the networks of a cascade's weights, as the fingerprint beside them says; see `Cascade`."""
+    known = (read_json_or_none(fingerprint_file) or {}).get(HELD_OUT) or {}
+    return {name: len(entries) for name, entries in known.items() if len(entries) > 1}
 
 
 def require_weights(model_file: str | os.PathLike, fingerprint_file: str | os.PathLike) -> None:
@@ -115,19 +144,28 @@ def check_patch_sizes(network: Cascade) -> None:
     for name, window in _windows_of(network).items():
         try:
             # The members see the coarse mask as a third channel.
-            check_patch_size(window.network, 2 if name == "stage1" else 3, window.roi_size)
+            check_patch_size(window.network, 2 if name.startswith("stage1") else 3, window.roi_size)
         except InputError as error:
             raise InputError(f"{name}: {error}") from error
 
 
 def networks_of(cascade: Cascade) -> dict[str, nn.Module]:
-    """Return the networks of a cascade without their sliding windows: "stage1", then each member by its name."""
+    """Return the networks of a cascade without their sliding windows: "stage1", then each member by its name.
+
+    Where there is one a fold, each is named as in "stage1 of fold 0".
+    """
     return {name: window.network for name, window in _windows_of(cascade).items()}
 
 
 def _windows_of(cascade: Cascade) -> dict[str, SlidingWindow]:
-    """Return "stage1", then each member of a cascade by its name, with its sliding window."""
-    return {name: cast(SlidingWindow, part) for name, part in {"stage1": cascade.stage1, **cascade.members}.items()}
+    """Return "stage1", then each member of a cascade by its name, with its sliding window; see `networks_of`."""
+    windows: dict[str, SlidingWindow] = {}
+    for name, part in {"stage1": cascade.stage1, **cascade.members}.items():
+        if isinstance(part, MeanOfFolds):
+            windows |= {f"{name}{OF_FOLD}{fold}": cast(SlidingWindow, window) for fold, window in enumerate(part.folds)}
+        else:
+            windows[name] = cast(SlidingWindow, part)
+    return windows
 
 
 def write_sources(folder: Path, imported: Sources) -> None:
@@ -153,7 +191,7 @@ def _read_sources(folder: Path) -> Sources:
 def _common_fingerprint(folders: Mapping[str, Path]) -> dict[str, Any]:
     """Return the fingerprint of the first folder, to which those of all others must be equal in their numbers."""
     first, *others = (_trained(folder / "fingerprint.json") for folder in folders.values())
-    fingerprint = _read_fingerprint(first)
+    fingerprint = {name: value for name, value in _read_fingerprint(first).items() if name != HELD_OUT}
     for file in others:
         other = _read_fingerprint(file)
         different = [name for name in NUMBERS if other.get(name) != fingerprint.get(name)]
@@ -163,6 +201,35 @@ def _common_fingerprint(folders: Mapping[str, Path]) -> dict[str, Any]:
                 "train all four on one prepared data set"
             )
     return fingerprint
+
+
+def _held_out(folders: Mapping[str, Path]) -> dict[str, list[Any]]:
+    """Return of each network that was trained with a fold, or once a fold, which studies its weights have not seen.
+
+    Raises:
+        InputError: when the weights in a fold's folder are of another fold, or of other folds than those of the other networks.
+    """
+    result: dict[str, list[Any]] = {}
+    for name, folder in folders.items():
+        known = read_json(folder / "fingerprint.json").get(HELD_OUT)
+        network, _, fold = name.partition(OF_FOLD)
+        if fold and (known is None or known["fold"] != int(fold)):
+            raise InputError(
+                f"{folder} does not hold weights that were trained with fold {fold}: train them again with --fold {fold}"
+            )
+        if known is not None:
+            result.setdefault(network, []).append(known)
+    without = [name for name in folders if name.partition(OF_FOLD)[0] not in result]
+    if result and without:
+        raise InputError(
+            f"{without[0]} was trained without a fold, and {next(iter(result))} with one: train all networks with folds, or none"
+        )
+    for network, entries in result.items():
+        if len(entries) > 1 and {entry["folds"] for entry in entries} != {len(entries)}:
+            raise InputError(
+                f"the {len(entries)} networks of {network} are of data sets with other numbers of folds: train all folds again"
+            )
+    return result
 
 
 def _read_fingerprint(file: Path) -> dict[str, Any]:

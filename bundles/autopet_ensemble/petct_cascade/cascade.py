@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -131,22 +132,64 @@ def pad_to_window(image: torch.Tensor, window: Sequence[int]) -> tuple[torch.Ten
     return padded, (x, y, z)
 
 
+class MeanOfFolds(nn.Module):
+    """Networks of one kind, one a fold, and the mean of their lesion probabilities.
+
+    Attributes:
+        folds: the networks, each with its sliding window, in the order of their folds.
+        only: the fold whose network answers alone, since it has not seen the study; None for the mean.
+
+    Args:
+        window: a network with its sliding window; the others are built as it is.
+        number: of folds.
+    """
+
+    def __init__(self, window: SlidingWindow, number: int) -> None:
+        super().__init__()
+        self.folds = nn.ModuleList([window, *(copy.deepcopy(window) for _ in range(number - 1))])
+        self.only: int | None = None
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the lesion probability (B, 1, X, Y, Z) of normalised channels (B, C, X, Y, Z)."""
+        chosen = self.folds if self.only is None else [self.folds[self.only]]
+        return mean([window(image) for window in chosen])
+
+
 class Cascade(nn.Module):
     """Stage 1 finds lesions coarsely, the members of stage 2 refine its mask, and their mean is the answer.
 
-    Its state dict holds the networks' own under `stage1.network.` and `members.<name>.network.`.
+    Its state dict holds the networks' own under `stage1.network.` and `members.<name>.network.`; where a network was trained once a
+    fold, under `stage1.folds.<fold>.network.` and so on.
 
     Args:
         stage1: gives the probability of CT and PET.
         members: name of each stage-2 network, and the module that gives the probability of CT, PET and the coarse mask.
         threshold: probability from which on a voxel belongs to the coarse mask.
+        folds_of: number of folds of "stage1" and of members by their names, whose networks then answer with their mean; those that
+            are not named are one network.
     """
 
-    def __init__(self, stage1: SlidingWindow, members: Mapping[str, SlidingWindow], threshold: float = 0.5) -> None:
+    def __init__(
+        self,
+        stage1: SlidingWindow,
+        members: Mapping[str, SlidingWindow],
+        threshold: float = 0.5,
+        folds_of: Mapping[str, int] | None = None,
+    ) -> None:
         super().__init__()
-        self.stage1 = stage1
-        self.members = nn.ModuleDict(members)
+        parts = {
+            name: MeanOfFolds(window, folds_of[name]) if folds_of and name in folds_of else window
+            for name, window in {"stage1": stage1, **members}.items()
+        }
+        self.stage1 = parts.pop("stage1")
+        self.members = nn.ModuleDict(parts)
         self.threshold = threshold
+
+    def hold_out(self, fold: int | None) -> None:
+        """Let the networks that have not seen the studies of a fold answer alone; with None, all answer with their mean again."""
+        for part in (self.stage1, *self.members.values()):
+            if isinstance(part, MeanOfFolds):
+                part.only = fold
 
     def with_coarse_mask(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return stage 1's probability (B, 1, X, Y, Z), and CT, PET and its mask (B, 3, X, Y, Z), of CT and PET (B, 2, X, Y, Z)."""
@@ -162,6 +205,9 @@ class Cascade(nn.Module):
 
 class PrepareCoarseMask(PrepareBatch):
     """Run stage 1 once a study, so that every member of the ensemble gets CT, PET and the same coarse mask.
+
+    A study whose batch holds a `fold`, as it is when it is evaluated, gets the answers of networks that have not seen it; any other
+    one the mean over all folds.
 
     Args:
         cascade: the cascade whose stage 1 runs, on the evaluator's device.
@@ -182,6 +228,8 @@ class PrepareCoarseMask(PrepareBatch):
 
         What the batch holds as `label`, if anything, is handed on as it is, for the post-processing.
         """
+        fold = batchdata.get("fold")
+        self.cascade.hold_out(None if fold is None else int(fold))
         image = batchdata["image"].to(device=device, non_blocking=non_blocking, **kwargs)
         # The evaluator sets the mode of the members only, and after this.
         with eval_mode(self.cascade.stage1):

@@ -30,6 +30,7 @@ from petct_training.records import Records
 assemble = command(_assemble.assemble)
 check_patch_sizes = command(_assemble.check_patch_sizes)
 check_weights = command(_assemble.check_weights)
+source_folders = command(_assemble.source_folders)
 require_weights = command(_assemble.require_weights)
 evaluate = command(_evaluation.evaluate)
 infer = command(_inference.infer)
@@ -71,8 +72,9 @@ def convert(
 
 
 @command
-def select_validation_studies(
+def select_unseen_studies(
     dataset_dir: str | os.PathLike,
+    fingerprint_file: str | os.PathLike,
     output_dir: str | os.PathLike,
     folders: Sequence[str | os.PathLike | None],
     settings: Mapping[str, Any],
@@ -81,17 +83,17 @@ def select_validation_studies(
     part: int = 1,
     of: int = 1,
 ) -> _selection.Selection:
-    """Select the studies that an evaluation has to do: those of a prepared data set's validation.
+    """Select the studies that an evaluation has to do: those of a prepared data set that the weights have not seen.
 
     Args:
-        dataset_dir, allow_outside: see `petct_cascade.items.validation_items`.
+        dataset_dir, fingerprint_file, allow_outside: see `petct_cascade.items.unseen_items`.
         output_dir: folder of scores and records.
         folders: of the masks, one a model, and of maps; None for none.
         settings: the options that change voxels.
         weights: the other files from which masks are made.
         part, of: see `petct_cascade.selection.SelectOptions`.
     """
-    items = _items.validation_items(dataset_dir, allow_outside=allow_outside)
+    items = _items.unseen_items(dataset_dir, fingerprint_file, allow_outside)
     masks = Masks(Records(Path(output_dir), "evaluation"), [folder for folder in folders if folder], settings, weights)
     return _selection.select_items(items, masks, part, of)
 

@@ -12,6 +12,7 @@ from petct_cascade.studies import CHANNELS, TRACERS, identity, is_inside
 from petct_cascade.volumes import SUFFIXES, without_suffix
 from petct_training.errors import InputError
 from petct_training.files import read_json
+from petct_training.folds import HELD_OUT, has_folds, held_out
 
 Item = dict[str, Any]
 
@@ -21,11 +22,11 @@ def validation_items(dataset_dir: str | os.PathLike, split: str = "validation", 
 
     Args:
         dataset_dir: prepared data set, with `datalist.json`; its `studies_dir` may be anywhere, as `prepare` writes where it was.
-        split: "validation" or "training".
+        split: "validation" or "training"; of a data set with folds all studies are taken.
         allow_outside: whether a study's files may lie outside of `studies_dir`; see `petct_cascade.studies.find_studies`.
 
     Returns:
-        Items {"case", "patient", "tracer", ("centre"), "image": [CT file, PET file], "label": file}.
+        Items {"case", "patient", "tracer", ("centre", "fold"), "image": [CT file, PET file], "label": file}.
 
     Raises:
         InputError: the folder holds no `datalist.json`, or it names files that lie outside of `studies_dir`.
@@ -38,7 +39,8 @@ def validation_items(dataset_dir: str | os.PathLike, split: str = "validation", 
         )
     content = read_json(path)
     studies_dir = Path(dataset_dir) / content["studies_dir"]
-    items = [_item_of_entry(entry, studies_dir) for entry in content[split]]
+    entries = content["training"] if has_folds(path) else content[split]
+    items = [_item_of_entry(entry, studies_dir) for entry in entries]
     outside = [(item, file) for item in items for file in _files_of(item) if not is_inside(file, studies_dir)]
     if outside and not allow_outside:
         item, file = outside[0]
@@ -47,6 +49,42 @@ def validation_items(dataset_dir: str | os.PathLike, split: str = "validation", 
             "or allow it with --allow_outside true"
         )
     return items
+
+
+def unseen_items(dataset_dir: str | os.PathLike, fingerprint_file: str | os.PathLike, allow_outside: bool = False) -> list[Item]:
+    """Return the studies of a prepared data set with which weights of a cascade are evaluated: those that they have not seen.
+
+    Without folds these are the validation studies. With folds they are the studies of each fold that every network holds out; each
+    item then has its "fold", so that the networks which have not seen it answer.
+
+    Args:
+        dataset_dir: prepared data set.
+        fingerprint_file: the fingerprint beside the weights, which remembers their folds.
+        allow_outside: see `validation_items`.
+
+    Raises:
+        InputError: as `validation_items`; or when the weights were not trained with the folds of the data set.
+    """
+    items = validation_items(dataset_dir, allow_outside=allow_outside)
+    datalist = Path(dataset_dir) / "datalist.json"
+    if not has_folds(datalist):
+        return items
+    known: dict[str, list[dict[str, Any]]] = read_json(fingerprint_file).get(HELD_OUT) or {}
+    own = _folds_of(datalist)
+    of_networks = [{entry["fold"] for entry in entries if entry in own} for entries in known.values()]
+    folds = set.intersection(*of_networks) if of_networks else set()
+    if not folds:
+        raise InputError(
+            f"the weights beside {fingerprint_file} were not trained with the folds of {datalist}, and may have seen any of its "
+            "studies: train with these folds, or name other labelled studies with --studies"
+        )
+    return [item for item in items if item["fold"] in folds]
+
+
+def _folds_of(datalist: Path) -> list[dict[str, Any] | None]:
+    """Return what weights of each fold of a data set remember."""
+    numbers = {entry["fold"] for entry in read_json(datalist)["training"]}
+    return [held_out(datalist, number) for number in sorted(numbers)]
 
 
 def reference_items(
@@ -132,7 +170,7 @@ def masks_in_folder(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
 def _item_of_entry(entry: Mapping[str, Any], studies_dir: Path) -> Item:
     """Return the item of an entry of a data list, whose files are named from `studies_dir`."""
     original = {role: str(studies_dir / file) for role, file in entry["original"].items()}
-    item = {name: entry[name] for name in ("case", "patient", "tracer", "centre") if name in entry}
+    item = {name: entry[name] for name in ("case", "patient", "tracer", "centre", "fold") if name in entry}
     return item | {"image": [original["ct"], original["pet"]], "label": original["label"]}
 
 

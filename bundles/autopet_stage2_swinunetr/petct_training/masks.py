@@ -33,7 +33,9 @@ class Masks:
         """Return what is made of a study: an item with "case", "image" (a file, or [CT file, PET file]), perhaps "coarse_mask"."""
         outputs = [path_from(mask_file(item, folder), self.records.folder) for folder in self.folders]
         digests = {Path(file).name: self._digest(file) for file in self.weights}
-        return Plan(item["case"], _sources_of(item), {**self.settings, "digests": digests}, outputs)
+        # Of the networks of a cascade, those answer that hold the study's fold out.
+        fold = {"fold": item["fold"]} if "fold" in item else {}
+        return Plan(item["case"], _sources_of(item), {**self.settings, **fold, "digests": digests}, outputs)
 
     def keep_only(self, cases: Iterable[str]) -> None:
         """Delete the results of other cases, as far as they are still what this program has written."""
