@@ -32,7 +32,7 @@ import psutil
 from common import PREPARED, RAW, ROOT
 from plain_chain import plain_chain
 
-from petct_cascade.pipeline import STAGE1, STAGE2
+from petct_cascade.method import STAGE1, STAGE2
 from petct_training.cpu import keep_freed_memory
 from petct_training.files import read_json
 

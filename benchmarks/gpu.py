@@ -25,7 +25,7 @@ from helpers import parser_of
 from monai.bundle import ConfigWorkflow
 
 from petct_cascade.phantom import write_phantoms
-from petct_cascade.pipeline import STAGE1, STAGE2
+from petct_cascade.method import STAGE1, STAGE2
 
 # Calls before the clock starts, and those that are timed.
 BEFORE, TIMED = 2, 5

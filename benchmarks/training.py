@@ -20,7 +20,7 @@ from common import PREPARED, ROOT
 from ignite.engine import Events
 from monai.bundle import ConfigParser
 
-from petct_cascade.pipeline import STAGE1, STAGE2
+from petct_cascade.method import STAGE1, STAGE2
 from petct_training.cpu import keep_freed_memory
 
 ROUNDS = 3

@@ -71,6 +71,12 @@ def petct(*arguments: str) -> Result:
             """--studies raw --work_dir work --profile full --train_options "{'max_epochs': 20}\"""",
         ),
         (
+            "train raw -o work --folds 5 --set cross_validation=false",
+            "pipeline",
+            "pipeline",
+            "--studies raw --work_dir work --profile full --folds 5 --cross_validation false",
+        ),
+        (
             "evaluate data -o out --weights work",
             "evaluating",
             "inference evaluate",

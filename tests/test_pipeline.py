@@ -12,7 +12,7 @@ from fire.parser import DefaultParseValue
 from helpers import BUNDLES
 from monai.bundle import ConfigParser
 
-from petct_cascade import pipeline
+from petct_cascade import method, pipeline
 from petct_cascade.commands import run_pipeline
 from petct_training.errors import InputError
 from petct_training.records import Plan, Records
@@ -24,14 +24,16 @@ class Commands:
     number = itertools.count()
 
     def __init__(self, steps):
-        self.steps, self.ran, self.fail = {self.key(step): step for step in steps}, [], {}
+        self.steps, self.ran, self.fail, self.gpus = {self.key(step): step for step in steps}, [], {}, {}
 
     @staticmethod
     def key(step):
-        return step.bundle.name, step.run_id
+        return step.bundle.name, step.run_id, str(step.overrides.get("fold"))
 
-    def __call__(self, arguments, cwd, check):
-        step = self.steps[Path(cwd).name, arguments[arguments.index("run") + 1]]
+    def __call__(self, arguments, cwd, check, env, **_):
+        fold = arguments[arguments.index("--fold") + 1] if "--fold" in arguments else "None"
+        step = self.steps[Path(cwd).name, arguments[arguments.index("run") + 1], fold]
+        self.gpus[step.name] = env.get("CUDA_VISIBLE_DEVICES")
         self.ran.append((step.name, "--resume" in arguments))
         outputs = step.outputs[:1] if self.fail.get(step.name, 3) != 3 else step.outputs
         for path in outputs:
@@ -40,7 +42,10 @@ class Commands:
                 path.write_text(json.dumps({"made": f"{step.name} {next(self.number)}"}))
             else:
                 path.mkdir(parents=True, exist_ok=True)
-                (path / "a.nii.gz").write_text(f"{step.name} {next(self.number)}")
+                name = "a" if step.fold is None else f"study_of_fold_{step.fold}"
+                settings = {} if step.fold is None else {"held_out": {"fold": step.fold}}
+                with Records(path, "masks").making(Plan(name, {}, settings, [f"{name}.nii.gz"])):
+                    (path / f"{name}.nii.gz").write_text(f"{step.name} {next(self.number)}")
         return subprocess.CompletedProcess(arguments, self.fail.get(step.name, 0))
 
     @property
@@ -56,7 +61,8 @@ def run(tmp_path, monkeypatch):
     (raw / "a_0000.nii.gz").write_text("ct")
 
     def run(fail=None, work_dir=tmp_path / "work", **options):
-        commands = Commands(pipeline.plan(pipeline.Method(raw, work_dir, BUNDLES, "demo")))
+        folds = {name: options[name] for name in ("folds", "cross_validation") if name in options}
+        commands = Commands(method.plan(method.Method(raw, work_dir, BUNDLES, "demo", **folds)))
         commands.fail = fail or {}
         monkeypatch.setattr(pipeline.subprocess, "run", commands)
         try:
@@ -177,7 +183,7 @@ def test_weights_of_ones_own_are_never_deleted(run, tmp_path):
 
 
 def test_more_than_one_gpu_trains_under_torchrun():
-    steps = pipeline.plan(pipeline.Method(Path("raw"), Path("work"), BUNDLES, num_gpus=4))
+    steps = method.plan(method.Method(Path("raw"), Path("work"), BUNDLES, num_gpus=4))
     training = [step.arguments() for step in steps if step.run_id == "training"]
     assert len(training) == 4
     for arguments in training:
@@ -187,7 +193,7 @@ def test_more_than_one_gpu_trains_under_torchrun():
 
 def test_every_config_that_a_step_names_exists():
     for profile in ("full", "demo"):
-        for step in pipeline.plan(pipeline.Method(Path("raw"), Path("work"), BUNDLES, profile, num_gpus=2)):
+        for step in method.plan(method.Method(Path("raw"), Path("work"), BUNDLES, profile, num_gpus=2)):
             for file in step.files:
                 assert json.loads((step.bundle / file).read_text())
             ids = {key for file in step.files for key in json.loads((step.bundle / file).read_text())}
@@ -207,9 +213,146 @@ def test_a_failed_step_is_an_input_error_in_python(tmp_path, monkeypatch):
 
 def test_paths_with_signs_of_python_and_monai_reach_each_step(tmp_path):
     work = tmp_path / "2026 11,26#1"
-    for step in pipeline.plan(pipeline.Method(tmp_path / "raw#1", work, BUNDLES)):
+    for step in method.plan(method.Method(tmp_path / "raw#1", work, BUNDLES)):
         arguments = step.arguments()
         given = {name.lstrip("-"): DefaultParseValue(text) for name, text in itertools.pairwise(arguments)}
         for name, value in step.overrides.items():
             arrived = ConfigParser({name: given[name]}).get_parsed_content(name)
             assert (step.bundle / arrived).resolve() == value.resolve()
+
+
+# ---------------------------------------------------------------- folds
+
+FOLDS = {"folds": 2}
+TRAIN_1 = [f"train autopet_stage1_dynunet fold {fold}" for fold in range(2)]
+MASKS = [f"predict the coarse masks fold {fold}" for fold in range(2)]
+TRAIN_2 = [f"train {bundle} fold {fold}" for bundle in method.STAGE2 for fold in range(2)]
+
+
+def test_with_folds_every_network_is_trained_once_a_fold_and_each_fold_makes_its_own_coarse_masks(run):
+    commands = run(**FOLDS)
+    assert commands.names == ["prepare", *TRAIN_1, *MASKS, *TRAIN_2, "assemble", "evaluate"]
+    assert run(**FOLDS).names == []
+
+
+def test_stage_2_can_be_trained_once_from_the_coarse_masks_of_all_folds(run):
+    once = [f"train {bundle} fold 0" for bundle in method.STAGE2]
+    assert run(**FOLDS, cross_validation=False).names == ["prepare", *TRAIN_1, *MASKS, *once, "assemble", "evaluate"]
+
+
+def test_each_command_names_its_fold_and_the_cascade_is_told_how_many_there_are():
+    steps = {step.name: step for step in method.plan(method.Method(Path("raw"), Path("work"), BUNDLES, folds=3))}
+    assert steps["prepare"].overrides["folds"] == 3
+    for fold in range(3):
+        training, masks = (steps[f"{name} fold {fold}"] for name in ("train autopet_stage1_dynunet", "predict the coarse masks"))
+        assert training.overrides["fold"] == masks.overrides["fold"] == fold
+        assert (
+            training.overrides["ckpt_dir"]
+            == masks.overrides["ckpt_dir"]
+            == Path(f"work/models/autopet_stage1_dynunet/fold_{fold}")
+        )
+    assert steps["assemble"].overrides["folds_of"] == dict.fromkeys(("stage1", "SegResNet", "SwinUNETR", "UNet"), 3)
+    once = method.plan(method.Method(Path("raw"), Path("work"), BUNDLES, folds=3, cross_validation=False))
+    assert once[-2].overrides["folds_of"] == {"stage1": 3}
+
+
+def test_a_lost_fold_is_trained_again_and_only_its_masks_are_predicted_again(run, tmp_path):
+    run(**FOLDS)
+    (tmp_path / "work/models/autopet_stage1_dynunet/fold_1/model.pt").unlink()
+    assert run(**FOLDS).names == [TRAIN_1[1], MASKS[1], *TRAIN_2, "assemble", "evaluate"]
+
+
+def test_a_lost_coarse_mask_is_predicted_by_its_own_fold_alone(run, tmp_path):
+    run(**FOLDS)
+    (tmp_path / "work/prepared/coarse_masks/study_of_fold_1.nii.gz").unlink()
+    assert run(**FOLDS).names == [MASKS[1], *TRAIN_2, "assemble", "evaluate"]
+
+
+def test_another_number_of_folds_trains_everything_again(run):
+    run(**FOLDS)
+    names = run(folds=3).names
+    assert sum(name.startswith("train autopet_stage1") for name in names) == 3
+    assert sum(name.startswith("predict") for name in names) == 3
+    assert run().names == ALL
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"folds": 1}, "folds is 1: give 2 or more, or 0 for one split"),
+        ({"prepare_options": {"folds": 3}}, "prepare_options holds folds: give --folds itself"),
+        ({"parallel_trainings": 0}, "parallel_trainings is 0"),
+        ({"parallel_trainings": 3, "num_gpus": 2}, "parallel_trainings is 3 with 2 GPUs"),
+        ({"train_options": {"autopet_stage2_swinuner": {"max_epochs": 1}}}, "did you mean autopet_stage2_swinunetr?"),
+        ({"train_options": {"max_epoch": 1}}, "did you mean max_epochs?"),
+        ({"train_options": {"max_epochs": 0}}, "--max_epochs is 0: give a whole number, 1 or more"),
+        ({"train_options": {"autopet_stage2_unet": {"max_epochs": 0}}}, "--max_epochs is 0: give a whole number, 1 or more"),
+        ({"train_options": {"autopet_stage2_unet": 100}}, "train_options holds 100 for autopet_stage2_unet: give its options"),
+        (
+            {"train_options": {"dropout_prob": 0.5}},
+            "train_options holds dropout_prob, which is no bundle of a network, and no option of",
+        ),
+    ],
+)
+def test_options_that_make_no_sense_are_one_sentence_before_anything_runs(run, options, said):
+    commands = run(**options)
+    assert commands.names == []
+    assert said in commands.end
+    assert "\n" not in commands.end
+
+
+def test_options_of_one_network_go_over_those_of_all():
+    options = {"max_epochs": 300, "autopet_stage2_unet": {"max_epochs": 100, "dropout_prob": 0.5}}
+    steps = method.plan(method.Method(Path("raw"), Path("work"), BUNDLES, train_options=options))
+    given = {step.bundle.name: dict(step.overrides) for step in steps if step.run_id == "training"}
+    for bundle, overrides in given.items():
+        assert overrides["max_epochs"] == (100 if bundle == "autopet_stage2_unet" else 300)
+        assert ("dropout_prob" in overrides) == (bundle == "autopet_stage2_unet")
+        assert not set(method.NETWORKS.values()) & overrides.keys()
+
+
+# ---------------------------------------------------------------- side by side
+
+
+def test_trainings_run_side_by_side_on_gpus_of_their_own(run, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    commands = run(**FOLDS, num_gpus=4, parallel_trainings=2)
+    assert sorted(commands.names) == sorted(["prepare", *TRAIN_1, *MASKS, *TRAIN_2, "assemble", "evaluate"])
+    assert {commands.gpus[name] for name in (*TRAIN_1, *TRAIN_2)} == {"4,5", "6,7"}
+    assert {commands.gpus[name] for name in (*MASKS, "prepare", "assemble", "evaluate")} == {"4,5,6,7"}
+    for step in method.plan(method.Method(Path("raw"), Path("work"), BUNDLES, num_gpus=4, parallel_trainings=2)):
+        assert step.processes == (2 if step.run_id == "training" else 1)
+
+
+def test_two_processes_run_at_the_same_time_and_write_logs_of_their_own(run, tmp_path, monkeypatch):
+    """Each of the two trainings ends only when it has seen that the other has begun."""
+    monkeypatch.setattr(
+        method.Step, "arguments", lambda step, resume=False: ["-c", MEET, str(tmp_path), step.name, *map(str, step.outputs)]
+    )
+    steps = [step for step in method.plan(method.Method(Path("raw"), tmp_path, BUNDLES, "demo", folds=2)) if step.name in TRAIN_1]
+    pipeline._Run(method.Method(tmp_path, tmp_path, BUNDLES, "demo", folds=2, parallel_trainings=2)).side_by_side(steps)
+    for step in steps:
+        assert step.log.read_text() == f"{step.name} has met the other\n"
+
+
+MEET = """
+import pathlib, sys, time
+folder, name, *outputs = sys.argv[1:]
+pathlib.Path(folder, name).touch()
+while len(list(pathlib.Path(folder).glob("train *"))) < 2:
+    time.sleep(0.01)
+for output in map(pathlib.Path, outputs):
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.touch()
+print(name, "has met the other")
+"""
+
+
+def test_a_training_that_fails_beside_others_is_named_with_its_log_and_nothing_follows(run):
+    commands = run(fail={TRAIN_1[0]: 9}, **FOLDS, parallel_trainings=2)
+    assert set(commands.names) == {"prepare", *TRAIN_1}
+    assert f"'{TRAIN_1[0]}' ended with exit code 9: see what its command says in " in commands.end
+    assert "training.log" in commands.end
+    again = run(**FOLDS, parallel_trainings=2)
+    assert (TRAIN_1[0], True) in again.ran
+    assert TRAIN_1[1] not in again.names

@@ -13,8 +13,8 @@ from petct_cascade.cascade import Cascade, MeanOfFolds, SlidingWindow
 from petct_training.checks import check_patch_size
 from petct_training.errors import InputError
 from petct_training.files import read_json, read_json_or_none, write_json
-from petct_training.folds import HELD_OUT, remembering
-from petct_training.records import digest_of
+from petct_training.folds import remembering
+from petct_training.records import HELD_OUT, digest_of
 from petct_training.saving import save_weights
 from petct_training.weights import load_weights
 

@@ -13,7 +13,7 @@ import click
 
 from petct_cascade.command_line import bundle_command
 from petct_cascade.installation import ensemble_folder
-from petct_cascade.pipeline import ENSEMBLE, PROFILES
+from petct_cascade.method import ENSEMBLE, PROFILES
 from petct_cascade.version import program_version
 
 NO_WEIGHTS = (
@@ -246,8 +246,13 @@ def prepare(studies: Path, output: Path, settings: list[tuple[str, str]]) -> Non
 @output
 @profile
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Epochs of each training, instead of the profile's.")
+@click.option(
+    "--folds", type=click.IntRange(min=2), metavar="N", help="Cross-validate: train each network once for each of N folds."
+)
 @settings("pipeline")
-def train(studies: Path, output: Path, profile: str, epochs: int | None, settings: list[tuple[str, str]]) -> None:
+def train(
+    studies: Path, output: Path, profile: str, epochs: int | None, folds: int | None, settings: list[tuple[str, str]]
+) -> None:
     """Train the whole method, from raw studies to scores.
 
     A finished step is skipped when the command is repeated, and an interrupted training goes on where it stopped.
@@ -264,7 +269,7 @@ def train(studies: Path, output: Path, profile: str, epochs: int | None, setting
       petct train STUDIES -o WORK --profile demo
     """
     options = None if epochs is None else {"max_epochs": epochs}
-    overrides = {"studies": studies, "work_dir": output, "profile": profile, "train_options": options}
+    overrides = {"studies": studies, "work_dir": output, "profile": profile, "folds": folds, "train_options": options}
     run("pipeline", ("pipeline",), overrides, settings)
 
 

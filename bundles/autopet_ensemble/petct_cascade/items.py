@@ -12,7 +12,8 @@ from petct_cascade.studies import CHANNELS, TRACERS, identity, is_inside
 from petct_cascade.volumes import SUFFIXES, without_suffix
 from petct_training.errors import InputError
 from petct_training.files import read_json
-from petct_training.folds import HELD_OUT, has_folds, held_out
+from petct_training.folds import has_folds, held_out
+from petct_training.records import HELD_OUT
 
 Item = dict[str, Any]
 

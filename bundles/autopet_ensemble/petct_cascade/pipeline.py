@@ -2,166 +2,24 @@
 
 from __future__ import annotations
 
-import json
+import difflib
+import itertools
 import os
+import queue
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from petct_cascade.command_line import bundle_command
+from petct_cascade.method import NETWORKS, PROFILES, Method, Step, options_of_network, plan
 from petct_training.commands import SOME_FAILED
 from petct_training.errors import InputError, SomeFailedError
-from petct_training.files import read_json, read_json_or_none, relative_path, stamp, write_json
-from petct_training.records import RECORDS, digest_of, path_from, read_record
-
-ENSEMBLE = "autopet_ensemble"
-STAGE1 = "autopet_stage1_dynunet"
-STAGE2 = ("autopet_stage2_segresnet", "autopet_stage2_swinunetr", "autopet_stage2_unet")
-PROFILES = ("full", "demo")
-
-
-@dataclass(frozen=True)
-class Method:
-    """What the whole method is run on and how; the attributes are the arguments of `run_pipeline`."""
-
-    studies: Path
-    work_dir: Path
-    bundles_dir: Path
-    profile: str = "full"
-    num_gpus: int = 0
-    prepare_options: Mapping[str, Any] = field(default_factory=dict)
-    train_options: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def prepared(self) -> Path:
-        """Folder of the prepared data set."""
-        return self.work_dir / "prepared"
-
-    @property
-    def data(self) -> tuple[Path, Path]:
-        """The two files that every step after `prepare` reads."""
-        return self.prepared / "datalist.json", self.prepared / "fingerprint.json"
-
-    @property
-    def volumes(self) -> Path:
-        """Folder of the records of the prepared volumes, which change when a volume does."""
-        return self.prepared / RECORDS
-
-    @property
-    def coarse_masks(self) -> Path:
-        """Folder of stage 1's masks."""
-        return self.prepared / "coarse_masks"
-
-    @property
-    def results(self) -> Path:
-        """Folder of Table 1, scores and report."""
-        return self.work_dir / "results"
-
-    @property
-    def demo(self) -> tuple[str, ...]:
-        """The config that patches the others to the demo profile, or none."""
-        return ("demo",) if self.profile == "demo" else ()
-
-    def weights(self, bundle: str) -> tuple[Path, Path]:
-        """Return the two files in which the weights of a bundle lie."""
-        return self.models(bundle) / "model.pt", self.models(bundle) / "fingerprint.json"
-
-    def models(self, bundle: str) -> Path:
-        """Return the folder for the weights of a bundle."""
-        return self.work_dir / "models" / bundle
-
-
-@dataclass(frozen=True)
-class Step:
-    """One command of the method.
-
-    Attributes:
-        name: what the step is called when it is announced, and the name of its record.
-        home: folder of all that the method makes. What lies in it is known by its content, so that the folder may be moved or
-            copied.
-        bundle: folder of the bundle in which the command runs.
-        run_id: id that `monai.bundle run` evaluates.
-        configs: config files, named from the bundle's `configs` and without suffix, later ones patching earlier ones.
-        overrides: ids and their values on the command line; a `Path` is written relative to the bundle's folder.
-        inputs: files and folders from which the result is made.
-        outputs: files and folders that the step makes.
-        resumes: whether the command understands `--resume true`.
-        processes: number of processes; more than one runs under torchrun.
-        problems: file that names the studies that the step could not use.
-    """
-
-    name: str
-    home: Path
-    bundle: Path
-    run_id: str
-    configs: tuple[str, ...]
-    overrides: Mapping[str, Any]
-    inputs: tuple[Path, ...]
-    outputs: tuple[Path, ...]
-    resumes: bool = False
-    processes: int = 1
-    problems: Path | None = None
-
-    @property
-    def files(self) -> list[str]:
-        """The config files, relative to the bundle's folder."""
-        return [f"configs/{config}.json" for config in self.configs]
-
-    def arguments(self, resume: bool = False) -> list[str]:
-        """Return what follows `python` on the command line."""
-        overrides = {**self.overrides, **({"resume": True} if resume else {})}
-        values = {
-            name: relative_path(value, self.bundle) if isinstance(value, Path) else value for name, value in overrides.items()
-        }
-        return bundle_command(self.run_id, self.files, values, self.processes)
-
-    def state(self) -> dict[str, Any]:
-        """Return what the result depends on: the command wherever its files lie, the content of its configs, and its inputs."""
-        values = {name: self._place(value) if isinstance(value, Path) else value for name, value in self.overrides.items()}
-        return {
-            "command": [self.run_id, self.processes, json.loads(json.dumps(values, default=str))],
-            "configs": {name: digest_of(self.bundle / name) for name in self.files},
-            "inputs": [self._listing(path) for path in self.inputs],
-        }
-
-    def result(self) -> list[list[list[Any]]]:
-        """Return name and content of every file that the step has made."""
-        return [self._listing(path) for path in self.outputs]
-
-    def _place(self, path: Path) -> str:
-        """Return where a path lies in the home, or which input it is."""
-        return path_from(path, self.home) if path.is_relative_to(self.home) else f"input {self.inputs.index(path)}"
-
-    def _listing(self, path: Path) -> list[list[Any]]:
-        """Return the name of a file, or of every file in a folder, and its digest; outside of the home, its size and time.
-
-        Of a folder of records those digests are returned that they hold. Elsewhere records are left out: they hold clocks, too.
-        """
-        if path.name == RECORDS:
-            return [[file.name, _written(file)] for file in sorted(path.glob("*.json"))]
-        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-        files = [file for file in files if file.is_file() and RECORDS not in file.relative_to(path).parts]
-        at_home = path.is_relative_to(self.home)
-        return [[file.name, *([_content(file)] if at_home else stamp(file))] for file in files]
-
-
-def _content(file: Path) -> Any:
-    """Return a file's digest; of a data list what it says of the studies, since the folder of raw studies may be moved."""
-    content = read_json_or_none(file) if file.name == "datalist.json" else None
-    if not isinstance(content, dict):
-        return digest_of(file)
-    return {name: value for name, value in content.items() if name != "studies_dir"}
-
-
-def _written(record: Path) -> dict[str, str] | None:
-    """Return the digest of each file that a record says was written; None for a result that is not finished."""
-    written = (read_record(record) or {}).get("written")
-    return written and {output: state["sha256"] for output, state in written.items()}
+from petct_training.files import make_folder, read_json, relative_path, write_json
+from petct_training.options import check_values, first_part
 
 
 class Outcome(NamedTuple):
@@ -171,101 +29,18 @@ class Outcome(NamedTuple):
     some_failed: bool
 
 
-def plan(method: Method) -> list[Step]:
-    """Return the steps of the method in their order."""
-    return [
-        _prepare(method),
-        _train(method, STAGE1),
-        _predict(method),
-        *(_train(method, bundle, method.coarse_masks) for bundle in STAGE2),
-        _assemble(method),
-        _evaluate(method),
-    ]
-
-
-def _prepare(method: Method) -> Step:
-    return Step(
-        name="prepare",
-        home=method.work_dir,
-        bundle=method.bundles_dir / ENSEMBLE,
-        run_id="prepare",
-        configs=("prepare",),
-        overrides={"studies": method.studies, "dataset_dir": method.prepared, **method.prepare_options},
-        inputs=(method.studies,),
-        outputs=method.data,
-        problems=method.data[0],
-    )
-
-
-def _train(method: Method, bundle: str, *further_inputs: Path) -> Step:
-    models, logs = method.models(bundle), method.work_dir / "logs" / bundle
-    return Step(
-        name=f"train {bundle}",
-        home=method.work_dir,
-        bundle=method.bundles_dir / bundle,
-        run_id="training",
-        configs=("train", *method.demo, *(["multi_gpu_train"] if method.num_gpus > 1 else [])),
-        overrides={"dataset_dir": method.prepared, "ckpt_dir": models, "output_dir": logs, **method.train_options},
-        inputs=(*method.data, method.volumes, *further_inputs),
-        outputs=method.weights(bundle),
-        resumes=True,
-        processes=max(1, method.num_gpus),
-    )
-
-
-def _predict(method: Method) -> Step:
-    return Step(
-        name="predict the coarse masks",
-        home=method.work_dir,
-        bundle=method.bundles_dir / STAGE1,
-        run_id="inferring",
-        configs=("inference", *method.demo),
-        overrides={"dataset_dir": method.prepared, "ckpt_dir": method.models(STAGE1), "output_dir": method.coarse_masks},
-        inputs=(*method.data, method.weights(STAGE1)[0]),
-        outputs=(method.coarse_masks,),
-    )
-
-
-def _assemble(method: Method) -> Step:
-    return Step(
-        name="assemble",
-        home=method.work_dir,
-        bundle=method.bundles_dir / ENSEMBLE,
-        run_id="assemble",
-        configs=("inference", "assemble", *method.demo),
-        overrides={"models_dir": method.work_dir / "models", "ckpt_dir": method.models(ENSEMBLE)},
-        inputs=tuple(method.weights(bundle)[0] for bundle in (STAGE1, *STAGE2)),
-        outputs=method.weights(ENSEMBLE),
-    )
-
-
-def _evaluate(method: Method) -> Step:
-    # Files that the preparation may read, the evaluation reads again.
-    allowed = {name: value for name, value in method.prepare_options.items() if name == "allow_outside"}
-    return Step(
-        name="evaluate",
-        home=method.work_dir,
-        bundle=method.bundles_dir / ENSEMBLE,
-        run_id="evaluating",
-        configs=("inference", "evaluate", *method.demo),
-        overrides={
-            "dataset_dir": method.prepared,
-            "ckpt_dir": method.models(ENSEMBLE),
-            "output_dir": method.results,
-            **allowed,
-        },
-        inputs=(*method.data, method.volumes, method.weights(ENSEMBLE)[0]),
-        outputs=(method.results / "table1.md", method.results / "scores.csv"),
-        problems=method.results / "problems.json",
-    )
-
-
-def run_unless_done(step: Step, record: Path) -> Outcome:
+def run_unless_done(step: Step, record: Path, beside: bool = False, gpus: str | None = None) -> Outcome:
     """Run a step unless its result is there.
 
     The record is written when the step begins and again when it has ended. A training that was interrupted, and whose inputs are
     still the same, goes on where it stopped; one whose inputs have changed, or whose weights were taken away, begins anew, and
     keeps earlier weights aside.
+
+    Args:
+        step: the step.
+        record: file of what its result was made from.
+        beside: whether other steps run at the same time, so that what it prints goes to its log.
+        gpus: the GPUs that the command sees, as CUDA_VISIBLE_DEVICES names them; None for all.
 
     Raises:
         InputError: when the command ends with another exit code than 0, or 3: done, except for some studies.
@@ -279,13 +54,62 @@ def run_unless_done(step: Step, record: Path) -> Outcome:
     write_json(record, {"state": state})
     arguments = step.arguments(resume=step.resumes and interrupted)
     print(f"$ cd {shlex.quote(str(relative_path(step.bundle)))} && {shlex.join(['python', *arguments])}", flush=True)
-    code = subprocess.run([sys.executable, *arguments], cwd=step.bundle, check=False).returncode
+    code = _run(step, arguments, step.log if beside else None, gpus)
     if code not in (0, SOME_FAILED):
+        said = f"in {relative_path(step.log)}" if beside and step.log else "above"
         raise InputError(
-            f"{step.name!r} ended with exit code {code}: see what its command says above, then run the pipeline again"
+            f"{step.name!r} ended with exit code {code}: see what its command says {said}, then run the pipeline again"
         )
     write_json(record, {"state": state, "outputs": step.result(), "some_failed": code == SOME_FAILED})
     return Outcome(True, code == SOME_FAILED)
+
+
+def _run(step: Step, arguments: Sequence[str], log: Path | None, gpus: str | None) -> int:
+    """Run a step's command, whose output goes to a log if there is one, and return its exit code."""
+    environment = os.environ if gpus is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpus}
+    command = [sys.executable, *arguments]
+    if log is None:
+        return subprocess.run(command, cwd=step.bundle, check=False, env=environment).returncode
+    make_folder(log.parent)
+    with open(log, "ab") as stream:
+        return subprocess.run(
+            command, cwd=step.bundle, check=False, env=environment, stdout=stream, stderr=subprocess.STDOUT
+        ).returncode
+
+
+def gpus_of_trainings(num_gpus: int, parallel_trainings: int) -> list[str | None]:
+    """Return what CUDA_VISIBLE_DEVICES is for each of the trainings that run side by side; None where there is no GPU to share.
+
+    Args:
+        num_gpus: number of GPUs; where the environment names some, they are the first of those.
+        parallel_trainings: number of trainings at a time.
+    """
+    if num_gpus == 0 or parallel_trainings == 1:
+        return [None] * parallel_trainings
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = named.split(",") if named else [str(number) for number in range(num_gpus)]
+    each = num_gpus // parallel_trainings
+    return [",".join(devices[first : first + each]) for first in range(0, each * parallel_trainings, each)]
+
+
+def check_train_options(train_options: Mapping[str, Any], bundles_dir: Path) -> None:
+    """Refuse options of trainings that no network knows, before anything runs.
+
+    Raises:
+        InputError: with the name, and the nearest known one.
+    """
+    for bundle in NETWORKS.values():
+        own = train_options.get(bundle, {})
+        if not isinstance(own, Mapping):
+            raise InputError(f"train_options holds {own!r} for {bundle}: give its options, such as {{'max_epochs': 100}}")
+        options = options_of_network(train_options, bundle)
+        ids = read_json(bundles_dir / bundle / "configs/train.json")
+        for name in options:
+            if first_part(name) not in ids:
+                nearest = difflib.get_close_matches(name, [*ids, *NETWORKS.values()], n=1)
+                said = f": did you mean {nearest[0]}?" if nearest else ""
+                raise InputError(f"train_options holds {name}, which is no bundle of a network, and no option of {bundle}{said}")
+        check_values({name: str(value) for name, value in options.items() if not isinstance(value, Mapping)})
 
 
 def run_pipeline(
@@ -294,6 +118,9 @@ def run_pipeline(
     bundles_dir: str | os.PathLike,
     profile: str = "full",
     num_gpus: int = 0,
+    folds: int = 0,
+    cross_validation: bool = True,
+    parallel_trainings: int = 1,
     prepare_options: Mapping[str, Any] | None = None,
     train_options: Mapping[str, Any] | None = None,
 ) -> None:
@@ -310,43 +137,113 @@ def run_pipeline(
         profile: "full" for the paper's configs, "demo" for a size that two CPU cores train in minutes.
         num_gpus: number of GPUs; with more than one, the networks are trained under torchrun.
         prepare_options: further ids and values for `prepare`, for example {"spacing": "median"}.
-        train_options: further ids and values for each training, for example {"max_epochs": 200}.
+        folds: number of folds of which each is held out from one training of stage 1. Stage 2 then learns from coarse masks of
+            networks that had not seen the study, and stage 1 of the cascade is the mean of its folds. 0 for the paper's one split.
+        cross_validation: with folds, whether stage 2 is trained once a fold, too, so that Table 1 covers every study; otherwise it
+            is trained once, and Table 1 covers the studies of fold 0.
+        parallel_trainings: number of trainings that run side by side where none needs another; they share the GPUs.
+        train_options: further ids and values for each training, for example {"max_epochs": 200}. Under the name of a network's
+            bundle are those of its training alone: {"max_epochs": 300, "autopet_stage2_unet": {"max_epochs": 100}}.
 
     Raises:
-        InputError: when the profile is unknown or a step fails.
+        InputError: when an option makes no sense or a step fails.
         SomeFailedError: when all was done, except for some studies.
     """
     if profile not in PROFILES:
         raise InputError(f"profile is {profile!r}: give 'full' or 'demo'")
+    if isinstance(folds, bool) or not isinstance(folds, int) or folds < 0 or folds == 1:
+        raise InputError(f"folds is {folds!r}: give 2 or more, or 0 for one split")
+    if parallel_trainings < 1 or 0 < num_gpus < parallel_trainings:
+        raise InputError(
+            f"parallel_trainings is {parallel_trainings} with {num_gpus} GPUs: give 1 or more, and no more than GPUs"
+        )
+    if "folds" in (prepare_options or {}):
+        raise InputError("prepare_options holds folds: give --folds itself, so that the networks are trained with them")
     method = Method(
         studies=Path(studies).resolve(),
         work_dir=Path(work_dir).resolve(),
         bundles_dir=Path(bundles_dir).resolve(),
         profile=profile,
         num_gpus=num_gpus,
+        folds=folds,
+        cross_validation=cross_validation,
+        parallel_trainings=parallel_trainings,
         prepare_options=prepare_options or {},
         train_options=train_options or {},
     )
+    check_train_options(method.train_options, method.bundles_dir)
     if not method.studies.exists():
         raise InputError(f"{method.studies} does not exist: name the raw data set with --studies")
-    steps = plan(method)
-    durations: dict[str, str] = {}
-    incomplete = []
-    for number, step in enumerate(steps, 1):
-        print(f"\n[{number}/{len(steps)}] {step.name}", flush=True)
+    run = _Run(method)
+    # Trainings that follow one another do not need one another.
+    for training, steps in itertools.groupby(plan(method), lambda step: step.run_id == "training"):
+        if training and parallel_trainings > 1:
+            run.side_by_side(list(steps))
+        else:
+            for step in steps:
+                run.step(step)
+    _print_summary(run.durations, method.results)
+    if run.incomplete:
+        raise SomeFailedError("some studies have errors, and all was done without them", run.incomplete)
+
+
+class _Run:
+    """A run of the method's steps.
+
+    Attributes:
+        durations: how long each step took.
+        incomplete: what to say of steps that left out studies.
+    """
+
+    def __init__(self, method: Method) -> None:
+        self.method = method
+        self.numbers = {step.name: number for number, step in enumerate(plan(method), 1)}
+        self.durations: dict[str, str] = {}
+        self.incomplete: list[str] = []
+
+    def step(self, step: Step, beside: bool = False, gpus: str | None = None) -> None:
+        """Run a step unless its result is there; arguments as those of `run_unless_done`."""
+        where = f": {relative_path(step.log)}" if beside and step.log else ""
+        print(f"\n[{self.numbers[step.name]}/{len(self.numbers)}] {step.name}{where}", flush=True)
         start = time.monotonic()
-        outcome = run_unless_done(step, method.work_dir / "steps" / f"{step.name.replace(' ', '_')}.json")
-        durations[step.name] = f"{time.monotonic() - start:.0f} s" if outcome.ran else "was done"
+        record = self.method.work_dir / "steps" / f"{step.name.replace(' ', '_')}.json"
+        outcome = run_unless_done(step, record, beside, gpus)
+        self.durations[step.name] = f"{time.monotonic() - start:.0f} s" if outcome.ran else "was done"
         if outcome.some_failed and step.problems:
-            incomplete.append(f"{step.name}: {relative_path(step.problems)} names them")
-        if not outcome.ran:
-            print("was done", flush=True)
-    _print_summary(durations, method.results)
-    if incomplete:
-        raise SomeFailedError("some studies have errors, and all was done without them", incomplete)
+            self.incomplete.append(f"{step.name}: {relative_path(step.problems)} names them")
+        if not outcome.ran or beside:
+            print(f"{f'{step.name} ' if beside else ''}{'is done' if outcome.ran else 'was done'}", flush=True)
+
+    def side_by_side(self, steps: Sequence[Step]) -> None:
+        """Run steps that do not need one another, some at a time, each on GPUs of its own.
+
+        Raises:
+            InputError: of the first that failed, when those that had begun have ended; no other is begun after it.
+        """
+        free: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        gpus = gpus_of_trainings(self.method.num_gpus, self.method.parallel_trainings)
+        for names in gpus:
+            free.put(names)
+
+        def run(step: Step) -> None:
+            names = free.get()
+            try:
+                self.step(step, beside=True, gpus=names)
+            finally:
+                free.put(names)
+
+        with ThreadPoolExecutor(len(gpus)) as pool:
+            running = [pool.submit(run, step) for step in steps]
+            done, _ = wait(running, return_when=FIRST_EXCEPTION)
+            if any(future.exception() for future in done):
+                pool.shutdown(cancel_futures=True)
+        for future in running:
+            if not future.cancelled():
+                future.result()
 
 
 def _print_summary(durations: Mapping[str, str], results: Path) -> None:
     """Print how long each step took, and Table 1."""
-    print("\n" + "\n".join(f"{name:32} {duration:>9}" for name, duration in durations.items()))
+    width = max(map(len, durations))
+    print("\n" + "\n".join(f"{name:{width}} {duration:>9}" for name, duration in durations.items()))
     print(f"\n{(results / 'table1.md').read_text(encoding='utf-8')}\nResults: {relative_path(results)}", flush=True)

@@ -22,7 +22,17 @@ from petct_training.errors import InputError, boolean
 
 NOT_NEGATIVE = (0, math.inf, "a number, 0 or more")
 # What the values of options must be. A probability of 0 switches a transform off.
-SWITCHES = ("resume", "strict", "check", "allow_outside", "keep_healthy", "uncertainty", "amp", "dicom_output")
+SWITCHES = (
+    "resume",
+    "strict",
+    "check",
+    "allow_outside",
+    "keep_healthy",
+    "uncertainty",
+    "amp",
+    "dicom_output",
+    "cross_validation",
+)
 # What an option of a few words may be.
 CHOICES = {"dicom_segments": ("lesions", "one")}
 SHARES = (
@@ -43,6 +53,7 @@ COUNTS = {
     "num_gpus": 0,
     "part": 1,
     "of": 1,
+    "parallel_trainings": 1,
     "seed": 0,
     "fold": 0,
     "folds": 0,
@@ -124,10 +135,10 @@ def check_names(given: Mapping[str, str], config_files: Sequence[str], renamed: 
     """
     known = {*OF_MONAI} - {"override"}
     for file in config_files:
-        known |= {_first_part(name) for name in ConfigParser.load_config_file(file)}
+        known |= {first_part(name) for name in ConfigParser.load_config_file(file)}
     known |= _ids_of_tracking(given.get("tracking"))
     for name in given:
-        first = _first_part(name)
+        first = first_part(name)
         if first in renamed:
             new = renamed[first]
             raise InputError(f"--{name} is not known any more: " + (f"give --{new}" if new.isidentifier() else new))
@@ -254,7 +265,7 @@ def _ids_of_tracking(tracking: str | None) -> set[str]:
     return set(settings["configs"])
 
 
-def _first_part(name: str) -> str:
+def first_part(name: str) -> str:
     """Return the top-level id of a path such as "train::trainer" or "+handlers"."""
     return re.split(r"::|#", name.lstrip("+"))[0]
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from petct_training.data import mask_file
-from petct_training.folds import HELD_OUT
-from petct_training.records import Plan, Records, path_from
+from petct_training.records import HELD_OUT, Plan, Records, path_from
 
 
 @dataclass(frozen=True)

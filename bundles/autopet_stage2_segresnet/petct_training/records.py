@@ -20,6 +20,8 @@ from petct_training.files import data_file_of, read_json_or_none, relative_path,
 
 # Folder of the records inside of an output folder.
 RECORDS = "records"
+# Entry of a mask's settings, and of the fingerprint beside weights, that says which studies a network has not seen.
+HELD_OUT = "held_out"
 # State of a file that is not there, or cannot be read.
 UNREADABLE: dict[str, Any] = {"size": None, "clock": None, "sha256": None}
 # Bytes that are read at once while a digest is computed: few enough to stay in a processor's cache.

@@ -11,10 +11,7 @@ from typing import Any
 from petct_training.data import Item
 from petct_training.errors import InputError
 from petct_training.files import read_json
-from petct_training.records import Records
-
-# Entry of a fingerprint beside weights, and of the settings of a mask, that says which studies the network has not seen.
-HELD_OUT = "held_out"
+from petct_training.records import HELD_OUT, Records
 
 
 def held_out(datalist: str | os.PathLike, fold: int | None = None) -> dict[str, Any] | None:

@@ -1,0 +1,326 @@
+"""The steps of the whole method: the commands that a person would type, what each reads, and what it makes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from petct_cascade.command_line import bundle_command
+from petct_training.files import read_json_or_none, relative_path, stamp
+from petct_training.records import HELD_OUT, RECORDS, digest_of, path_from, read_record
+
+ENSEMBLE = "autopet_ensemble"
+STAGE1 = "autopet_stage1_dynunet"
+STAGE2 = ("autopet_stage2_segresnet", "autopet_stage2_swinunetr", "autopet_stage2_unet")
+# Each network of the cascade by its name there, with its bundle.
+NETWORKS = dict(zip(("stage1", "SegResNet", "SwinUNETR", "UNet"), (STAGE1, *STAGE2), strict=True))
+PROFILES = ("full", "demo")
+
+
+@dataclass(frozen=True)
+class Method:
+    """What the whole method is run on and how; the attributes are the arguments of `run_pipeline`."""
+
+    studies: Path
+    work_dir: Path
+    bundles_dir: Path
+    profile: str = "full"
+    num_gpus: int = 0
+    folds: int = 0
+    cross_validation: bool = True
+    parallel_trainings: int = 1
+    prepare_options: Mapping[str, Any] = field(default_factory=dict)
+    train_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def prepared(self) -> Path:
+        """Folder of the prepared data set."""
+        return self.work_dir / "prepared"
+
+    @property
+    def data(self) -> tuple[Path, Path]:
+        """The two files that every step after `prepare` reads."""
+        return self.prepared / "datalist.json", self.prepared / "fingerprint.json"
+
+    @property
+    def volumes(self) -> Path:
+        """Folder of the records of the prepared volumes, which change when a volume does."""
+        return self.prepared / RECORDS
+
+    @property
+    def coarse_masks(self) -> Path:
+        """Folder of stage 1's masks."""
+        return self.prepared / "coarse_masks"
+
+    @property
+    def results(self) -> Path:
+        """Folder of Table 1, scores and report."""
+        return self.work_dir / "results"
+
+    @property
+    def demo(self) -> tuple[str, ...]:
+        """The config that patches the others to the demo profile, or none."""
+        return ("demo",) if self.profile == "demo" else ()
+
+    @property
+    def gpus_of_training(self) -> int:
+        """Number of GPUs of each training."""
+        return self.num_gpus // self.parallel_trainings
+
+    def folds_of(self, bundle: str) -> list[int | None]:
+        """Return the folds that are held out from a network's trainings, one after another; [None] for a training without folds."""
+        if not self.folds:
+            return [None]
+        return list(range(self.folds if bundle == STAGE1 or self.cross_validation else 1))
+
+    def weights(self, bundle: str, fold: int | None = None) -> tuple[Path, Path]:
+        """Return the two files in which the weights of a bundle, or of one of its folds, lie."""
+        folder = self.models(bundle, fold)
+        return folder / "model.pt", folder / "fingerprint.json"
+
+    def models(self, bundle: str, fold: int | None = None) -> Path:
+        """Return the folder for the weights of a bundle, or of one of its folds."""
+        return self.work_dir / "models" / bundle / self._folder_of(bundle, fold)
+
+    def logs(self, bundle: str, fold: int | None = None) -> Path:
+        """Return the folder of a training's curves, and of what it prints when it runs beside others."""
+        return self.work_dir / "logs" / bundle / self._folder_of(bundle, fold)
+
+    def _folder_of(self, bundle: str, fold: int | None) -> str:
+        return f"fold_{fold}" if len(self.folds_of(bundle)) > 1 and fold is not None else ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of the method.
+
+    Attributes:
+        name: what the step is called when it is announced, and the name of its record.
+        home: folder of all that the method makes. What lies in it is known by its content, so that the folder may be moved or
+            copied.
+        bundle: folder of the bundle in which the command runs.
+        run_id: id that `monai.bundle run` evaluates.
+        configs: config files, named from the bundle's `configs` and without suffix, later ones patching earlier ones.
+        overrides: ids and their values on the command line; a `Path` is written relative to the bundle's folder.
+        inputs: files and folders from which the result is made.
+        outputs: files and folders that the step makes.
+        resumes: whether the command understands `--resume true`.
+        processes: number of processes; more than one runs under torchrun.
+        log: file of what the command prints when it runs beside others.
+        fold: of masks that lie in a folder with those of other folds, only those that weights of this fold have made are outputs.
+        problems: file that names the studies that the step could not use.
+    """
+
+    name: str
+    home: Path
+    bundle: Path
+    run_id: str
+    configs: tuple[str, ...]
+    overrides: Mapping[str, Any]
+    inputs: tuple[Path, ...]
+    outputs: tuple[Path, ...]
+    resumes: bool = False
+    processes: int = 1
+    log: Path | None = None
+    fold: int | None = None
+    problems: Path | None = None
+
+    @property
+    def files(self) -> list[str]:
+        """The config files, relative to the bundle's folder."""
+        return [f"configs/{config}.json" for config in self.configs]
+
+    def arguments(self, resume: bool = False) -> list[str]:
+        """Return what follows `python` on the command line."""
+        overrides = {**self.overrides, **({"resume": True} if resume else {})}
+        values = {
+            name: relative_path(value, self.bundle) if isinstance(value, Path) else value for name, value in overrides.items()
+        }
+        return bundle_command(self.run_id, self.files, values, self.processes)
+
+    def state(self) -> dict[str, Any]:
+        """Return what the result depends on: the command wherever its files lie, the content of its configs, and its inputs."""
+        values = {name: self._place(value) if isinstance(value, Path) else value for name, value in self.overrides.items()}
+        return {
+            "command": [self.run_id, self.processes, json.loads(json.dumps(values, default=str))],
+            "configs": {name: digest_of(self.bundle / name) for name in self.files},
+            "inputs": [self._listing(path) for path in self.inputs],
+        }
+
+    def result(self) -> list[list[list[Any]]]:
+        """Return name and content of every file that the step has made."""
+        if self.fold is None:
+            return [self._listing(path) for path in self.outputs]
+        return [[entry for entry in self._listing(path) if _fold_of(path, entry[0]) == self.fold] for path in self.outputs]
+
+    def _place(self, path: Path) -> str:
+        """Return where a path lies in the home, or which input it is."""
+        return path_from(path, self.home) if path.is_relative_to(self.home) else f"input {self.inputs.index(path)}"
+
+    def _listing(self, path: Path) -> list[list[Any]]:
+        """Return the name of a file, or of every file in a folder, and its digest; outside of the home, its size and time.
+
+        Of a folder of records those digests are returned that they hold. Elsewhere records are left out: they hold clocks, too.
+        """
+        if path.name == RECORDS:
+            return [[file.name, _written(file)] for file in sorted(path.glob("*.json"))]
+        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        files = [file for file in files if file.is_file() and RECORDS not in file.relative_to(path).parts]
+        at_home = path.is_relative_to(self.home)
+        return [[file.name, *([_content(file)] if at_home else stamp(file))] for file in files]
+
+
+def _content(file: Path) -> Any:
+    """Return a file's digest; of a data list what it says of the studies, since the folder of raw studies may be moved."""
+    content = read_json_or_none(file) if file.name == "datalist.json" else None
+    if not isinstance(content, dict):
+        return digest_of(file)
+    return {name: value for name, value in content.items() if name != "studies_dir"}
+
+
+def _fold_of(folder: Path, name: str) -> int | None:
+    """Return the fold whose weights have made a mask, as its record says."""
+    record = read_record(folder / RECORDS / f"{name.removesuffix('.nii.gz')}.json") or {}
+    return ((record.get("settings") or {}).get(HELD_OUT) or {}).get("fold")
+
+
+def _written(record: Path) -> dict[str, str] | None:
+    """Return the digest of each file that a record says was written; None for a result that is not finished."""
+    written = (read_record(record) or {}).get("written")
+    return written and {output: state["sha256"] for output, state in written.items()}
+
+
+def plan(method: Method) -> list[Step]:
+    """Return the steps of the method in their order."""
+    return [
+        _prepare(method),
+        *(_train(method, STAGE1, fold) for fold in method.folds_of(STAGE1)),
+        *(_predict(method, fold) for fold in method.folds_of(STAGE1)),
+        *(_train(method, bundle, fold, method.coarse_masks) for bundle in STAGE2 for fold in method.folds_of(bundle)),
+        _assemble(method),
+        _evaluate(method),
+    ]
+
+
+def _named(name: str, fold: int | None) -> str:
+    return name if fold is None else f"{name} fold {fold}"
+
+
+def _only(fold: int | None) -> dict[str, int]:
+    """Return the option that names a fold; none without one."""
+    return {} if fold is None else {"fold": fold}
+
+
+def _prepare(method: Method) -> Step:
+    return Step(
+        name="prepare",
+        home=method.work_dir,
+        bundle=method.bundles_dir / ENSEMBLE,
+        run_id="prepare",
+        configs=("prepare",),
+        overrides={
+            "studies": method.studies,
+            "dataset_dir": method.prepared,
+            **({"folds": method.folds} if method.folds else {}),
+            **method.prepare_options,
+        },
+        inputs=(method.studies,),
+        outputs=method.data,
+        problems=method.data[0],
+    )
+
+
+def _train(method: Method, bundle: str, fold: int | None, *further_inputs: Path) -> Step:
+    models, logs = method.models(bundle, fold), method.logs(bundle, fold)
+    return Step(
+        name=_named(f"train {bundle}", fold),
+        home=method.work_dir,
+        bundle=method.bundles_dir / bundle,
+        run_id="training",
+        configs=("train", *method.demo, *(["multi_gpu_train"] if method.gpus_of_training > 1 else [])),
+        overrides={
+            "dataset_dir": method.prepared,
+            "ckpt_dir": models,
+            "output_dir": logs,
+            **_only(fold),
+            **options_of_network(method.train_options, bundle),
+        },
+        inputs=(*method.data, method.volumes, *further_inputs),
+        outputs=method.weights(bundle, fold),
+        resumes=True,
+        processes=max(1, method.gpus_of_training),
+        log=logs / "training.log",
+    )
+
+
+def _predict(method: Method, fold: int | None) -> Step:
+    return Step(
+        name=_named("predict the coarse masks", fold),
+        home=method.work_dir,
+        bundle=method.bundles_dir / STAGE1,
+        run_id="inferring",
+        configs=("inference", *method.demo),
+        overrides={
+            "dataset_dir": method.prepared,
+            "ckpt_dir": method.models(STAGE1, fold),
+            "output_dir": method.coarse_masks,
+            **_only(fold),
+        },
+        inputs=(*method.data, *method.weights(STAGE1, fold)[: 1 if fold is None else 2]),
+        outputs=(method.coarse_masks,),
+        fold=fold,
+    )
+
+
+def _assemble(method: Method) -> Step:
+    numbers = {name: len(method.folds_of(bundle)) for name, bundle in NETWORKS.items()}
+    folds_of = {name: number for name, number in numbers.items() if number > 1}
+    return Step(
+        name="assemble",
+        home=method.work_dir,
+        bundle=method.bundles_dir / ENSEMBLE,
+        run_id="assemble",
+        configs=("inference", "assemble", *method.demo),
+        overrides={
+            "models_dir": method.work_dir / "models",
+            "ckpt_dir": method.models(ENSEMBLE),
+            **({"folds_of": folds_of} if folds_of else {}),
+        },
+        inputs=tuple(method.weights(bundle, fold)[0] for bundle in NETWORKS.values() for fold in method.folds_of(bundle)),
+        outputs=method.weights(ENSEMBLE),
+    )
+
+
+def _evaluate(method: Method) -> Step:
+    # Files that the preparation may read, the evaluation reads again.
+    allowed = {name: value for name, value in method.prepare_options.items() if name == "allow_outside"}
+    return Step(
+        name="evaluate",
+        home=method.work_dir,
+        bundle=method.bundles_dir / ENSEMBLE,
+        run_id="evaluating",
+        configs=("inference", "evaluate", *method.demo),
+        overrides={
+            "dataset_dir": method.prepared,
+            "ckpt_dir": method.models(ENSEMBLE),
+            "output_dir": method.results,
+            **allowed,
+        },
+        inputs=(*method.data, method.volumes, method.weights(ENSEMBLE)[0]),
+        outputs=(method.results / "table1.md", method.results / "scores.csv"),
+        problems=method.results / "problems.json",
+    )
+
+
+def options_of_network(train_options: Mapping[str, Any], bundle: str) -> dict[str, Any]:
+    """Return the options of one network's training: those of all, and over them those under its bundle's name.
+
+    Example:
+        >>> options_of_network({"max_epochs": 300, "autopet_stage2_unet": {"max_epochs": 100}}, "autopet_stage2_unet")
+        {'max_epochs': 100}
+    """
+    common = {name: value for name, value in train_options.items() if name not in NETWORKS.values()}
+    return {**common, **train_options.get(bundle, {})}
