@@ -24,8 +24,8 @@ from common import ENSEMBLE, RAW
 from helpers import parser_of
 from monai.bundle import ConfigWorkflow
 
-from petct_cascade.phantom import write_phantoms
 from petct_cascade.method import STAGE1, STAGE2
+from petct_cascade.phantom import write_phantoms
 
 # Calls before the clock starts, and those that are timed.
 BEFORE, TIMED = 2, 5

@@ -23,7 +23,13 @@ def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("raw", "2026_11_26", "data", "masks", "weights", "work/models/autopet_ensemble"):
         Path(name).mkdir(parents=True)
-    for name in ("ct 1,2.nii.gz", "pet#1.nii.gz", "weights/model.pt", "work/models/autopet_ensemble/model.pt"):
+    for name in (
+        "ct 1,2.nii.gz",
+        "pet#1.nii.gz",
+        "weights/model.pt",
+        "work/models/autopet_ensemble/model.pt",
+        "data/datalist.json",
+    ):
         Path(name).touch()
     return tmp_path
 
@@ -81,6 +87,12 @@ def petct(*arguments: str) -> Result:
             "evaluating",
             "inference evaluate",
             "--dataset_dir data --output_dir out --ckpt_dir work/models/autopet_ensemble",
+        ),
+        (
+            "evaluate raw -o out --weights work --weight 70",
+            "evaluating",
+            "inference evaluate",
+            "--studies raw --weight 70.0 --output_dir out --ckpt_dir work/models/autopet_ensemble",
         ),
         (
             "score masks --references raw -o out",

@@ -234,7 +234,7 @@ def test_transforms_can_be_sent_to_loading_processes_that_are_spawned(configs):
     [
         (["inference"], "dataset_dir", "--dataset_dir is not known any more: give --studies"),
         (["inference"], "datalist", "--datalist is not known any more: give --studies"),
-        (["inference", "evaluate"], "studies", "--studies is not known any more: give --dataset_dir"),
+        (["inference", "evaluate"], "datalist", "--datalist is not known any more: give --dataset_dir"),
         (["inference"], "output_dri", "--output_dri is not known: did you mean --output_dir?"),
     ],
 )
@@ -766,6 +766,24 @@ def test_evaluation_scores_all_models_in_one_pass_on_the_original_grid(workflow,
         mean = np.nanmean([float(row[name] or "nan") for row in rows if row["model"] == "Ensemble"])
         assert evaluation.evaluator.state.metrics[name] == pytest.approx(mean)
     assert sorted(file.name for file in (results / "pictures").iterdir()) == sorted(f"{case}.png" for case in CASES)
+
+
+def test_evaluation_of_any_labelled_studies_gives_the_scores_of_a_prepared_data_set_and_names_what_cannot_be_used(
+    workflow, dataset, raw, tmp_path
+):
+    workflow("inference", "evaluate", dataset_dir=str(dataset), output_dir=str(tmp_path / "a")).run()
+    studies = tmp_path / "studies"
+    shutil.copytree(raw, studies)
+    workflow("inference", "evaluate", studies=str(studies), output_dir=str(tmp_path / "b")).run()
+    scores = [list(csv.DictReader((tmp_path / f"{name}/scores.csv").open())) for name in "ab"]
+    assert {row["case"] for row in scores[0]} == set(CASES)
+    assert scores[1] == scores[0]
+    (studies / f"labelsTr/{CASES[0]}.nii.gz").unlink()
+    with pytest.raises(SystemExit) as end:
+        workflow("inference", "evaluate", studies=str(studies), output_dir=str(tmp_path / "b")).run()
+    assert end.value.code == 3
+    assert {row["case"] for row in csv.DictReader((tmp_path / "b/scores.csv").open())} == set(CASES[1:])
+    assert CASES[0] in (tmp_path / "b/problems.json").read_text()
 
 
 def test_inference_and_evaluation_do_not_share_a_folder(workflow, dataset, raw, tmp_path):

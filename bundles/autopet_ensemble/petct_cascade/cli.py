@@ -278,20 +278,26 @@ def train(
 @output
 @weights
 @profile
+@dicom
 @settings("evaluate")
-def evaluate(data: Path, output: Path, weights: Path | None, profile: str, settings: list[tuple[str, str]]) -> None:
-    """Score trained networks on validation studies.
+def evaluate(
+    data: Path, output: Path, weights: Path | None, profile: str, settings: list[tuple[str, str]], **of_dicom: Any
+) -> None:
+    """Score trained networks on studies that they have not seen.
 
     \b
-    In:  DATA, which `petct prepare` has written (WORK/prepared after `petct train`).
+    In:  DATA, which `petct prepare` has written (WORK/prepared after `petct train`),
+         or a folder or list of any studies with labels.
     Out: scores of stage 1, of each network and of the ensemble on the original
          grid, the paper's Table 1, masks, read-outs, pictures, and report.html.
 
     \b
-    Example:
+    Examples:
       petct evaluate DATA -o OUT --weights WORK
+      petct evaluate STUDIES -o OUT --weights WORK
     """
-    overrides = {"dataset_dir": data, "output_dir": output, "ckpt_dir": weights_folder(weights)}
+    source = "dataset_dir" if (data / "datalist.json").is_file() else "studies"
+    overrides = {source: data, **as_names(of_dicom), "output_dir": output, "ckpt_dir": weights_folder(weights)}
     run("evaluating", ("inference", "evaluate", *_demo(profile)), overrides, settings)
 
 

@@ -5,6 +5,7 @@ In a notebook call the functions of the same names in the other modules: they ra
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,30 +73,33 @@ def convert(
 
 
 @command
-def select_unseen_studies(
+def select_labelled(
     dataset_dir: str | os.PathLike,
     fingerprint_file: str | os.PathLike,
     output_dir: str | os.PathLike,
     folders: Sequence[str | os.PathLike | None],
     settings: Mapping[str, Any],
     weights: Sequence[str | os.PathLike],
-    allow_outside: bool = False,
-    part: int = 1,
-    of: int = 1,
+    studies: str | os.PathLike | None = None,
+    dicom: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> _selection.Selection:
-    """Select the studies that an evaluation has to do: those of a prepared data set that the weights have not seen.
+    """Select the studies that an evaluation has to do.
 
     Args:
-        dataset_dir, fingerprint_file, allow_outside: see `petct_cascade.items.unseen_items`.
+        dataset_dir, fingerprint_file, studies: see `petct_cascade.selection.labelled_items`.
         output_dir: folder of scores and records.
         folders: of the masks, one a model, and of maps; None for none.
         settings: the options that change voxels.
         weights: the other files from which masks are made.
-        part, of: see `petct_cascade.selection.SelectOptions`.
+        dicom: see `petct_cascade.dicom.finding.dicom_options`.
+        options: the fields of `petct_cascade.selection.SelectOptions`.
     """
-    items = _items.unseen_items(dataset_dir, fingerprint_file, allow_outside)
+    chosen = _selection.SelectOptions(**options, dicom=dicom_options(**(dicom or {})))
+    items, problems = _selection.labelled_items(dataset_dir, fingerprint_file, studies, chosen)
     masks = Masks(Records(Path(output_dir), "evaluation"), [folder for folder in folders if folder], settings, weights)
-    return _selection.select_items(items, masks, part, of)
+    judged = replace(chosen, check=False) if studies is None else chosen
+    return _selection.select_items(items, masks, judged, problems)
 
 
 @command

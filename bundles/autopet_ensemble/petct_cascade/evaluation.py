@@ -9,11 +9,12 @@ from monai.engines import Evaluator
 
 from petct_cascade.keeping import RecordKeeper
 from petct_cascade.provenance import SUMMARY
+from petct_cascade.results import in_order
 from petct_cascade.running import run_each_study
 from petct_cascade.scoring import score_studies
 from petct_cascade.selection import Selection
 from petct_cascade.tasks import ReadoutOptions
-from petct_training.errors import InputError
+from petct_training.errors import InputError, with_problems
 from petct_training.files import make_folder
 
 
@@ -32,7 +33,7 @@ def evaluate(
 
     Args:
         evaluator: the evaluator whose post-processing writes the masks of all models, and maps to the options' folder, if any.
-        selection: its studies, with "label", of `petct_cascade.selection.select_items`.
+        selection: its studies, with "label", of `petct_cascade.selection.select_items`, and what is wrong with others.
         masks: per model the folder of its masks; the last model is the one that is read out and drawn.
         output_dir: where scores and report appear; see `petct_cascade.scoring.score_studies`, which names the files.
         options: how studies are read out and drawn.
@@ -43,7 +44,13 @@ def evaluate(
         InputError: there are no studies, the folder cannot be written or holds something else, or, if `strict`, a study fails.
         SomeFailedError: after all others are scored, with a sentence for each study that could not be.
     """
+    for problem in selection.problems:
+        if not problem.error:
+            print(f"warning: {problem}", flush=True)
+    errors = [problem for problem in selection.problems if problem.error]
     items = sorted([*selection.items, *selection.others], key=lambda item: str(item["case"]))
+    if not items and errors:
+        raise InputError(with_problems("no study can be used, and nothing was done", in_order(errors)))
     if not items or selection.masks is None:
         raise InputError("the data set has no validation studies: prepare it with more patients")
     make_folder(output_dir)
@@ -52,7 +59,9 @@ def evaluate(
     keeper = RecordKeeper(made, selection.items)
     # Of other cases, an earlier evaluation may have left masks.
     made.keep_only(item["case"] for item in items)
-    failed = {problem.case for problem in run_each_study(evaluator, strict, keeper=keeper)} if selection.items else set()
+    failed = (
+        {problem.case for problem in run_each_study(evaluator, strict, selection.check, keeper)} if selection.items else set()
+    )
     if waiting := [case for case in keeper.unsettled(items) if case not in failed]:
         print(
             f"{len(waiting)} studies, such as {waiting[0]}, are not done yet: the run that does the last one scores", flush=True
@@ -61,6 +70,6 @@ def evaluate(
         try:
             failed |= {problem.case for problem in keeper.problems_of(items)}
             made.keep_only(item["case"] for item in items if item["case"] not in failed)
-            score_studies(items, masks, output_dir, options, seed=seed, kind="evaluation")
+            score_studies(items, masks, output_dir, options, seed=seed, kind="evaluation", known=errors)
         finally:
             keeper.claims.release(SUMMARY)

@@ -56,6 +56,7 @@ def score_studies(
     primary: str | None = None,
     seed: int = 0,
     kind: str = "scores",
+    known: Sequence[Problem] = (),
 ) -> list[dict[str, Any]]:
     """Score the masks of one or more models, read out the primary model's, draw each study, and write the report.
 
@@ -71,6 +72,7 @@ def score_studies(
         primary: the model that is read out and drawn; the last of `predictions` by default.
         seed: of the bootstrap.
         kind: what is run; an output folder holds results of one kind, see `petct_training.records`.
+        known: errors of studies that are not among the items.
 
     Returns:
         The rows of `scores.csv`.
@@ -89,7 +91,7 @@ def score_studies(
     unpaired = _unpaired([item["case"] for item in items], masks, {problem.case for problem in twice})
     with summary_of(Records(output_dir, kind), [item["case"] for item in items]):
         results = do_studies(_tasks_of(items, masks, primary, output_dir, options), options.num_workers)
-        results.problems += [*twice, *unpaired]
+        results.problems += [*known, *twice, *unpaired]
         order = {model: position for position, model in enumerate(predictions)}
         results.rows.sort(key=lambda row: (row["case"], order[row["model"]]))
         if results.rows:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from petct_cascade.dicom.finding import DicomOptions
+from petct_cascade.items import unseen_items
 from petct_cascade.problems import Problem, raise_if_strict
 from petct_cascade.studies import Study, find_studies, problem_of_name, study_of_places
 from petct_training.claims import bytes_of, share_of
@@ -103,18 +104,57 @@ def select_studies(
     return Selection(*mine, _items_without(bad, others), problems, masks, options.check)
 
 
-def select_items(items: Sequence[dict[str, Any]], masks: Masks, part: int = 1, of: int = 1) -> Selection:
-    """Select labelled studies, which preparing has judged, for one of several processes.
+def labelled_items(
+    dataset_dir: str | os.PathLike,
+    fingerprint_file: str | os.PathLike,
+    studies: str | os.PathLike | None = None,
+    options: SelectOptions | None = None,
+) -> tuple[list[dict[str, Any]], list[Problem]]:
+    """Return the studies with which weights are evaluated, and what is wrong with others.
+
+    Args:
+        dataset_dir: prepared data set, of which the studies are taken that the weights have not seen; see
+            `petct_cascade.items.unseen_items`.
+        fingerprint_file: the fingerprint beside the weights.
+        studies: folder or list of labelled studies, as `petct_cascade.studies.find_studies` reads it, in the place of the prepared
+            data set.
+        options: what else can be chosen.
+
+    Returns:
+        Items as those of an inference, with "label".
+
+    Raises:
+        InputError: as `unseen_items`; or when there is nothing to be found, or, if `strict`, when a study cannot be used.
+    """
+    options = options or SelectOptions()
+    if studies is None:
+        return unseen_items(dataset_dir, fingerprint_file, options.allow_outside), []
+    found, problems = find_studies(studies, labels=True, allow_outside=options.allow_outside, dicom=options.dicom)
+    raise_if_strict(options.strict, problems)
+    bad = {problem.case for problem in problems if problem.error}
+    return [inference_item(study) | {"label": _place_of(study.label)} for study in found if study.case not in bad], problems
+
+
+def select_items(
+    items: Sequence[dict[str, Any]],
+    masks: Masks,
+    options: SelectOptions | None = None,
+    problems: Sequence[Problem] = (),
+) -> Selection:
+    """Select labelled studies for one of several processes.
 
     Args:
         items: all of them, with "case", "image" and "label".
         masks: what is made of each study, and where.
-        part, of: see `SelectOptions`.
+        options: whether each study is judged when it is read, which preparing has done of a prepared data set; and which of the
+            processes this is.
+        problems: what is wrong with other studies.
     """
-    mine = share_of(items, part, of, lambda item: bytes_of(item["image"][1]))
+    options = options or SelectOptions(check=False)
+    mine = share_of(items, options.part, options.of, lambda item: bytes_of(item["image"][1]))
     cases = {item["case"] for item in mine}
     others = [item for item in items if item["case"] not in cases]
-    return Selection(items=mine, others=others, masks=masks, check=False)
+    return Selection(items=mine, others=others, problems=list(problems), masks=masks, check=options.check)
 
 
 def source_of(
@@ -152,10 +192,14 @@ def source_of(
 
 def inference_item(study: Study) -> dict[str, Any]:
     """Return what an inference is told of a study; see `Selection`."""
-    # A path as text, as other tools know it.
-    image = [str(source) if isinstance(source, Path) else source for source in (study.ct, study.pet)]
+    image = [_place_of(source) for source in (study.ct, study.pet)]
     item = {"case": study.case, "patient": study.patient, "tracer": study.tracer, "image": image}
     return item if study.centre is None else item | {"centre": study.centre}
+
+
+def _place_of(source: Any) -> Any:
+    """Return a path as text, as other tools know it, and what reads itself as it is."""
+    return str(source) if isinstance(source, Path) else source
 
 
 def _find_or_take(studies: str | os.PathLike | Study, options: SelectOptions) -> tuple[list[Study], list[Problem]]:
