@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -50,7 +51,7 @@ class StepsSampler(DistributedSampler):
     """
 
     def __init__(self, dataset: Any, steps: int | None, batch_size: int, seed: int = 0, **others: Any) -> None:
-        super().__init__(dataset, even_divisible=True, shuffle=True, seed=seed, **others)
+        super().__init__(dataset, even_divisible=True, seed=seed, **others)
         self.whole = steps is None
         if steps is not None:
             self.num_samples = steps * batch_size
@@ -61,7 +62,8 @@ class StepsSampler(DistributedSampler):
             return super().__iter__()
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         number = len(self.dataset)  # type: ignore[arg-type]
-        rounds = [torch.randperm(number, generator=generator) for _ in range(-(-self.total_size // number))]
+        draw = partial(torch.randperm, generator=generator) if self.shuffle else torch.arange
+        rounds = [draw(number) for _ in range(-(-self.total_size // number))]
         return iter(torch.cat(rounds)[self.rank : self.total_size : self.num_replicas].tolist())
 
 
