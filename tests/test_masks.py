@@ -77,3 +77,12 @@ def test_another_networks_masks_are_never_replaced(item, tmp_path):
     make(item, masks(tmp_path / "out"))
     with pytest.raises(InputError, match=r"out holds results of another kind \(masks of UNet, this is masks of SegResNet\)"):
         unfinished_items([item], masks_in(tmp_path / "out", "masks of SegResNet", SETTINGS))
+
+
+def test_processes_share_the_items_by_the_size_of_their_files(tmp_path):
+    items = []
+    for case, size in (("a", 900), ("b", 500), ("c", 450)):
+        (tmp_path / f"{case}.nii").write_bytes(bytes(size))
+        items.append({"case": case, "image": str(tmp_path / f"{case}.nii")})
+    shares = [unfinished_items(items, masks(tmp_path / "out"), part, 2) for part in (1, 2)]
+    assert [[item["case"] for item in share] for share in shares] == [["a"], ["b", "c"]]

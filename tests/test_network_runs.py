@@ -13,6 +13,7 @@ from ignite.engine import Engine, Events
 from monai.data import Dataset, DistributedSampler, MetaTensor
 from monai.transforms import RandGaussianNoise
 
+from petct_training.claims import Claims
 from petct_training.errors import InputError
 from petct_training.inference import MoveFinished, infer
 from petct_training.masks import masks_in, unfinished_items
@@ -179,10 +180,21 @@ def test_masks_are_moved_into_place_after_each_study(items, tmp_path):
 
 
 def test_inference_takes_away_what_a_killed_run_left_and_its_own_folder(items, tmp_path):
-    unfinished = tmp_path / "out/.unfinished"
+    unfinished = tmp_path / "out/.unfinished/part 1 of 1"
     unfinished.mkdir(parents=True)
     (unfinished / "half.nii.gz").touch()
     infer(Writer(unfinished), items, masks_in(tmp_path / "out", "masks"), unfinished)
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.nii.gz", "b.nii.gz", "records"]
+
+
+def test_a_second_run_over_the_same_studies_is_refused_while_the_first_one_writes(items, tmp_path):
+    unfinished, masks = tmp_path / "out/.unfinished/part 1 of 2", masks_in(tmp_path / "out", "masks")
+    other = Claims(tmp_path / "out")
+    assert other.claim("part 1 of 2")
+    with pytest.raises(InputError, match=r"out: another run segments these studies at the moment: wait for it$"):
+        infer(Writer(unfinished), items, masks, unfinished)
+    other.release("part 1 of 2")
+    infer(Writer(unfinished), items, masks, unfinished)
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.nii.gz", "b.nii.gz", "records"]
 
 

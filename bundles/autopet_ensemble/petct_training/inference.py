@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -10,7 +11,9 @@ from pathlib import Path
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 
+from petct_training.claims import Claims
 from petct_training.data import Item, mask_file
+from petct_training.errors import InputError
 from petct_training.files import make_folder
 from petct_training.masks import Masks
 
@@ -48,17 +51,27 @@ def infer(evaluator: Engine, items: Sequence[Item], masks: Masks, unfinished_dir
         evaluator: writes them to `unfinished_dir`.
         items: the studies that its data loader gives.
         masks: what is made of them, and where.
-        unfinished_dir: what is in it, left by a run that was killed, is removed.
+        unfinished_dir: of this process alone; what is in it, left by a run that was killed, is removed.
 
     Raises:
-        InputError: when the folder cannot be written, or a file that this program has not written has come into a mask's place.
+        InputError: when the folder cannot be written, another run does the same studies at the moment, or a file that this program
+            has not written has come into a mask's place.
     """
     if not items:
         print("Every mask was made from these very files and options: nothing to do.")
         return
-    shutil.rmtree(unfinished_dir, ignore_errors=True)
-    make_folder(unfinished_dir)
-    MoveFinished(unfinished_dir, items, masks).attach(evaluator)
-    ProgressBar(persist=False).attach(evaluator)
-    evaluator.run()
-    os.rmdir(unfinished_dir)
+    unfinished, claims = Path(unfinished_dir), Claims(masks.records.folder)
+    if not claims.claim(unfinished.name):
+        raise InputError(f"{masks.records.folder}: another run segments these studies at the moment: wait for it")
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        make_folder(unfinished)
+        MoveFinished(unfinished, items, masks).attach(evaluator)
+        ProgressBar(persist=False).attach(evaluator)
+        evaluator.run()
+        os.rmdir(unfinished)
+        with contextlib.suppress(OSError):
+            # Others may still write.
+            unfinished.parent.rmdir()
+    finally:
+        claims.release(unfinished.name)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from petct_training.claims import bytes_of, share_of
 from petct_training.data import mask_file
 from petct_training.records import HELD_OUT, Plan, Records, path_from
 
@@ -69,14 +70,21 @@ def masks_in(
     return Masks(Records(Path(output_dir), kind), [output_dir], {**(settings or {}), **remembered}, weights)
 
 
-def unfinished_items(items: Iterable[Mapping[str, Any]], masks: Masks) -> list[Mapping[str, Any]]:
+def unfinished_items(items: Iterable[Mapping[str, Any]], masks: Masks, part: int = 1, of: int = 1) -> list[Mapping[str, Any]]:
     """Return the items whose masks are missing, or were made from other content or with other settings.
+
+    Args:
+        items: of all studies, with "image" (a file).
+        masks: what is made of them, and where.
+        part: number of this process among those that share the studies, from 1; see `petct_training.claims.share_of`.
+        of: number of these processes.
 
     Raises:
         InputError: when a file lies in a mask's place that this program has not written, or the folder holds masks of another kind.
     """
     masks.records.check_kind()
-    return [item for item in items if not masks.records.is_current(masks.plan(item))]
+    mine = share_of(list(items), part, of, lambda item: bytes_of(item["image"]))
+    return [item for item in mine if not masks.records.is_current(masks.plan(item))]
 
 
 def _sources_of(item: Mapping[str, Any]) -> dict[str, Any]:
