@@ -23,6 +23,7 @@ from dicom_writer import VARIANTS, Person, Tracer, Variant, small_study, write_s
 from helpers import SHARED, needs_shared, write_nifti
 from highdicom.seg import segread
 
+from petct_cascade.dicom.body_size import Body
 from petct_cascade.dicom.finding import find_in_folder
 from petct_cascade.dicom.labels import segmentation_mask
 from petct_cascade.dicom.report_writer import write_report
@@ -288,19 +289,37 @@ class TestSegmentation:
 # Names of read-outs in a report, by concept and derivation (PS3.16).
 VOLUME, TLG, SUV = ("126032", "DCM"), ("126033", "DCM"), ("126401", "DCM")
 MAXIMUM, MEAN, PEAK, TOTAL = ("56851009", "SCT"), ("373098007", "SCT"), ("126031", "DCM"), ("255619001", "SCT")
+SUL, OF_SUV, OF_SUL = ("126405", "DCM"), "g/ml{SUVbw}", "g/ml{SUVlbm(Janma)}"
+DISTANCE = ("121206", "DCM")
+METHODS = {name: (name, "99AUTOPET") for name in ("SUV4", "41PCT", "CENTROIDS", "VOXELS")}
+UPTAKE = {
+    "suv_max": (SUV, MAXIMUM, None, OF_SUV),
+    "suv_mean": (SUV, MEAN, None, OF_SUV),
+    "suv_peak": (SUV, PEAK, None, OF_SUV),
+    "sul_max": (SUL, MAXIMUM, None, OF_SUL),
+    "sul_mean": (SUL, MEAN, None, OF_SUL),
+    "sul_peak": (SUL, PEAK, None, OF_SUL),
+}
 OF_LESION = {
-    "volume_ml": (VOLUME, None, "ml"),
-    "tlg_g": (TLG, None, "g"),
-    "suv_max": (SUV, MAXIMUM, "g/ml{SUVbw}"),
-    "suv_mean": (SUV, MEAN, "g/ml{SUVbw}"),
-    "suv_peak": (SUV, PEAK, "g/ml{SUVbw}"),
+    "volume_ml": (VOLUME, None, None, "ml"),
+    "tlg_g": (TLG, None, None, "g"),
+    "volume_suv4_ml": (VOLUME, None, METHODS["SUV4"], "ml"),
+    "tlg_suv4_g": (TLG, None, METHODS["SUV4"], "g"),
+    "volume_41pct_ml": (VOLUME, None, METHODS["41PCT"], "ml"),
+    "tlg_41pct_g": (TLG, None, METHODS["41PCT"], "g"),
+    **UPTAKE,
 }
 OF_STUDY = {
-    **OF_LESION,
-    "tmtv_ml": (VOLUME, TOTAL, "ml"),
-    "tlg_g": (TLG, TOTAL, "g"),
-    "lesions": (("246206008", "SCT"), None, "1"),
-    "dmax_mm": (("121206", "DCM"), MAXIMUM, "mm"),
+    "tmtv_ml": (VOLUME, TOTAL, None, "ml"),
+    "tlg_g": (TLG, TOTAL, None, "g"),
+    "tmtv_suv4_ml": (VOLUME, TOTAL, METHODS["SUV4"], "ml"),
+    "tlg_suv4_g": (TLG, TOTAL, METHODS["SUV4"], "g"),
+    "tmtv_41pct_ml": (VOLUME, TOTAL, METHODS["41PCT"], "ml"),
+    "tlg_41pct_g": (TLG, TOTAL, METHODS["41PCT"], "g"),
+    **UPTAKE,
+    "lesions": (("246206008", "SCT"), None, None, "1"),
+    "dmax_mm": (DISTANCE, MAXIMUM, METHODS["CENTROIDS"], "mm"),
+    "dmax_voxels_mm": (DISTANCE, MAXIMUM, METHODS["VOXELS"], "mm"),
 }
 
 
@@ -320,23 +339,29 @@ def groups_of(report: pydicom.Dataset) -> dict[str, pydicom.Dataset]:
 
 
 def numbers_in(group: pydicom.Dataset) -> dict[tuple, float]:
-    """The numbers of a group by concept, derivation and unit."""
+    """The numbers of a group by concept, derivation, method and unit."""
     numbers = {}
     for item in group.ContentSequence:
         if item.ValueType == "NUM":
-            derivation = [code_of(child.ConceptCodeSequence[0]) for child in item.get("ContentSequence", [])]
+            said = {
+                child.ConceptNameCodeSequence[0].CodeValue: code_of(child.ConceptCodeSequence[0])
+                for child in item.get("ContentSequence", [])
+            }
             (value,) = item.MeasuredValueSequence
-            unit = value.MeasurementUnitsCodeSequence[0].CodeValue
+            code = value.MeasurementUnitsCodeSequence[0]
+            unit = code.get("CodeValue") or code.LongCodeValue
             exact = value.get("FloatingPointValue", value.NumericValue)
             assert float(value.NumericValue) == pytest.approx(exact, rel=1e-12)
-            numbers[(code_of(item.ConceptNameCodeSequence[0]), derivation[0] if derivation else None, unit)] = float(exact)
+            modifiers = (said.pop("121401", None), said.pop("370129005", None))
+            assert not said
+            numbers[(code_of(item.ConceptNameCodeSequence[0]), *modifiers, unit)] = float(exact)
     return numbers
 
 
 def write_both(studies, layout: str, mask: str, folder: Path, per_lesion: bool = True):
     """The read-outs of a mask, and its SEG and SR as they are in their files."""
     study, pet, masks = studies(layout)
-    readouts = study_readouts(masks[mask], study.pet, study.pet_affine)
+    readouts = study_readouts(masks[mask], study.pet, study.pet_affine, body=pet.body() or Body(72.5, 1.75, "F"))
     segmentation, _ = write_segmentation(folder / "seg.dcm", masks[mask], pet, VERSION, per_lesion)
     write_report(folder / "sr.dcm", readouts, segmentation, pet, VERSION)
     return readouts, pydicom.dcmread(folder / "seg.dcm"), pydicom.dcmread(folder / "sr.dcm")
@@ -359,7 +384,7 @@ class TestReport:
         assert numbers_in(study) == existing
         assert list(groups) == [f"Lesion {lesion['lesion']}" for lesion in readouts["lesions"]]
         for lesion, group in zip(readouts["lesions"], groups.values(), strict=True):
-            assert numbers_in(group) == {concept: lesion[name] for name, concept in OF_LESION.items()}
+            assert numbers_in(group) == {OF_LESION[name]: lesion[name] for name in OF_LESION}
 
     def test_each_lesion_shares_its_tracking_uid_with_its_segment_and_refers_to_it(self, studies, tmp_path):
         _, segmentation, report = write_both(studies, "plain", "lesions", tmp_path)
@@ -479,7 +504,8 @@ class TestInference:
         np.testing.assert_array_equal(segmentation_mask([seg], grid_of(study.pet_files)).array, study.label)
         readouts = json.loads((tmp_path / "out/readouts.json").read_text())[CASE]
         group = groups_of(pydicom.dcmread(sr))["Lesion 2"]
-        assert numbers_in(group) == {concept: readouts["lesions"][1][name] for name, concept in OF_LESION.items()}
+        lesion = readouts["lesions"][1]
+        assert numbers_in(group) == {concept: lesion[name] for name, concept in OF_LESION.items() if name in lesion}
         assert pydicom.dcmread(seg).SoftwareVersions == program_version()
         written = json.loads((tmp_path / "out/records/.summary.json").read_text())["written"]
         assert written[f"dicom/{CASE}/segmentation.dcm"]["sha256"] == hashlib.sha256(seg.read_bytes()).hexdigest()

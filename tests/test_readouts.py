@@ -10,10 +10,25 @@ import math
 import nibabel as nib
 import numpy as np
 import pytest
+from helpers import BUNDLES, ENSEMBLE, needs_shared
+from scipy import ndimage
+from zoo import SHARED
 
 import petct_cascade.readouts
 from petct_cascade.commands import write_phantoms
-from petct_cascade.readouts import LESION_COLUMNS, PEAK_RADIUS_MM, STUDY_COLUMNS, study_readouts, write_readouts
+from petct_cascade.dicom.body_size import Body
+from petct_cascade.dicom.finding import find_in_folder
+from petct_cascade.distances import largest_distance, largest_voxel_distance
+from petct_cascade.readouts import (
+    LESION_COLUMNS,
+    LESION_DEFINITIONS,
+    PEAK_RADIUS_MM,
+    STUDY_COLUMNS,
+    STUDY_DEFINITIONS,
+    study_readouts,
+    write_readouts,
+)
+from petct_cascade.volumes import read_volume, write_volume
 from petct_training.errors import InputError
 
 LAS = np.array([[-2.0, 0, 0, 100], [0, 2.5, 0, -50], [0, 0, 3.0, -200], [0, 0, 0, 1]])
@@ -41,9 +56,11 @@ def test_box_has_its_closed_form_values():
     pet[mask == 1] = 4
     found = study_readouts(mask, pet, LAS)
     volume = 20 * 20 * 30 / 1000
-    assert found["study"] == pytest.approx(
-        {"tmtv_ml": volume, "tlg_g": 4 * volume, "suv_max": 4, "suv_mean": 4, "suv_peak": 4, "lesions": 1, "dmax_mm": 0}
-    )
+    volumes = dict.fromkeys(("tmtv_ml", "tmtv_suv4_ml", "tmtv_41pct_ml"), volume)
+    glycolysis = dict.fromkeys(("tlg_g", "tlg_suv4_g", "tlg_41pct_g"), 4 * volume)
+    distances = {"dmax_mm": 0, "dmax_voxels_mm": math.hypot(9 * 2, 7 * 2.5, 9 * 3)}
+    uptake = {"suv_max": 4, "suv_mean": 4, "suv_peak": 4, "lesions": 1}
+    assert found["study"] == pytest.approx(volumes | glycolysis | distances | uptake)
     lesion = found["lesions"][0]
     assert tuple(lesion) == LESION_COLUMNS
     assert [lesion[f"centroid_{axis}_mm"] for axis in "xyz"] == pytest.approx([100 - 2 * 9.5, -50 + 2.5 * 11.5, -200 + 3 * 14.5])
@@ -101,6 +118,104 @@ def test_dmax_is_the_largest_distance_between_centroids_in_mm():
     assert found["dmax_mm"] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("shape", ["noise", "ball", "ellipsoid", "two boxes", "plate", "row", "voxel"])
+def test_dmax_of_voxels_equals_comparing_all_with_all(shape):
+    generator = np.random.default_rng(8)
+    grid = np.moveaxis(np.indices((15, 13, 17)), 0, -1) - (7, 6, 8)
+    sheared = np.array([[-2.0, 0.3, 0, 9], [0.2, 2.5, -0.4, 8], [0, 0.1, 3.0, 7], [0, 0, 0, 1]])
+    masks = {
+        "noise": generator.random(grid.shape[:3]) < 0.02,
+        "ball": np.linalg.norm(grid, axis=-1) < 6.1,
+        "ellipsoid": np.linalg.norm(grid / (7, 4, 8), axis=-1) <= 1,
+        "two boxes": (abs(grid - (4, 4, 6)).max(-1) < 2) | (abs(grid - (-5, -4, -5)).max(-1) < 3),
+        "plate": (grid[..., 1] == 2) & (abs(grid[..., 0]) < 5),
+        "row": (grid[..., :2] == 1).all(-1),
+        "voxel": (grid == (1, 2, 3)).all(-1),
+    }
+    for affine in (LAS, sheared):
+        places = np.argwhere(masks[shape]) @ affine[:3, :3].T
+        expected = np.sqrt(((places[:, None] - places) ** 2).sum(-1)).max()
+        found = largest_voxel_distance(masks[shape], affine)
+        assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_volumes_above_thresholds_equal_their_formulas():
+    generator = np.random.default_rng(11)
+    mask, pet = generator.random((20, 22, 24)) < 0.06, generator.gamma(2, 2, (20, 22, 24)).astype(np.float32)
+    pet[5:8, 5:8, 5:8], mask[5:8, 5:8, 5:8] = 4, True  # exactly at the threshold
+    found = study_readouts(mask, pet, LAS)
+    labels, count = ndimage.label(mask, ndimage.generate_binary_structure(3, 2))
+    assert count == len(found["lesions"])
+    expected = []
+    for number in range(1, count + 1):
+        suv = pet[labels == number].astype(float)
+        high, upper = suv[suv >= 4], suv[suv >= 0.41 * suv.max()]
+        expected.append([len(suv), suv.sum(), len(high), high.sum(), len(upper), upper.sum()])
+    expected = 0.015 * np.array(expected)
+    names = ("volume_ml", "tlg_g", "volume_suv4_ml", "tlg_suv4_g", "volume_41pct_ml", "tlg_41pct_g")
+    rows = np.array([[lesion[name] for name in names] for lesion in found["lesions"]])
+    np.testing.assert_allclose(rows[np.lexsort(rows.T)], expected[np.lexsort(expected.T)], rtol=1e-9)
+    of_study = [found["study"][name.replace("volume", "tmtv")] for name in names]
+    np.testing.assert_allclose(of_study, expected.sum(axis=0), rtol=1e-9)
+    assert 0 < of_study[2] < of_study[4] < of_study[0]
+
+
+@pytest.mark.parametrize(("sex", "first", "second"), [("M", 6680, 216), ("F", 8780, 244)])
+def test_sul_is_suv_by_the_lean_body_mass_of_janmahasatian_and_absent_without_a_body(sex, first, second):
+    mask, pet = np.zeros((9, 9, 9), np.uint8), np.random.default_rng(3).gamma(2, 2, (9, 9, 9))
+    mask[2:4, 2:5, 2] = mask[6, 6, 6] = 1
+    weight, height = 83.0, 1.71
+    found = study_readouts(mask, pet, LAS, body=Body(weight, height, sex))
+    lean = 9270 * weight / (first + second * weight / height**2)
+    for row in (found["study"], *found["lesions"]):
+        for name in ("max", "mean", "peak"):
+            assert row[f"sul_{name}"] == pytest.approx(row[f"suv_{name}"] * lean / weight)
+    assert found["body"] == pytest.approx({"weight_kg": weight, "height_m": height, "sex": sex, "lean_mass_kg": lean})
+    without = study_readouts(mask, pet, LAS)
+    assert "body" not in without
+    assert not [name for row in (without["study"], *without["lesions"]) for name in row if name.startswith("sul")]
+
+
+def test_sul_of_sex_other_is_between_those_of_men_and_women_and_the_columns_come_where_they_are_known(tmp_path):
+    mask = np.ones((3, 3, 3), np.uint8)
+    found = {sex: study_readouts(mask, mask * 2.0, LAS, body=Body(70, 1.8, sex)) for sex in "MFO"}
+    sul = {sex: content["study"]["sul_max"] for sex, content in found.items()}
+    assert sul["O"] == pytest.approx((sul["M"] + sul["F"]) / 2)
+    write_readouts(tmp_path, found | {"unknown": study_readouts(mask, mask * 2.0, LAS)})
+    with open(tmp_path / "readouts_studies.csv", newline="") as file:
+        rows = {row["case"]: row for row in csv.DictReader(file)}
+    assert rows["unknown"]["sul_max"] == ""
+    assert float(rows["M"]["sul_peak"]) == found["M"]["study"]["sul_peak"]
+    assert "sul_max" not in json.loads((tmp_path / "readouts.json").read_text())["unknown"]["study"]
+
+
+def test_every_column_is_defined():
+    mask = np.ones((3, 3, 3), np.uint8)
+    found = study_readouts(mask, mask * 2.0, LAS, mask * 0.1, Body(70, 1.8, "M"))
+    assert set(found["study"]) == set(STUDY_DEFINITIONS)
+    assert set(found["lesions"][0]) == set(LESION_DEFINITIONS)
+
+
+SARCOMA_DICOM = SHARED / "data/soft_tissue_sarcoma_dicom"
+
+
+@needs_shared(SARCOMA_DICOM)
+@pytest.mark.parametrize("patient", ["STS_002", "STS_019"])
+def test_real_study_has_the_same_read_outs_in_dicom_and_in_nifti(patient, tmp_path):
+    study = find_in_folder(SARCOMA_DICOM / patient)[0][0]
+    label, pet = (read_volume(source)[0] for source in (study.label, study.pet))
+    write_volume(tmp_path / "pet.nii.gz", pet.array, pet.affine)
+    write_volume(tmp_path / "label.nii.gz", label.array, label.affine)
+    body = study.pet.body()
+    first = study_readouts(label.array, pet.array, pet.affine, body=body)
+    label, pet = (read_volume(tmp_path / f"{name}.nii.gz")[0] for name in ("label", "pet"))
+    second = study_readouts(label.array, pet.array, pet.affine, body=body)
+    # NIfTI keeps the affine in float32.
+    assert second["study"] == pytest.approx(first["study"], rel=1e-5)
+    assert second["lesions"] == [pytest.approx(lesion, rel=1e-5, abs=1e-3) for lesion in first["lesions"]]
+    assert first["study"]["tmtv_ml"] >= first["study"]["tmtv_41pct_ml"] > 0
+
+
 @pytest.mark.parametrize("shape", ["box", "ball", "line", "one place"])
 def test_dmax_of_many_lesions_equals_comparing_all_with_all(shape):
     points = np.random.default_rng(4).uniform(-1, 1, (300, 3)) * (200, 100, 400)
@@ -108,7 +223,7 @@ def test_dmax_of_many_lesions_equals_comparing_all_with_all(shape):
         points = 100 * points / np.linalg.norm(points, axis=1, keepdims=True)
     points = {"line": points * (1, 0, 0), "one place": points * 0 + 7}.get(shape, points)
     expected = max(math.dist(first, second) for first, second in itertools.combinations(points, 2))
-    assert petct_cascade.readouts._largest_distance(points) == pytest.approx(expected, rel=1e-12)
+    assert largest_distance(points) == pytest.approx(expected, rel=1e-12)
 
 
 def test_lesions_add_up_to_the_study_and_the_largest_comes_first():
@@ -152,8 +267,9 @@ def test_study_without_lesions_has_no_volume_and_no_uptake():
     found = study_readouts(np.zeros((4, 4, 4)), np.ones((4, 4, 4)), LAS)
     assert tuple(found["study"]) == STUDY_COLUMNS
     assert found["lesions"] == []
-    assert (found["study"]["tmtv_ml"], found["study"]["tlg_g"], found["study"]["lesions"]) == (0, 0, 0)
-    assert math.isnan(found["study"]["suv_max"])
+    zero = {name for name in STUDY_COLUMNS if name.startswith(("tmtv", "tlg", "lesions"))}
+    assert {name: found["study"][name] for name in zero} == dict.fromkeys(zero, 0)
+    assert all(math.isnan(found["study"][name]) for name in set(STUDY_COLUMNS) - zero)
 
 
 def test_different_grids_are_refused():
@@ -231,3 +347,9 @@ def test_readouts_equal_the_table_of_the_phantoms_lesions(tmp_path):
         # Either centroid is off by half a voxel at most.
         assert abs(study["dmax_mm"] - dmax) <= np.linalg.norm(spacing)
     assert large
+
+
+def test_readme_defines_every_column():
+    text = (BUNDLES / ENSEMBLE / "docs/README.md").read_text(encoding="utf-8")
+    missing = {name for name in (*STUDY_DEFINITIONS, *LESION_DEFINITIONS) if f"`{name}`" not in text}
+    assert missing <= {"lesion", "centroid_y_mm", "centroid_z_mm"}

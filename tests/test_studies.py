@@ -19,9 +19,11 @@ from damages import (
 )
 from helpers import las, make_study, rewrite, rotated, write_nifti, write_study
 
+from petct_cascade.dicom.body_size import Body
+from petct_cascade.dicom.finding import dicom_options
 from petct_cascade.judging import check_study, find_repeated_images, read_study
 from petct_cascade.selection import source_of
-from petct_cascade.studies import Study, find_studies, problem_of_name, study_of_files
+from petct_cascade.studies import Study, find_studies, problem_of_name, study_of_files, study_of_places
 from petct_cascade.volumes import read_mask, read_volume
 from petct_training.errors import InputError
 
@@ -416,3 +418,31 @@ def test_folders_of_the_system_beside_the_patients_are_no_studies(tmp_path, syst
     studies, problems = find_studies(tmp_path, labels=True)
     assert [found.case for found in studies] == ["fdg_aaa_01-01-2000", "fdg_bbb_01-01-2000"]
     assert not problems
+
+
+class TestBody:
+    """What a user says of the body of a patient whose PET is no DICOM."""
+
+    def test_list_and_options_say_it_and_incomplete_is_none(self, tmp_path):
+        write_study(tmp_path, "a")
+        ct, pet, _ = (path.relative_to(tmp_path) for path in write_study(tmp_path, "a"))
+        rows = [f"full,{ct},{pet},70.5,1.8,m", f"part,{ct},{pet},70.5,,m", f"none,{ct},{pet},,,"]
+        (tmp_path / "list.csv").write_text("\n".join(["case,ct,pet,weight,height,sex", *rows]))
+        studies, problems = find_studies(tmp_path / "list.csv", labels=False)
+        bodies = {study.case: study.body for study in studies}
+        assert bodies == {"full": Body(70.5, 1.8, "M"), "part": None, "none": None}
+        assert [str(problem) for problem in problems] == ["study part: SUL needs weight, height and sex: there is none"]
+
+    def test_folder_of_one_study_takes_it_and_of_two_refuses_it(self, tmp_path):
+        options = dicom_options(weight=70.5, height=1.8, sex="F")
+        ct, pet, _ = write_study(tmp_path, "a")
+        ((study,), _) = find_studies(tmp_path, labels=False, dicom=options)
+        assert study.body == study_of_places(ct, pet, dicom=options)[0].body == Body(70.5, 1.8, "F")
+        write_study(tmp_path, "b")
+        with pytest.raises(InputError, match="there are 2 studies, and weight, height, sex can be that of one patient"):
+            find_studies(tmp_path, labels=False, dicom=options)
+
+    def test_dose_of_a_pet_in_suv_is_refused(self, tmp_path):
+        ct, pet, _ = write_study(tmp_path, "a")
+        with pytest.raises(InputError, match="are for a PET in DICOM, and this one is in SUV"):
+            study_of_places(ct, pet, dicom=dicom_options(dose=200))

@@ -115,9 +115,11 @@ profile = click.option(
 DICOM = (
     click.option("--ct-series", metavar="NAME", help="DICOM: the CT to take, by its series' UID or description."),
     click.option("--pet-series", metavar="NAME", help="DICOM: the PET to take, by its series' UID or description."),
-    click.option("--weight", type=float, metavar="KG", help="DICOM: the patient's weight, where the PET does not say it."),
-    click.option("--height", type=float, metavar="M", help="DICOM: the patient's height, likewise."),
-    click.option("--sex", type=click.Choice(["M", "F", "O"], case_sensitive=False), help="DICOM: the patient's sex, likewise."),
+    click.option("--weight", type=float, metavar="KG", help="The patient's weight, where the PET does not say it, and for SUL."),
+    click.option("--height", type=float, metavar="M", help="The patient's height, likewise, and for SUL."),
+    click.option(
+        "--sex", type=click.Choice(["M", "F", "O"], case_sensitive=False), help="The patient's sex, likewise, and for SUL."
+    ),
     click.option("--dose", type=float, metavar="MBQ", help="DICOM: the injected dose, likewise."),
     click.option("--half-life", type=float, metavar="S", help="DICOM: the radionuclide's half-life in seconds, likewise."),
     click.option("--injection-time", metavar="TIME", help="DICOM: HH:MM[:SS] of the injection, or date and time in ISO 8601."),
@@ -327,20 +329,25 @@ def score(masks: Path, references: Path, images: Path | None, output: Path, sett
 @click.argument("masks", type=THERE)
 @click.option("--images", type=THERE, required=True, help="Folder of <case>_0001 (PET) and, if there is one, <case>_0000 (CT).")
 @output
+@click.option("--weight", type=float, metavar="KG", help="The patient's weight; with height and sex, for SUL. One mask only.")
+@click.option("--height", type=float, metavar="M", help="The patient's height.")
+@click.option("--sex", type=click.Choice(["M", "F", "O"], case_sensitive=False), help="The patient's sex.")
 @settings("score")
-def readout(masks: Path, images: Path, output: Path, settings: list[tuple[str, str]]) -> None:
+def readout(masks: Path, images: Path, output: Path, settings: list[tuple[str, str]], **of_patient: Any) -> None:
     """Measure the lesions of masks of any origin.
 
     \b
     In:  MASKS, a folder of <case>.nii.gz, paired with the images by name.
-    Out: volume, SUVmax, SUVmean, SUVpeak and total lesion glycolysis of each study
-         and lesion (CSV, JSON), pictures, and report.html.
+    Out: volume and total lesion glycolysis (of the mask, where SUV >= 4, and at 41 %
+         of the maximum), SUVmax, SUVmean, SUVpeak of each study and lesion
+         (CSV, JSON), pictures, and report.html.
 
     \b
     Example:
       petct readout MASKS --images IMAGES -o OUT
     """
-    run("readout", ("score",), {"predictions": masks, "images": images, "output_dir": output}, settings)
+    overrides = {"predictions": masks, "images": images, "output_dir": output, **as_names(of_patient)}
+    run("readout", ("score",), overrides, settings)
 
 
 @main.command()

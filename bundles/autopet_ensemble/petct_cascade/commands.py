@@ -21,10 +21,10 @@ from petct_cascade import published as _published
 from petct_cascade import readout_run as _readout_run
 from petct_cascade import scoring as _scoring
 from petct_cascade import selection as _selection
-from petct_cascade.dicom.finding import dicom_options
+from petct_cascade.dicom.finding import dicom_options, suv_options
 from petct_cascade.preparation import PrepareOptions
 from petct_training.commands import command
-from petct_training.errors import boolean
+from petct_training.errors import InputError, boolean
 from petct_training.masks import Masks
 from petct_training.records import Records
 
@@ -39,7 +39,6 @@ reference_items = command(_items.reference_items)
 write_phantoms = command(_phantom.write_phantoms)
 run_pipeline = command(_pipeline.run_pipeline)
 import_weights = command(_published.import_weights)
-read_out_folder = command(_readout_run.read_out_folder)
 score_folder = command(_scoring.score_folder)
 
 
@@ -100,6 +99,32 @@ def select_labelled(
     masks = Masks(Records(Path(output_dir), "evaluation"), [folder for folder in folders if folder], settings, weights)
     judged = replace(chosen, check=False) if studies is None else chosen
     return _selection.select_items(items, masks, judged, problems)
+
+
+@command
+def read_out_folder(
+    predictions: str | os.PathLike | None,
+    images: str | os.PathLike | None,
+    output_dir: str | os.PathLike,
+    body: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> None:
+    """Read out a folder of masks, as `petct_cascade.readout_run.read_out_folder`.
+
+    Args:
+        predictions: folder of masks.
+        images: folder of CT and PET.
+        output_dir: where the read-outs appear.
+        body: weight (kg), height (m) and sex (M, F or O) of the patient of the only mask, for SUL.
+        options: its further arguments.
+
+    Raises:
+        InputError: when only some of the three are given, or make no sense.
+    """
+    said = suv_options(body or {})
+    if said.given and said.body is None:
+        raise InputError("SUL needs weight, height and sex: give all three, or none")
+    _readout_run.read_out_folder(predictions, images, output_dir, body=said.body, **options)
 
 
 @command

@@ -43,18 +43,16 @@ class Summary:
         """The output folder."""
         return self.records.folder
 
-    def describe(
-        self, files: Mapping[str, Path | Source | None], suv_range: Iterable[float], dicom: str | None = None
-    ) -> dict[str, Any]:
-        """Return what read-outs are made from: the digest of each file, None where there is none, and the range of SUV drawn.
+    def describe(self, files: Mapping[str, Path | Source | None], options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what read-outs are made from: the digest of each file, None where there is none, and the options.
 
         Args:
             files: by their role.
-            suv_range: in pictures.
-            dicom: what the segments are of the SEG that is written with them; None when there is none.
+            options: what else read-outs, pictures and DICOM objects depend on, as JSON knows it; `DICOM` says what the segments are
+                of the SEG that is written with them.
         """
         states = {role: None if file is None else self.records.state_of(file) for role, file in files.items()}
-        return {**digests_of(states), "suv_range": list(suv_range), **({} if dicom is None else {DICOM: dicom})}
+        return {**digests_of(states), **options}
 
     def has_readouts(self, case: str, made_from: Mapping[str, Any] | None = None) -> bool:
         """Whether a case is in the tables of the last run, with its picture and DICOM objects, made from this; from whatever it

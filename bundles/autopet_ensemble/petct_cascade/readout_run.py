@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from petct_cascade.dicom.body_size import Body
 from petct_cascade.dicom.source import DicomSource
 from petct_cascade.dicom_output import DicomOutput
 from petct_cascade.items import item_of_case, masks_in_folder
 from petct_cascade.problems import Problem
-from petct_cascade.provenance import READOUTS, Summary, summary_of
+from petct_cascade.provenance import DICOM, READOUTS, Summary, summary_of
+from petct_cascade.readouts import VERSION
 from petct_cascade.results import in_order, picture_of, write_results
-from petct_cascade.tasks import ReadoutOptions, Results, StudyTask, do_studies
+from petct_cascade.tasks import ReadoutOptions, Results, StudyTask, do_studies, pet_of
 from petct_cascade.volumes import Source, as_source
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.files import read_json
@@ -26,6 +29,7 @@ def read_out_folder(
     output_dir: str | os.PathLike,
     model: str = "Prediction",
     options: ReadoutOptions | None = None,
+    body: Body | None = None,
 ) -> None:
     """Read out a folder of masks without references: tables per study and lesion, a picture of each study, a report.
 
@@ -35,15 +39,21 @@ def read_out_folder(
         output_dir: where all of this appears.
         model: what made the masks.
         options: how studies are read out and drawn.
+        body: that of the patient of the only mask, for SUL.
 
     Raises:
-        InputError: a folder is missing or empty, or the output folder holds something else.
+        InputError: a folder is missing or empty, the output folder holds something else, or a body is given for several masks.
         SomeFailedError: after all other masks were read out, some could not be.
     """
     if predictions is None or images is None:
         raise InputError("masks or images are missing: name their folders with --predictions and --images.")
     files, problems = masks_in_folder(Path(predictions))
-    items = [item_of_case(case, Path(images)) for case in files]
+    if body is not None and len(files) > 1:
+        raise InputError(
+            f"{predictions} holds {len(files)} masks, and weight, height and sex are those of one patient: give one mask"
+        )
+    of_patient = {} if body is None else {"body": asdict(body)}
+    items = [item_of_case(case, Path(images)) | of_patient for case in files]
     with summary_of(Records(Path(output_dir), "read-outs"), files) as summary:
         problems += read_out_studies(items, files, summary, model, options, problems)
     if problems:
@@ -100,17 +110,14 @@ def read_out_studies(
 
 def has_dicom_output(item: Mapping[str, Any], options: ReadoutOptions | None) -> bool:
     """Return whether a study gets DICOM objects: its PET is in DICOM, and they are wanted."""
-    return (options or ReadoutOptions()).dicom_output and isinstance(_pet_of(item), DicomSource)
-
-
-def _pet_of(item: Mapping[str, Any]) -> Any:
-    """Return the file or source of a study's PET, None where there is none."""
-    image = item.get("image") or (None, None)
-    return image if isinstance(image, (str, os.PathLike)) else image[1]
+    return (options or ReadoutOptions()).dicom_output and isinstance(pet_of(item), DicomSource)
 
 
 def _made_from(task: StudyTask, summary: Summary) -> dict[str, Any]:
-    return summary.describe(_files_of(task), task.suv_range, None if task.dicom is None else task.dicom.segments)
+    options = {"version": VERSION, "suv_range": list(task.suv_range), "body": task.item.get("body")}
+    if task.dicom is not None:
+        options[DICOM] = task.dicom.segments
+    return summary.describe(_files_of(task), options)
 
 
 def _files_of(task: StudyTask) -> dict[str, Path | Source | None]:
@@ -125,5 +132,5 @@ def _task_of(item: Mapping[str, Any], mask: Path, output_dir: Path, model: str, 
     """Return the task of reading out and drawing one mask."""
     case = item["case"]
     uncertainty = None if options.uncertainty_dir is None else Path(options.uncertainty_dir) / f"{case}.nii.gz"
-    dicom = DicomOutput(_pet_of(item), output_dir, options.dicom_segments) if has_dicom_output(item, options) else None
+    dicom = DicomOutput(pet_of(item), output_dir, options.dicom_segments) if has_dicom_output(item, options) else None
     return StudyTask(item, {model: mask}, model, picture_of(output_dir, case), uncertainty, tuple(options.suv_range), dicom)

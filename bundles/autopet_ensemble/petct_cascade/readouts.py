@@ -6,13 +6,15 @@ import csv
 import io
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from petct_cascade.dicom.body_size import Body
+from petct_cascade.distances import largest_distance, largest_voxel_distance
 from petct_cascade.metrics import lesions_by_size
 from petct_training.errors import InputError
 from petct_training.files import write_json, write_text
@@ -24,25 +26,73 @@ PEAK_RADIUS_MM = (3 / (4 * math.pi) * 1000) ** (1 / 3)
 # A mask that fills the body has tens of millions of voxels, and each takes a hundred bytes while it is worked on.
 VOXELS_AT_ONCE = 1_000_000
 
-STUDY_COLUMNS = ("tmtv_ml", "tlg_g", "suv_max", "suv_mean", "suv_peak", "lesions", "dmax_mm")
+# Thresholds under which voxels of the mask do not count: an SUV, and a share of each lesion's SUVmax.
+FIXED_SUV, SHARE_OF_MAXIMUM = 4.0, 0.41
 
-LESION_COLUMNS = (
-    "lesion", "volume_ml", "suv_max", "suv_mean", "suv_peak", "tlg_g", "centroid_x_mm", "centroid_y_mm", "centroid_z_mm",
-)  # fmt: skip
+# Raised when read-outs are added or computed in another way, so that those of an earlier version are made again.
+VERSION = 2
+
+# What the columns of a lesion and of a study mean, in one line each.
+_UPTAKE = {
+    "suv_max": "highest SUV, by body weight (g/ml)",
+    "suv_mean": "mean SUV of the voxels",
+    "suv_peak": "highest mean SUV in a sphere of 1 ml around the centre of a lesion's voxel",
+}
+_SUL = {
+    "sul_max": "SUVmax by lean body mass (Janmahasatian)",
+    "sul_mean": "SUVmean by lean body mass (Janmahasatian)",
+    "sul_peak": "SUVpeak by lean body mass (Janmahasatian)",
+}
+_THRESHOLDS = {
+    "{volume}_suv4_ml": "volume where SUV is at least 4",
+    "tlg_suv4_g": "TLG where SUV is at least 4",
+    "{volume}_41pct_ml": "volume where SUV is at least 41 % of the lesion's SUVmax",
+    "tlg_41pct_g": "TLG where SUV is at least 41 % of the lesion's SUVmax",
+}
+STUDY_DEFINITIONS = {
+    "tmtv_ml": "volume of all lesions",
+    "tlg_g": "total lesion glycolysis: SUVmean times volume",
+    **_UPTAKE,
+    "lesions": "number of 18-connected components of the mask",
+    "dmax_mm": "distance between the centroids of the two lesions furthest apart",
+    **{name.format(volume="tmtv"): text for name, text in _THRESHOLDS.items()},
+    "dmax_voxels_mm": "distance between the centres of the two lesion voxels furthest apart",
+    **_SUL,
+}
+LESION_DEFINITIONS = {
+    "lesion": "number, the largest first",
+    "volume_ml": "voxels times voxel volume",
+    **_UPTAKE,
+    "tlg_g": "total lesion glycolysis: SUVmean times volume",
+    **{f"centroid_{axis}_mm": f"mean {axis} of the voxel centres" for axis in "xyz"},
+    **{name.format(volume="volume"): text for name, text in _THRESHOLDS.items()},
+    **_SUL,
+    "uncertainty_mean": "mean standard deviation of the members' probabilities",
+}
+# What every study and lesion has; SUL and uncertainty follow where they are known.
+STUDY_COLUMNS = tuple(name for name in STUDY_DEFINITIONS if name not in _SUL)
+LESION_COLUMNS = tuple(name for name in LESION_DEFINITIONS if name not in _SUL and name != "uncertainty_mean")
 
 
 def study_readouts(
-    mask: np.ndarray, pet: np.ndarray, affine: np.ndarray | Sequence[float], uncertainty: np.ndarray | None = None
+    mask: np.ndarray,
+    pet: np.ndarray,
+    affine: np.ndarray | Sequence[float],
+    uncertainty: np.ndarray | None = None,
+    body: Body | None = None,
 ) -> dict[str, Any]:
     """Return the read-outs of a study: total tumour burden and uptake, and the same of each lesion.
 
     A lesion is an 18-connected component of the mask, as in the challenge's metrics. Which voxels are tumour is the mask's
-    decision: no SUV threshold is applied. SUV is by body weight, in g/ml.
+    decision: no SUV threshold is applied, but for the volumes and TLG that are called after one. SUV is by body weight, in g/ml.
 
     - Volume (ml): number of voxels times voxel volume. TMTV, the total metabolic tumour volume, is the sum over lesions
       (Barrington and Meignan, J Nucl Med 2019;60:1096).
     - TLG (g), total lesion glycolysis: SUVmean times volume, summed over lesions (Larson et al., Clin Positron Imaging 1999;2:159).
       The name is from FDG; for PSMA the same product is the total lesion PSMA.
+    - "suv4": the same of the mask's voxels with an SUV of at least 4 (Barrington et al., J Nucl Med 2021;62:332). "41pct": of those
+      with at least 41 % of their own lesion's SUVmax (Boellaard et al., Eur J Nucl Med Mol Imaging 2015;42:328). Lesions stay those
+      of the mask, and lie in one or several pieces above a threshold.
     - SUVmax, SUVmean: highest value and mean over the lesion's voxels; of the study, over all lesions' voxels.
     - SUVpeak: the highest mean in a sphere of 1 ml (radius 6.2 mm) whose centre is the centre of a voxel of the lesion (Wahl et
       al., PERCIST 1.0, J Nucl Med 2009;50 Suppl 1:122S; "global intensity peak" of the image biomarker standardisation initiative,
@@ -50,6 +100,9 @@ def study_readouts(
       part of its volume inside the sphere; what lies outside of the image is left out. Of the study: the highest of its lesions.
     - Dmax (mm): distance between the centroids of the two lesions furthest apart (Cottereau et al., Ann Oncol 2021;32:404).
       0 with one lesion.
+    - "dmax_voxels_mm": distance between the centres of the two voxels furthest apart, of one lesion or of two.
+    - SUL: SUVmax, SUVmean and SUVpeak times lean body mass over body weight (Janmahasatian et al., Clin Pharmacokinet
+      2005;44:1051), where the body is known. Of sex O, the lean body mass is the mean of both formulas.
     - Centroid (mm): mean position of the lesion's voxel centres, each voxel weighing the same.
 
     Args:
@@ -58,11 +111,14 @@ def study_readouts(
         affine: (4, 4) matrix from voxels to world mm (RAS, as in NIfTI); or the voxel size along X, Y, Z in mm, and centroids
             are counted from the centre of the first voxel.
         uncertainty: disagreement of the ensemble's members, as the standard deviation of their probabilities (X, Y, Z).
+        body: the patient's; None where it is not known, and there are no SUL.
 
     Returns:
         "study": `STUDY_COLUMNS`; without lesions volumes, TLG and count are 0 and the others NaN.
         "lesions": per lesion `LESION_COLUMNS`, the largest first, numbered from 1; with `uncertainty` also "uncertainty_mean",
         its mean over the lesion.
+        "body": with `body`, its "weight_kg", "height_m", "sex" and "lean_mass_kg"; then study and lesions have "sul_max",
+        "sul_mean" and "sul_peak", too.
 
     Raises:
         InputError: the arrays are not (X, Y, Z) on one grid, or the voxel size is impossible.
@@ -75,20 +131,33 @@ def study_readouts(
     voxel_ml = voxel_volume_ml(spacing.tolist())
     box = bounding_box(mask)
     if box is None:
-        nan = math.nan
-        return {"study": dict(zip(STUDY_COLUMNS, (0.0, 0.0, nan, nan, nan, 0, nan), strict=True)), "lesions": []}
-    sums = _sums_over_lesions(mask, box, pet, spacing, uncertainty)
-    centroids = (sums.indices / sums.sizes[:, None]) @ affine[:3, :3].T + affine[:3, 3]
-    study = {
-        "tmtv_ml": float(sums.sizes.sum() * voxel_ml),
-        "tlg_g": float(sums.suv.sum() * voxel_ml),
-        "suv_max": float(sums.suv_max.max()),
-        "suv_mean": float(sums.suv.sum() / sums.sizes.sum()),
-        "suv_peak": float(sums.suv_peak.max()),
-        "lesions": len(sums.sizes),
-        "dmax_mm": _largest_distance(centroids),
+        study, lesions = _study_without_lesions(), []
+    else:
+        sums = _sums_over_lesions(mask, box, pet, spacing, uncertainty)
+        centroids = (sums.indices / sums.sizes[:, None]) @ affine[:3, :3].T + affine[:3, 3]
+        study = _study_row(sums, centroids, voxel_ml) | {"dmax_voxels_mm": largest_voxel_distance(mask[box], affine)}
+        lesions = _lesion_rows(sums, centroids, voxel_ml, with_uncertainty=uncertainty is not None)
+    if body is None:
+        return {"study": study, "lesions": lesions}
+    return {
+        "study": _with_sul(study, body),
+        "lesions": [_with_sul(lesion, body) for lesion in lesions],
+        "body": {"weight_kg": body.weight, "height_m": body.height, "sex": body.sex, "lean_mass_kg": body.lean_mass},
     }
-    return {"study": study, "lesions": _lesion_rows(sums, centroids, voxel_ml, with_uncertainty=uncertainty is not None)}
+
+
+def _study_without_lesions() -> dict[str, Any]:
+    """Return `STUDY_COLUMNS` of an empty mask."""
+    is_zero = {name: name.startswith(("tmtv", "tlg", "lesions")) for name in STUDY_COLUMNS}
+    return {name: (0 if name == "lesions" else 0.0) if zero else math.nan for name, zero in is_zero.items()}
+
+
+def _with_sul(row: Mapping[str, Any], body: Body) -> dict[str, Any]:
+    """Return a row with SUL after its other columns, but for the uncertainty, which is the last."""
+    share = body.lean_mass / body.weight
+    sul = {name: row[name.replace("sul", "suv")] * share for name in _SUL}
+    last = {name: row[name] for name in ("uncertainty_mean",) if name in row}
+    return {name: value for name, value in row.items() if name not in last} | sul | last
 
 
 @dataclass(frozen=True)
@@ -100,6 +169,7 @@ class _Sums:
         suv, uncertainty: sums over the voxels.
         indices: sums of the voxels' indices (n, 3).
         suv_max, suv_peak: the highest.
+        sizes_suv4, suv_suv4, sizes_41pct, suv_41pct: sizes and suv of the voxels above a threshold.
     """
 
     sizes: np.ndarray
@@ -108,6 +178,10 @@ class _Sums:
     indices: np.ndarray
     suv_max: np.ndarray
     suv_peak: np.ndarray
+    sizes_suv4: np.ndarray
+    suv_suv4: np.ndarray
+    sizes_41pct: np.ndarray
+    suv_41pct: np.ndarray
 
 
 def _sums_over_lesions(
@@ -122,21 +196,66 @@ def _sums_over_lesions(
         indices=np.zeros((count, 3)),
         suv_max=np.full(count, -np.inf),
         suv_peak=np.full(count, -np.inf),
+        sizes_suv4=np.zeros(count, int),
+        suv_suv4=np.zeros(count),
+        sizes_41pct=np.zeros(count, int),
+        suv_41pct=np.zeros(count),
     )
     places = np.flatnonzero(labels)
-    for start in range(0, len(places), VOXELS_AT_ONCE):
-        inside = np.unravel_index(places[start : start + VOXELS_AT_ONCE], labels.shape)
-        owner = labels[inside].astype(np.int64) - 1
-        voxels = tuple(index + part.start for index, part in zip(inside, box, strict=True))
+    for owner, voxels in _voxels_of_lesions(places, labels, box):
         suv = pet[voxels].astype(np.float64)
-        sums.sizes[:] += np.bincount(owner, minlength=count)
-        sums.suv[:] += np.bincount(owner, suv, count)
+        _add(owner, suv, sums.sizes, sums.suv)
+        _add(owner[suv >= FIXED_SUV], suv[suv >= FIXED_SUV], sums.sizes_suv4, sums.suv_suv4)
         sums.indices[:] += np.stack([np.bincount(owner, index, count) for index in voxels], axis=1)
         np.maximum.at(sums.suv_max, owner, suv)
         np.maximum.at(sums.suv_peak, owner, _sphere_means(pet, voxels, spacing))
         if uncertainty is not None:
             sums.uncertainty[:] += np.bincount(owner, uncertainty[voxels], count)
+    # A second time, now that each lesion's maximum is known.
+    for owner, voxels in _voxels_of_lesions(places, labels, box):
+        suv = pet[voxels].astype(np.float64)
+        above = suv >= SHARE_OF_MAXIMUM * sums.suv_max[owner]
+        _add(owner[above], suv[above], sums.sizes_41pct, sums.suv_41pct)
     return sums
+
+
+def _voxels_of_lesions(
+    places: np.ndarray, labels: np.ndarray, box: tuple[slice, slice, slice]
+) -> Iterator[tuple[np.ndarray, tuple[np.ndarray, ...]]]:
+    """Yield the lesion, counted from 0, of some voxels (n,) at a time, and their three indices (n,) in the whole volume.
+
+    Args:
+        places: of the voxels in the flat array of labels.
+        labels: of the lesions, 1 to n, and 0 elsewhere, in the box.
+        box: of the volume.
+    """
+    for start in range(0, len(places), VOXELS_AT_ONCE):
+        inside = np.unravel_index(places[start : start + VOXELS_AT_ONCE], labels.shape)
+        voxels = tuple(index + part.start for index, part in zip(inside, box, strict=True))
+        yield labels[inside].astype(np.int64) - 1, voxels
+
+
+def _add(owner: np.ndarray, suv: np.ndarray, sizes: np.ndarray, total: np.ndarray) -> None:
+    """Add voxels (n,) of lesions to the number of each lesion's voxels and to the sum of their SUV."""
+    sizes += np.bincount(owner, minlength=len(sizes))
+    total += np.bincount(owner, suv, len(sizes))
+
+
+def _study_row(sums: _Sums, centroids: np.ndarray, voxel_ml: float) -> dict[str, Any]:
+    """Return `STUDY_COLUMNS` but for the last; centroids (n, 3) in mm."""
+    return {
+        "tmtv_ml": float(sums.sizes.sum() * voxel_ml),
+        "tlg_g": float(sums.suv.sum() * voxel_ml),
+        "suv_max": float(sums.suv_max.max()),
+        "suv_mean": float(sums.suv.sum() / sums.sizes.sum()),
+        "suv_peak": float(sums.suv_peak.max()),
+        "lesions": len(sums.sizes),
+        "dmax_mm": largest_distance(centroids),
+        "tmtv_suv4_ml": float(sums.sizes_suv4.sum() * voxel_ml),
+        "tlg_suv4_g": float(sums.suv_suv4.sum() * voxel_ml),
+        "tmtv_41pct_ml": float(sums.sizes_41pct.sum() * voxel_ml),
+        "tlg_41pct_g": float(sums.suv_41pct.sum() * voxel_ml),
+    }
 
 
 def _lesion_rows(sums: _Sums, centroids: np.ndarray, voxel_ml: float, with_uncertainty: bool) -> list[dict[str, Any]]:
@@ -150,6 +269,10 @@ def _lesion_rows(sums: _Sums, centroids: np.ndarray, voxel_ml: float, with_uncer
         "centroid_x_mm": centroids[:, 0],
         "centroid_y_mm": centroids[:, 1],
         "centroid_z_mm": centroids[:, 2],
+        "volume_suv4_ml": sums.sizes_suv4 * voxel_ml,
+        "tlg_suv4_g": sums.suv_suv4 * voxel_ml,
+        "volume_41pct_ml": sums.sizes_41pct * voxel_ml,
+        "tlg_41pct_g": sums.suv_41pct * voxel_ml,
     }
     if with_uncertainty:
         values["uncertainty_mean"] = sums.uncertainty / sums.sizes
@@ -243,20 +366,3 @@ def _sphere_kernel(spacing: np.ndarray, samples: int = 11) -> np.ndarray:
     inside = axes[0][:, None, None] + axes[1][None, :, None] + axes[2][None, None, :] <= PEAK_RADIUS_MM**2
     counts = [len(axis) // samples for axis in axes]
     return inside.reshape(counts[0], samples, counts[1], samples, counts[2], samples).mean(axis=(1, 3, 5))
-
-
-def _largest_distance(points: np.ndarray) -> float:
-    """Return the largest distance between any two of n points (n, 3).
-
-    A mask of noise has a hundred thousand lesions, too many to compare all with all. No point is further from another than from
-    the furthest corner of the box around all, so that those need no comparison for which this is less than a distance already
-    found.
-    """
-    largest, start = 0.0, points[0]
-    for _ in range(3):
-        distances = np.linalg.norm(points - start, axis=1)
-        largest, start = max(largest, float(distances.max())), points[distances.argmax()]
-    corners = np.stack(np.meshgrid(*zip(points.min(axis=0), points.max(axis=0), strict=True), indexing="ij"), -1).reshape(-1, 3)
-    reach = np.max([np.linalg.norm(points - corner, axis=1) for corner in corners], axis=0)
-    candidates = points[reach >= largest]
-    return max((float(np.linalg.norm(candidates - point, axis=1).max()) for point in candidates), default=largest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ class Selection:
     """The studies of an inference.
 
     Attributes:
-        items: {"case", "image": [CT file, PET file], "patient", "tracer", ("centre")} of the studies to do.
+        items: {"case", "image": [CT file, PET file], "patient", "tracer", ("centre"), ("body")} of the studies to do.
         done: the same of the studies whose masks an earlier run has made.
         others: the same of the studies that other processes do, see `SelectOptions`.
         problems: why other studies cannot be used, and what is remarkable about those that can.
@@ -193,8 +193,10 @@ def source_of(
 def inference_item(study: Study) -> dict[str, Any]:
     """Return what an inference is told of a study; see `Selection`."""
     image = [_place_of(source) for source in (study.ct, study.pet)]
-    item = {"case": study.case, "patient": study.patient, "tracer": study.tracer, "image": image}
-    return item if study.centre is None else item | {"centre": study.centre}
+    item: dict[str, Any] = {"case": study.case, "patient": study.patient, "tracer": study.tracer, "image": image}
+    if study.centre is not None:
+        item["centre"] = study.centre
+    return item if study.body is None else item | {"body": asdict(study.body)}
 
 
 def _place_of(source: Any) -> Any:

@@ -12,10 +12,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from petct_cascade.dicom.body_size import Body
 from petct_cascade.dicom.finding import DicomOptions, Found, find_in_folder, identity_of_series, suv_options
 from petct_cascade.dicom.headers import is_made_by_system
 from petct_cascade.dicom.places import Places
 from petct_cascade.dicom.source import DicomSource
+from petct_cascade.dicom.suv import OF_BODY
 from petct_cascade.dicom.suv_options import SuvOptions
 from petct_cascade.problems import Problem
 from petct_cascade.volumes import OTHER_SUFFIX, SUFFIXES, Source, without_suffix
@@ -56,6 +58,7 @@ class Study:
         pet: the same of the PET: 3-D, body-weight SUV.
         label: the same on the grid of the PET, 1 in lesions and 0 elsewhere; None when there is none.
         centre: where it was made, if known.
+        body: the patient's, where the user says it of a PET that is no DICOM; a PET in DICOM says it itself.
     """
 
     case: str
@@ -65,6 +68,7 @@ class Study:
     pet: Path | Source
     label: Path | Source | None = None
     centre: str | None = None
+    body: Body | None = None
 
     @property
     def files(self) -> dict[str, Path | Source]:
@@ -89,7 +93,8 @@ def find_studies(
             - a CSV file with the columns case, ct, pet and, if wanted, label, patient, tracer, centre; or a JSON file with a list
               of such objects, in which "image": [ct, pet] may replace "ct" and "pet". Paths are relative to the file's folder.
               What is named may also be a folder with DICOM files, one such file, or the UID of a series in the list's folder; then
-              the columns weight, height, sex, dose, half_life and injection_time may say what the PET's headers do not;
+              the columns weight, height, sex, dose, half_life and injection_time may say what the PET's headers do not. Weight,
+              height and sex, all three, give SUL of other files, too;
             - any other folder with DICOM files, and a DICOMDIR as the folder in which it lies: see
               `petct_cascade.dicom.finding.find_in_folder`.
             In place of .nii.gz, a name may end with .nii, .mha or .mhd. Where nothing else is said, tracer and patient are the
@@ -106,13 +111,35 @@ def find_studies(
         InputError: when the source does not exist, has none of these layouts or is not a readable list.
     """
     source = Path(source)
-    studies, problems = _accept(_find(source, labels, allow_outside, dicom or DicomOptions()), labels)
+    options = dicom or DicomOptions()
+    studies, problems = _accept(_find(source, labels, allow_outside, options), labels)
+    if source.is_dir():
+        studies, said = _with_body(studies, options.suv)
+        problems += said
     if not studies and not problems:
         raise InputError(
             f"{source} holds no studies: give a folder with imagesTr and labelsTr, with <case>_0000.nii.gz and <case>_0001.nii.gz, "
             "with PETCT_<patient>/<study>/SUV.nii.gz, with DICOM series of PET and CT, or a CSV or JSON list"
         )
     return studies, problems
+
+
+def _with_body(studies: Sequence[Study], options: SuvOptions) -> tuple[list[Study], list[Problem]]:
+    """Return the studies of a folder with what the user says of a patient's body, and what is to be said of it.
+
+    Raises:
+        InputError: when it is said of several patients.
+    """
+    in_files = [study for study in studies if not isinstance(study.pet, DicomSource)]
+    if not in_files or options == SuvOptions():
+        return list(studies), []
+    if len(in_files) > 1:
+        raise InputError(
+            f"there are {len(in_files)} studies, and {', '.join(options.given)} can be that of one patient: give that study's "
+            "files alone, or a CSV list with columns of these names"
+        )
+    said = [Problem(in_files[0].case, None, sentence, error=False) for sentence in _said_of_suv(options)]
+    return [replace(study, body=options.body) for study in studies], said
 
 
 def study_of_places(
@@ -135,7 +162,7 @@ def study_of_places(
         name, patient, tracer = identity_of_series(files["pet"].files[0])
         study = Study(case or name, patient, tracer, files["ct"], files["pet"])
     else:
-        study = replace(study_of_files(Path(ct), Path(pet), case), ct=files["ct"])
+        study = replace(study_of_files(Path(ct), Path(pet), case), ct=files["ct"], body=(dicom or DicomOptions()).suv.body)
     return study, [Problem(study.case, None, sentence, error=False) for sentence in sentences]
 
 
@@ -448,6 +475,7 @@ def _study_of_entry(entry: Mapping[str, str], places: Places, dicom: DicomOption
         pet=files["pet"],
         label=files.get("label"),
         centre=entry["centre"] or None,
+        body=None if isinstance(files["pet"], DicomSource) else options.suv.body,
     )
 
 
@@ -461,10 +489,20 @@ def _files_of_places(
     """
     files: dict[str, Path | Source] = {role: places.folder / place for role, place in named.items()}
     in_dicom = {role: place for role, place in named.items() if places.is_dicom(place)}
-    if "pet" not in in_dicom and dicom.suv != SuvOptions():
-        raise InputError("weight, height, sex, dose, half-life and injection time are for a PET in DICOM, and this one is in SUV")
+    said = [] if "pet" in in_dicom else _said_of_suv(dicom.suv)
     sources, sentences = places.sources(in_dicom, dicom)
-    return {**files, **sources}, sentences
+    return {**files, **sources}, [*said, *sentences]
+
+
+def _said_of_suv(options: SuvOptions) -> list[str]:
+    """Return what is to be said of options that are given for a PET that is in SUV and no DICOM.
+
+    Raises:
+        InputError: when they say what only a PET in DICOM has use for.
+    """
+    if not {*options.given} <= {*OF_BODY}:
+        raise InputError("dose, half-life and injection time are for a PET in DICOM, and this one is in SUV: leave them out")
+    return ["SUL needs weight, height and sex: there is none"] if options.given and options.body is None else []
 
 
 def _read_csv(source: Path) -> list[dict[str, Any]]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from petct_cascade.dicom.body_size import Body
+from petct_cascade.dicom.source import DicomSource
 from petct_cascade.dicom_output import SEGMENTS, DicomOutput, write_dicom
 from petct_cascade.judging import judge_volumes
 from petct_cascade.metrics import case_metrics
@@ -54,7 +56,7 @@ class StudyTask:
 
     Attributes:
         item: "case"; and, where there are such, "image" ([CT file or None, PET file], or one 4-D file with these channels), "label"
-            (file), "patient", "tracer", "centre".
+            (file), "patient", "tracer", "centre", "body" (the fields of `Body`, where the PET does not say them itself).
         predictions: file of each model's mask.
         primary: the model whose mask is read out and drawn.
         picture: the file to draw; None if the study is not to be read out.
@@ -168,7 +170,22 @@ def _read_out_and_draw(task: StudyTask, picture: Path, prediction: Volume, refer
     )
     reference_array = None if reference is None else reference.array
     overlay_picture(picture, pet.array, pet.affine, reference_array, prediction.array, options)
-    return study_readouts(prediction.array, pet.array, pet.affine, uncertainty) | {"suv_range": list(task.suv_range)}
+    readouts = study_readouts(prediction.array, pet.array, pet.affine, uncertainty, body_of(task.item))
+    return readouts | {"suv_range": list(task.suv_range)}
+
+
+def pet_of(item: Mapping[str, Any]) -> Any:
+    """Return the file or source of a study's PET, None where there is none."""
+    image = item.get("image") or (None, None)
+    return image if isinstance(image, (str, os.PathLike)) else image[1]
+
+
+def body_of(item: Mapping[str, Any]) -> Body | None:
+    """Return the body of an item's patient, None where it is not known."""
+    pet = pet_of(item)
+    if isinstance(pet, DicomSource):
+        return pet.body()
+    return Body(**item["body"]) if item.get("body") else None
 
 
 def _read_images(item: Mapping[str, Any]) -> tuple[Volume | None, Volume]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 
 def lean_mass_james(weight: float, height: float, sex: str, male: float = 120) -> float:
@@ -65,3 +66,28 @@ def mass_of(kind: str, weight: float, height: float, sex: str) -> float:
     """
     sexes = ("M", "F") if sex == "O" else (sex,)
     return sum(MASSES[kind](weight, height, one) for one in sexes) / len(sexes)
+
+
+@dataclass(frozen=True)
+class Body:
+    """What is known of a patient's body.
+
+    Attributes:
+        weight: kg.
+        height: m.
+        sex: M, F or O.
+    """
+
+    weight: float
+    height: float
+    sex: str
+
+    @property
+    def lean_mass(self) -> float:
+        """Lean body mass (kg) by Janmahasatian.
+
+        Example:
+            >>> round(Body(70, 1.75, "M").lean_mass, 1)
+            55.9
+        """
+        return mass_of("LBMJANMA", self.weight, self.height, self.sex)

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from highdicom.sr import (
@@ -41,11 +42,13 @@ ML = CodedConcept("ml", "UCUM", "milliliter")
 GRAM = CodedConcept("g", "UCUM", "gram")
 MM = CodedConcept("mm", "UCUM", "millimeter")
 SUV = CodedConcept("g/ml{SUVbw}", "UCUM", "Standardized Uptake Value body weight")
+SUL = CodedConcept("g/ml{SUVlbm(Janma)}", "UCUM", "Standardized Uptake Value lean body mass (Janma)")
 ONE = CodedConcept("1", "UCUM", "no units")
 
 VOLUME = CodedConcept("126032", "DCM", "Metabolic Volume")
 TLG = CodedConcept("126033", "DCM", "Total Lesion Glycolysis")
 SUVBW = CodedConcept("126401", "DCM", "SUVbw")
+SUVLBM = CodedConcept("126405", "DCM", "SUVlbm(Janma)")
 DISTANCE = CodedConcept("121206", "DCM", "Distance")
 LESIONS = CodedConcept("246206008", "SCT", "Number of lesions")
 
@@ -54,15 +57,56 @@ MEAN = CodedConcept("373098007", "SCT", "Mean")
 PEAK = CodedConcept("126031", "DCM", "Peak Value Within ROI")
 TOTAL = CodedConcept("255619001", "SCT", "Total")
 
-# What each read-out is called in a report: name, unit, and how it was derived (CID 7466, 7469 and 7464 of PS3.16).
-UPTAKE = {"suv_max": (SUVBW, SUV, MAXIMUM), "suv_mean": (SUVBW, SUV, MEAN), "suv_peak": (SUVBW, SUV, PEAK)}
-OF_LESION = {"volume_ml": (VOLUME, ML, None), "tlg_g": (TLG, GRAM, None), **UPTAKE}
-OF_STUDY = {
-    "tmtv_ml": (VOLUME, ML, TOTAL),
-    "tlg_g": (TLG, GRAM, TOTAL),
+# Methods for which the standard has no code; a scheme whose name begins with 99 is private (PS3.16, 8.2).
+PRIVATE = "99AUTOPET"
+SUV4 = CodedConcept("SUV4", PRIVATE, "Voxels of the mask with SUVbw of at least 4")
+PERCENT41 = CodedConcept("41PCT", PRIVATE, "Voxels of the mask with at least 41 % of the lesion's maximum")
+CENTROIDS = CodedConcept("CENTROIDS", PRIVATE, "Between centroids of lesions")
+VOXELS = CodedConcept("VOXELS", PRIVATE, "Between centers of voxels of lesions")
+
+
+@dataclass(frozen=True)
+class Concept:
+    """What a read-out is called in a report.
+
+    Attributes:
+        name: of the measurement (CID 7466 and 7469 of PS3.16).
+        unit: of its value.
+        derivation: how the value follows from others (CID 7464).
+        method: how it was measured.
+    """
+
+    name: CodedConcept
+    unit: CodedConcept
+    derivation: CodedConcept | None = None
+    method: CodedConcept | None = None
+
+
+UPTAKE = {
+    f"{kind}_{key}": Concept(name, unit, derivation)
+    for kind, name, unit in (("suv", SUVBW, SUV), ("sul", SUVLBM, SUL))
+    for key, derivation in (("max", MAXIMUM), ("mean", MEAN), ("peak", PEAK))
+}
+OF_LESION = {
+    "volume_ml": Concept(VOLUME, ML),
+    "tlg_g": Concept(TLG, GRAM),
+    "volume_suv4_ml": Concept(VOLUME, ML, method=SUV4),
+    "tlg_suv4_g": Concept(TLG, GRAM, method=SUV4),
+    "volume_41pct_ml": Concept(VOLUME, ML, method=PERCENT41),
+    "tlg_41pct_g": Concept(TLG, GRAM, method=PERCENT41),
     **UPTAKE,
-    "lesions": (LESIONS, ONE, None),
-    "dmax_mm": (DISTANCE, MM, MAXIMUM),
+}
+OF_STUDY = {
+    "tmtv_ml": Concept(VOLUME, ML, TOTAL),
+    "tlg_g": Concept(TLG, GRAM, TOTAL),
+    "tmtv_suv4_ml": Concept(VOLUME, ML, TOTAL, SUV4),
+    "tlg_suv4_g": Concept(TLG, GRAM, TOTAL, SUV4),
+    "tmtv_41pct_ml": Concept(VOLUME, ML, TOTAL, PERCENT41),
+    "tlg_41pct_g": Concept(TLG, GRAM, TOTAL, PERCENT41),
+    **UPTAKE,
+    "lesions": Concept(LESIONS, ONE),
+    "dmax_mm": Concept(DISTANCE, MM, MAXIMUM, CENTROIDS),
+    "dmax_voxels_mm": Concept(DISTANCE, MM, MAXIMUM, VOXELS),
 }
 
 AGENT = CodedConcept("349358000", "SCT", "Radiopharmaceutical agent")
@@ -97,7 +141,9 @@ def write_report(
       of lesions (SCT 246206008), and Dmax as the maximum (SCT 56851009) of distances (DCM 121206). Where all lesions are one
       segment it is a group of TID 1411 that refers to it. The tracer, where its code is known, is an evaluation (row 9 of TID
       1501) of this group: SCT 349358000, radiopharmaceutical agent.
-    - A measurement is TID 300, its derivation a modifier. Read-outs that do not exist (NaN) are left out. Numbers are written as
+    - A measurement is TID 300, its derivation a modifier. Its method (SCT 370129005) tells volumes and glycolysis above a
+      threshold, and the two Dmax, apart; there are no standard codes for these methods.
+    - Read-outs that do not exist (NaN) are left out. Numbers are written as
       text of 16 characters and, in full, as FloatingPointValue.
 
     Of more than `MOST_SEGMENTS` lesions, the largest are listed; all of them count for the study. Not in the report: centroids,
@@ -179,7 +225,7 @@ class _Groups:
         self,
         name: str,
         values: Mapping[str, Any],
-        concepts: Mapping[str, tuple[CodedConcept, CodedConcept, CodedConcept | None]],
+        concepts: Mapping[str, Concept],
         agent: CodedConcept | None = None,
     ) -> MeasurementsAndQualitativeEvaluations | VolumetricROIMeasurementsAndQualitativeEvaluations:
         """Return the group of a lesion or of the study, by its tracking identifier."""
@@ -204,13 +250,11 @@ class _Groups:
         return VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_segment=reference, **content)
 
 
-def _measurements(
-    values: Mapping[str, Any], concepts: Mapping[str, tuple[CodedConcept, CodedConcept, CodedConcept | None]]
-) -> Sequence[Measurement]:
+def _measurements(values: Mapping[str, Any], concepts: Mapping[str, Concept]) -> Sequence[Measurement]:
     """Return the read-outs that exist, in the order of their concepts."""
     return [
-        Measurement(name=name, value=values[key], unit=unit, derivation=derivation)
-        for key, (name, unit, derivation) in concepts.items()
+        Measurement(concept.name, values[key], concept.unit, derivation=concept.derivation, method=concept.method)
+        for key, concept in concepts.items()
         if key in values and math.isfinite(values[key])
     ]
 

@@ -11,11 +11,13 @@ from typing import Any
 
 from pydicom import Dataset
 
+from petct_cascade.dicom.body_size import Body
 from petct_cascade.dicom.files import read_dataset
 from petct_cascade.dicom.frames import frames_of
 from petct_cascade.dicom.geometry import name_of, stack_of
 from petct_cascade.dicom.headers import STRUCTURE_CLASS
 from petct_cascade.dicom.labels import Grid, contour_mask, segmentation_mask
+from petct_cascade.dicom.pet_series import PetSeries
 from petct_cascade.dicom.reading import read_ct, read_pet
 from petct_cascade.dicom.series import Stack
 from petct_cascade.dicom.suv import suv_conversion
@@ -101,6 +103,14 @@ class DicomSource(os.PathLike):
                 with contextlib.suppress(InputError):
                     self.facts["suv"] = suv_conversion(headers_of(self.files)[0], self.options).facts
         return self.facts
+
+    def body(self) -> Body | None:
+        """Return the patient's body by the header of a PET and its options; None where they do not say weight, height and sex."""
+        try:
+            series = PetSeries(headers_of(self.files[:1])[0], self.options)
+            return Body(series.weight, series.height, series.sex)
+        except InputError:
+            return None
 
     @property
     def _identity(self) -> dict[str, Any]:

@@ -32,6 +32,9 @@ FDG_WORDS = ("FDG", "FLUORODEOXYGLUCOSE", "FLUDEOXYGLUCOSE", "35321007", "C-B103
 PHILIPS = (0x7053, "Philips PET Private Group")
 PHILIPS_SUV_FACTOR, PHILIPS_ACTIVITY_FACTOR = 0x00, 0x09
 
+# Options that say what SUL by lean body mass follows from, too.
+OF_BODY = ("weight", "height", "sex")
+
 NOTHING_GIVEN = SuvOptions()
 
 
@@ -141,7 +144,7 @@ def _from_suv(series: PetSeries) -> np.ndarray:
     kinds = {word_of(frame, "SUVType") for frame in series.frames} - {""}
     kind = series.word("SUVType", "of which kind its SUV is") if kinds else "BW"
     if kind == "BW":
-        _warn_of_unused_options(series, ("weight", "height", "sex"))
+        _warn_of_unused_options(series, OF_BODY, "it counts for SUL alone")
         return np.ones(len(series.frames))
     if kind not in MASSES:
         raise InputError(f"holds SUV of the unknown kind {kind!r} (SUVType): export it in Bq/ml (BQML)")
@@ -165,7 +168,7 @@ def _from_counts(series: PetSeries) -> np.ndarray:
     suv = _private_numbers(series, PHILIPS_SUV_FACTOR)
     if suv is not None:
         _note_stored_suv(series)
-        _warn_of_unused_options(series, ("weight", "height", "sex"))
+        _warn_of_unused_options(series, OF_BODY, "it counts for SUL alone")
         return suv
     activity = _private_numbers(series, PHILIPS_ACTIVITY_FACTOR)
     if activity is None:
@@ -189,11 +192,11 @@ def _note_stored_suv(series: PetSeries) -> None:
     _warn_of_unused_options(series, ("dose", "half_life", "injection_time"))
 
 
-def _warn_of_unused_options(series: PetSeries, names: Sequence[str]) -> None:
+def _warn_of_unused_options(series: PetSeries, names: Sequence[str], instead: str = "leave it out") -> None:
     """Warn of options without effect on SUV that is stored as such."""
     unused = [option(name) for name in names if name in series.options.given]
     if unused:
-        series.warnings.append(f"holds SUV already, on which {', '.join(unused)} has no effect: leave it out")
+        series.warnings.append(f"holds SUV already, on which {', '.join(unused)} has no effect: {instead}")
 
 
 def _private_numbers(series: PetSeries, element: int) -> np.ndarray | None:

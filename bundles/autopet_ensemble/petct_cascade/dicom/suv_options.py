@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from petct_cascade.dicom.body_size import Body
 from petct_cascade.dicom.moments import moment_of, time_of
 from petct_training.errors import InputError
 
@@ -57,6 +58,13 @@ class SuvOptions:
     def given(self) -> list[str]:
         """Names of what the user says."""
         return [name for name in self.__dataclass_fields__ if getattr(self, name) is not None]
+
+    @property
+    def body(self) -> Body | None:
+        """The patient's body, where weight, height and sex are all given."""
+        if self.weight is None or self.height is None or self.sex is None:
+            return None
+        return Body(self.weight, self.height, self.sex)
 
 
 def option(name: str) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from petct_cascade.readouts import LESION_DEFINITIONS, STUDY_DEFINITIONS
 from petct_cascade.summary import METRICS, STAGES, models_in_order, summarise, summary_tables, table1_lines
 from petct_training.errors import InputError
 
@@ -26,12 +27,14 @@ class Column:
         heading: what stands above it.
         decimals: of its numbers; None for text.
         links: whether a study's name leads to the study.
+        definition: what it means, in one line; empty where the heading says it.
     """
 
     key: str
     heading: str
     decimals: int | None = 0
     links: bool = False
+    definition: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,27 +111,42 @@ SCORE_COLUMNS = (
     Column("lesions_found", "Found"),
     Column("lesions_false", "False"),
 )
-READOUT_COLUMNS = (
-    STUDY,
-    Column("tmtv_ml", "TMTV (ml)", 1),
-    Column("tlg_g", "TLG (g)", 1),
-    Column("suv_max", "SUVmax", 1),
-    Column("suv_mean", "SUVmean", 1),
-    Column("suv_peak", "SUVpeak", 1),
-    Column("lesions", "Lesions"),
-    Column("dmax_mm", "Dmax (mm)"),
+# Heading and decimals of what studies and lesions both have.
+UPTAKE = {
+    **{f"suv_{name}": (f"SUV{name}", 1) for name in ("max", "mean", "peak")},
+    **{f"sul_{name}": (f"SUL{name}", 1) for name in ("max", "mean", "peak")},
+}
+READOUT_HEADINGS = {
+    "tmtv_ml": ("TMTV (ml)", 1),
+    "tlg_g": ("TLG (g)", 1),
+    "tmtv_suv4_ml": ("TMTV, SUV ≥ 4 (ml)", 1),
+    "tlg_suv4_g": ("TLG, SUV ≥ 4 (g)", 1),
+    "tmtv_41pct_ml": ("TMTV, 41 % (ml)", 1),
+    "tlg_41pct_g": ("TLG, 41 % (g)", 1),
+    **UPTAKE,
+    "lesions": ("Lesions", 0),
+    "dmax_mm": ("Dmax, centroids (mm)", 0),
+    "dmax_voxels_mm": ("Dmax, voxels (mm)", 0),
+}
+LESION_HEADINGS = {
+    "lesion": ("Lesion", 0),
+    "volume_ml": ("Volume (ml)", 2),
+    "tlg_g": ("TLG (g)", 1),
+    "volume_suv4_ml": ("Volume, SUV ≥ 4 (ml)", 2),
+    "tlg_suv4_g": ("TLG, SUV ≥ 4 (g)", 1),
+    "volume_41pct_ml": ("Volume, 41 % (ml)", 2),
+    "tlg_41pct_g": ("TLG, 41 % (g)", 1),
+    **UPTAKE,
+    "centroid_x_mm": ("x (mm)", 0),
+    "centroid_y_mm": ("y (mm)", 0),
+    "centroid_z_mm": ("z (mm)", 0),
+    "uncertainty_mean": ("Uncertainty", 3),
+}
+READOUT_COLUMNS = tuple(
+    Column(key, heading, decimals, definition=STUDY_DEFINITIONS[key]) for key, (heading, decimals) in READOUT_HEADINGS.items()
 )
-LESION_COLUMNS = (
-    Column("lesion", "Lesion"),
-    Column("volume_ml", "Volume (ml)", 2),
-    Column("suv_max", "SUVmax", 1),
-    Column("suv_mean", "SUVmean", 1),
-    Column("suv_peak", "SUVpeak", 1),
-    Column("tlg_g", "TLG (g)", 1),
-    Column("centroid_x_mm", "x (mm)"),
-    Column("centroid_y_mm", "y (mm)"),
-    Column("centroid_z_mm", "z (mm)"),
-    Column("uncertainty_mean", "Uncertainty", 3),
+LESION_COLUMNS = tuple(
+    Column(key, heading, decimals, definition=LESION_DEFINITIONS[key]) for key, (heading, decimals) in LESION_HEADINGS.items()
 )
 STUDY_METRICS = ("dice", "fpv_ml", "fnv_ml")  # what is said of a study above its picture
 
@@ -160,8 +178,10 @@ def score_table(rows: Iterable[Values]) -> Table:
 
 
 def readout_table(readouts: Mapping[str, Values]) -> Table:
-    """Return the read-outs of the studies, one row each."""
-    return _table("readouts", READOUT_COLUMNS, ({"case": case, **readouts[case]["study"]} for case in sorted(readouts)))
+    """Return the read-outs of the studies, one row each, with the columns that any of them has."""
+    rows = [{"case": case, **readouts[case]["study"]} for case in sorted(readouts)]
+    columns = [column for column in READOUT_COLUMNS if any(column.key in row for row in rows)]
+    return _table("readouts", [STUDY, *columns], rows)
 
 
 def lesion_table(anchor: str, lesions: Sequence[Values]) -> Table:
