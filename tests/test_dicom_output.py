@@ -31,6 +31,7 @@ from petct_cascade.dicom.segmentation_writer import MOST_SEGMENTS, write_segment
 from petct_cascade.dicom.source import DicomSource, grid_of
 from petct_cascade.dicom_output import dicom_files
 from petct_cascade.inference import infer
+from petct_cascade.provenance import facts_of_run, today
 from petct_cascade.readouts import study_readouts
 from petct_cascade.selection import select_studies
 from petct_cascade.studies import find_studies
@@ -509,6 +510,32 @@ class TestInference:
         assert pydicom.dcmread(seg).SoftwareVersions == program_version()
         written = json.loads((tmp_path / "out/records/.summary.json").read_text())["written"]
         assert written[f"dicom/{CASE}/segmentation.dcm"]["sha256"] == hashlib.sha256(seg.read_bytes()).hexdigest()
+
+    def test_page_and_record_say_the_day_of_the_mask_and_the_page_stays_as_it_was_on_another_day(self, tmp_path, monkeypatch):
+        class Day(datetime.date):
+            @classmethod
+            def today(cls):
+                return cls(2031, 5, 6)
+
+        write_study(tmp_path / "studies", small_study())
+        records = Records(tmp_path / "out", "inference", facts_of_run([]))
+        masks = Masks(records, [tmp_path / "out"])
+        selection = select_studies(tmp_path / "studies", masks)
+        for item in selection.items:
+            plan = masks.plan(item)
+            records.begin(plan)
+            pet, _ = read_volume(item["image"][1])
+            write_nifti(tmp_path / f"out/{item['case']}.nii.gz", small_study().label, pet.affine)
+            records.finish(plan, today())
+        about = json.loads((tmp_path / f"out/records/{CASE}.json").read_text())["about"]
+        assert about["date"] == datetime.date.today().isoformat()
+        assert about["versions"]["autopet_ensemble"] == program_version()
+        infer(None, select_studies(tmp_path / "studies", masks), tmp_path / "out")
+        page = (tmp_path / "out/report.html").read_bytes()
+        assert f"<dt>Mask made on</dt><dd>{about['date']}</dd>".encode() in page
+        monkeypatch.setattr("petct_cascade.provenance.date", Day)
+        infer(None, select_studies(tmp_path / "studies", masks), tmp_path / "out")
+        assert (tmp_path / "out/report.html").read_bytes() == page
 
     def test_again_writes_nothing_and_another_mask_writes_them_anew(self, tmp_path):
         write_study(tmp_path / "studies", small_study())

@@ -265,10 +265,45 @@ def test_page_says_from_which_series_a_study_was_made_and_how_its_suv_were_compu
         "description": "'WB AC' (326 slices, 1.2.3)",
         "suv": suv | {"given": ["weight"], "other_rules": {"series_time": -14.2}},
     }
-    about = {"a": {"pet": pet, "ct": {"description": "'CT' (326 slices, 1.2.4)"}}}
-    text = Page(write_report(tmp_path / "report.html", "t", readouts={"a": readouts, "b": readouts}, about=about)).text
+    origins = {"a": {"about": {"pet": pet, "ct": {"description": "'CT' (326 slices, 1.2.4)"}}}}
+    text = Page(write_report(tmp_path / "report.html", "t", readouts={"a": readouts, "b": readouts}, origins=origins)).text
     assert "'WB AC' (326 slices, 1.2.3)" in text
     assert "units BQML, reference time by ge scan time, weight 72 kg, dose 248.5 MBq, factor 0.1 to 0.2" in text
     assert "Given by the user\nweight" in text
     assert "series time -14.2 %" in text
-    assert text.count("Made from DICOM") == 1
+    assert text.count("Made from\n") == 1
+
+
+def test_page_says_once_what_made_all_studies_and_of_each_what_is_its_own(tmp_path):
+    readouts = study_readouts(np.zeros((3, 3, 3), np.uint8), np.ones((3, 3, 3), np.float32), np.diag([4.0, 4.0, 5.0, 1.0]))
+    settings = {"overlap": 0.5, "amp": None, "patch_sizes": {"UNet": [32, 32, 64]}, "digests": {"model.pt": "ab12"}}
+    about = {
+        "versions": {"autopet_ensemble": "0.2.0", "monai": "1.6.1", "torch": "2.13.0"},
+        "weights": {"trained_on": "29 training studies", "imported": {"UNet": "unet.pth"}},
+    }
+    origins = {
+        case: {
+            "sources": {"ct": {"path": f"../in/{case}_ct.nii", "sha256": f"c{case}"}, "pet": {"path": "pet.nii", "sha256": "d0"}},
+            "settings": settings,
+            "about": about | {"date": f"2026-11-{day}"},
+        }
+        for case, day in (("a", 26), ("b", 27))
+    }
+    content = dict.fromkeys("ab", readouts)
+    text = Page(write_report(tmp_path / "report.html", "t", readouts=content, origins=origins)).text
+    for once in (
+        "autopet_ensemble 0.2.0, MONAI 1.6.1, PyTorch 2.13.0",
+        "SHA-256 ab12",
+        "29 training studies",
+        "UNet: unet.pth",
+        "overlap 0.5, amp as the processor allows, patch_sizes UNet 32 x 32 x 64",
+        "2026-11-26",
+        "2026-11-27",
+        "a_ct.nii, SHA-256 ca",
+        "b_ct.nii, SHA-256 cb",
+    ):
+        assert text.count(once) == 1, once
+    assert text.count("pet.nii, SHA-256 d0") == 2
+    origins["b"]["about"] = origins["a"]["about"]
+    text = Page(write_report(tmp_path / "report.html", "t", readouts=content, origins=origins)).text
+    assert text.count("2026-11-26") == 1

@@ -56,7 +56,7 @@ def assemble(network: Cascade, sources: Mapping[str, str | os.PathLike], ckpt_di
     fingerprint = remembering(_common_fingerprint(folders), _held_out(folders))
     for name, part in parts.items():
         load_weights(part, _trained(folders[name] / "model.pt"), REMEDY)
-    imported = {name: facts for folder in folders.values() for name, facts in _read_sources(folder).items()}
+    imported = {name: facts for folder in folders.values() for name, facts in read_sources(folder).items()}
     save_weights(network, fingerprint, Path(ckpt_dir))
     write_sources(Path(ckpt_dir), imported)
     print(f"{Path(ckpt_dir) / 'model.pt'} holds the weights of {', '.join(parts)}.", flush=True)
@@ -179,7 +179,7 @@ def write_sources(folder: Path, imported: Sources) -> None:
         (folder / SOURCES).unlink(missing_ok=True)
 
 
-def _read_sources(folder: Path) -> Sources:
+def read_sources(folder: Path) -> Sources:
     """Return which weights in a folder were imported; nothing where `model.pt` was trained since."""
     file = folder / SOURCES
     if not file.is_file():

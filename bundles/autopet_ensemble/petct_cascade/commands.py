@@ -23,6 +23,7 @@ from petct_cascade import scoring as _scoring
 from petct_cascade import selection as _selection
 from petct_cascade.dicom.finding import dicom_options, suv_options
 from petct_cascade.preparation import PrepareOptions
+from petct_cascade.provenance import facts_of_run
 from petct_training.commands import command
 from petct_training.errors import InputError, boolean
 from petct_training.masks import Masks
@@ -96,7 +97,12 @@ def select_labelled(
     """
     chosen = _selection.SelectOptions(**options, dicom=dicom_options(**(dicom or {})))
     items, problems = _selection.labelled_items(dataset_dir, fingerprint_file, studies, chosen)
-    masks = Masks(Records(Path(output_dir), "evaluation"), [folder for folder in folders if folder], settings, weights)
+    masks = Masks(
+        Records(Path(output_dir), "evaluation", facts_of_run(weights)),
+        [folder for folder in folders if folder],
+        settings,
+        weights,
+    )
     judged = replace(chosen, check=False) if studies is None else chosen
     return _selection.select_items(items, masks, judged, problems)
 
@@ -157,7 +163,7 @@ def select_studies(
     masks = None
     if output_dir is not None:
         folders = [folder for folder in (output_dir, uncertainty_dir) if folder is not None]
-        masks = Masks(Records(Path(output_dir), "inference"), folders, settings or {}, weights)
+        masks = Masks(Records(Path(output_dir), "inference", facts_of_run(weights)), folders, settings or {}, weights)
     chosen = dicom_options(**(dicom or {}))
     source, known = _selection.source_of(studies, ct, pet, case, chosen)
     return _selection.select_studies(source, masks, _selection.SelectOptions(**options, dicom=chosen), known)

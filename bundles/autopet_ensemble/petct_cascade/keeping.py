@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from petct_cascade.problems import Problem
+from petct_cascade.provenance import today
 from petct_cascade.results import row_of_problem
 from petct_cascade.stream import Reading
 from petct_cascade.studies import problem_of_name
@@ -76,7 +77,7 @@ class RecordKeeper(Keeper):
         self.records.begin(self.plans[reading.case])
 
     def finish(self, case: str) -> None:
-        self.records.finish(self.plans[case])
+        self.records.finish(self.plans[case], today())
         self.claims.release(case)
 
     def fail(self, problem: Problem) -> None:

@@ -1,17 +1,22 @@
-"""Which files of an output folder are a run's tables, pictures, report and DICOM objects, and what read-outs were made from."""
+"""Which files of an output folder are a run's tables, pictures, report and DICOM objects, and what results were made from."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+from petct_cascade.assemble import read_sources
 from petct_cascade.dicom_output import dicom_files
 from petct_cascade.results import picture_of
+from petct_cascade.version import versions
 from petct_cascade.volumes import Source
-from petct_training.records import Plan, Records, digests_of
+from petct_training.files import read_json_or_none
+from petct_training.records import UNREADABLE, Plan, Records, digests_of
 
 # Record of an output folder's tables, pictures and report; no case begins with a dot.
 SUMMARY = ".summary"
@@ -70,6 +75,51 @@ class Summary:
     def _is_intact(self, output: str) -> bool:
         written = (self.earlier.get("written") or {}).get(output)
         return written is not None and self.records.is_unchanged(output, written)
+
+
+def facts_of_run(weights: Iterable[str | os.PathLike]) -> dict[str, Any]:
+    """Return what a record says of the run that makes a mask: versions, and where its weights come from.
+
+    Args:
+        weights: `model.pt` and `fingerprint.json`.
+
+    Returns:
+        "versions"; and "weights": "trained_on", what the fingerprint says of itself, and "imported", the file of each network whose
+        weights were not trained here.
+    """
+    files = {Path(file).name: Path(file) for file in weights}
+    facts: dict[str, Any] = {}
+    fingerprint = read_json_or_none(files["fingerprint.json"]) if "fingerprint.json" in files else None
+    if isinstance(fingerprint, dict) and fingerprint.get("source"):
+        facts["trained_on"] = str(fingerprint["source"])
+    imported = read_sources(files["model.pt"].parent) if "model.pt" in files and files["model.pt"].is_file() else {}
+    if imported:
+        facts["imported"] = {name: str(source["file"]) for name, source in imported.items()}
+    return {"versions": versions(), **({"weights": facts} if facts else {})}
+
+
+def today() -> dict[str, str]:
+    """Return what a record says of the day on which a mask is made."""
+    return {"date": date.today().isoformat()}
+
+
+def record_of(records: Records, case: str, files: Mapping[str, Path | Source | None]) -> dict[str, Any]:
+    """Return the record of a study's mask; of a mask of unknown origin, what a record would say of the files that are read out.
+
+    Args:
+        records: of the output folder.
+        case: the study's name.
+        files: that are read, by their role.
+    """
+    record = records.read(case)
+    if record is not None:
+        return record
+    sources = {
+        role: {"path": Path(file).name, **(records.state_of(file) or UNREADABLE)}
+        for role, file in files.items()
+        if file is not None
+    }
+    return {"sources": sources, "settings": {}, "about": {"versions": versions()}}
 
 
 def _picture(case: str) -> str:

@@ -13,11 +13,10 @@ from petct_cascade.dicom.source import DicomSource
 from petct_cascade.dicom_output import DicomOutput
 from petct_cascade.items import item_of_case, masks_in_folder
 from petct_cascade.problems import Problem
-from petct_cascade.provenance import DICOM, READOUTS, Summary, summary_of
+from petct_cascade.provenance import DICOM, READOUTS, Summary, record_of, summary_of
 from petct_cascade.readouts import VERSION
 from petct_cascade.results import in_order, picture_of, write_results
-from petct_cascade.tasks import ReadoutOptions, Results, StudyTask, do_studies, pet_of
-from petct_cascade.volumes import Source, as_source
+from petct_cascade.tasks import ReadoutOptions, Results, StudyTask, do_studies, files_of, pet_of
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.files import read_json
 from petct_training.records import Records
@@ -103,8 +102,9 @@ def read_out_studies(
         summary.keep(case)
     summary.made_from.update({case: made_from[case] for case in results.readouts})
     readouts = dict(sorted(({case: earlier[case] for case in kept} | results.readouts).items()))
-    about = {case: (summary.records.read(case) or {}).get("about", {}) for case in readouts}
-    write_results(folder, "Lesions found", Results([], readouts, [*problems, *errors]), model, about)
+    files = {task.item["case"]: files_of(task) for task in tasks}
+    origins = {case: record_of(summary.records, case, files.get(case, {})) for case in readouts}
+    write_results(folder, "Lesions found", Results([], readouts, [*problems, *errors]), model, origins)
     return errors
 
 
@@ -117,15 +117,7 @@ def _made_from(task: StudyTask, summary: Summary) -> dict[str, Any]:
     options = {"version": VERSION, "suv_range": list(task.suv_range), "body": task.item.get("body")}
     if task.dicom is not None:
         options[DICOM] = task.dicom.segments
-    return summary.describe(_files_of(task), options)
-
-
-def _files_of(task: StudyTask) -> dict[str, Path | Source | None]:
-    """Return the files from which the read-outs of a study are made, by their role."""
-    image = task.item.get("image") or (None, None)
-    ct, pet = (image, image) if isinstance(image, (str, os.PathLike)) else image
-    files = {"mask": task.predictions[task.primary], "ct": ct, "pet": pet, "uncertainty": task.uncertainty}
-    return {role: None if file is None else as_source(file) for role, file in files.items()}
+    return summary.describe(files_of(task), options)
 
 
 def _task_of(item: Mapping[str, Any], mask: Path, output_dir: Path, model: str, options: ReadoutOptions) -> StudyTask:

@@ -14,7 +14,7 @@ from petct_training.files import write_json
 
 
 def write_results(
-    output_dir: Path, title: str, results: Results, model: str, about: Mapping[str, Mapping[str, Any]] | None = None
+    output_dir: Path, title: str, results: Results, model: str, origins: Mapping[str, Mapping[str, Any]] | None = None
 ) -> None:
     """Write `readouts.json`, `readouts_studies.csv` and `readouts_lesions.csv` if there are read-outs; `problems.json`;
     `report.html`.
@@ -24,14 +24,14 @@ def write_results(
         title: heading of the report.
         results: of all studies.
         model: what made the masks that are read out.
-        about: per case what its record says of its origin, see `petct_cascade.report.write_report`.
+        origins: per case the record of its mask, see `petct_cascade.report.write_report`.
     """
     problems = [row_of_problem(problem) for problem in in_order(results.problems)]
     write_json(output_dir / "problems.json", problems)
     if results.readouts:
         write_readouts(output_dir, results.readouts)
     pictures = {case: picture_of(output_dir, case) for case in results.readouts}
-    write_report(output_dir / "report.html", title, results.rows, results.readouts, pictures, problems, model, about)
+    write_report(output_dir / "report.html", title, results.rows, results.readouts, pictures, problems, model, origins)
 
 
 def picture_of(output_dir: Path, case: str) -> Path:

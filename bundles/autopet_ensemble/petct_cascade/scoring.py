@@ -9,11 +9,11 @@ from typing import Any
 
 from petct_cascade.items import masks_in_folder
 from petct_cascade.problems import Problem
-from petct_cascade.provenance import summary_of
+from petct_cascade.provenance import record_of, summary_of
 from petct_cascade.results import in_order, picture_of, write_results
 from petct_cascade.studies import problem_of_name
 from petct_cascade.summary import table1, write_scores
-from petct_cascade.tasks import ReadoutOptions, StudyTask, do_studies
+from petct_cascade.tasks import ReadoutOptions, StudyTask, do_studies, files_of
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.records import Records
 
@@ -89,15 +89,17 @@ def score_studies(
         raise InputError("there are no studies to score: check the folder or data list of references.")
     masks, twice = _masks_of_models(predictions)
     unpaired = _unpaired([item["case"] for item in items], masks, {problem.case for problem in twice})
-    with summary_of(Records(output_dir, kind), [item["case"] for item in items]):
-        results = do_studies(_tasks_of(items, masks, primary, output_dir, options), options.num_workers)
+    with summary_of(Records(output_dir, kind), [item["case"] for item in items]) as summary:
+        tasks = _tasks_of(items, masks, primary, output_dir, options)
+        results = do_studies(tasks, options.num_workers)
         results.problems += [*known, *twice, *unpaired]
         order = {model: position for position, model in enumerate(predictions)}
         results.rows.sort(key=lambda row: (row["case"], order[row["model"]]))
         if results.rows:
             write_scores(output_dir, results.rows, seed=seed)
             print(table1(results.rows), flush=True)
-        write_results(output_dir, "Evaluation", results, primary)
+        origins = {task.item["case"]: record_of(summary.records, task.item["case"], files_of(task)) for task in tasks}
+        write_results(output_dir, "Evaluation", results, primary, origins)
     if results.problems:
         raise SomeFailedError(f"{len(results.problems)} masks could not be scored, all others were", in_order(results.problems))
     return results.rows

@@ -16,7 +16,7 @@ from petct_cascade.metrics import case_metrics
 from petct_cascade.pictures import PictureOptions, overlay_picture
 from petct_cascade.problems import Problem
 from petct_cascade.readouts import study_readouts
-from petct_cascade.volumes import Volume, as_source, check_grid, read_mask, read_volume
+from petct_cascade.volumes import Source, Volume, as_source, check_grid, read_mask, read_volume
 from petct_cascade.workers import Workers
 from petct_training.errors import InputError, boolean
 
@@ -172,6 +172,14 @@ def _read_out_and_draw(task: StudyTask, picture: Path, prediction: Volume, refer
     overlay_picture(picture, pet.array, pet.affine, reference_array, prediction.array, options)
     readouts = study_readouts(prediction.array, pet.array, pet.affine, uncertainty, body_of(task.item))
     return readouts | {"suv_range": list(task.suv_range)}
+
+
+def files_of(task: StudyTask) -> dict[str, Path | Source | None]:
+    """Return the files from which the read-outs of a study are made, by their role."""
+    image = task.item.get("image") or (None, None)
+    ct, pet = (image, image) if isinstance(image, (str, os.PathLike)) else image
+    files = {"mask": task.predictions.get(task.primary), "ct": ct, "pet": pet, "uncertainty": task.uncertainty}
+    return {role: None if file is None else as_source(file) for role, file in files.items()}
 
 
 def pet_of(item: Mapping[str, Any]) -> Any:

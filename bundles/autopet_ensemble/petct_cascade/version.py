@@ -1,11 +1,17 @@
-"""The version of this program, as its metadata say it."""
+"""The version of this program, as its metadata say it, and those of the packages that change voxels."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.resources
 from pathlib import Path
 
 from petct_training.files import read_json_or_none
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this program, of MONAI and of PyTorch, by their names."""
+    return {"autopet_ensemble": program_version(), **{name: importlib.metadata.version(name) for name in ("monai", "torch")}}
 
 
 def program_version() -> str:

@@ -200,14 +200,22 @@ class Records:
         if self._names is not None:
             self._names[letters_of(plan.name)] = plan.name
 
-    def finish(self, plan: Plan) -> None:
-        """Record what was written."""
+    def finish(self, plan: Plan, about: Mapping[str, Any] | None = None) -> None:
+        """Record what was written.
+
+        Args:
+            plan: the result.
+            about: what else a person wants to know, such as the day on which it was written.
+
+        Raises:
+            InputError: when the record is gone.
+        """
         record = self.read(plan.name)
         if record is None:
             raise InputError(f"{self.file(plan.name)} is gone: somebody has deleted it during the run; run again")
         states = {output: self._state(output) for output in plan.outputs}
         written = {output: state for output, state in states.items() if state is not None}
-        self._write(plan, record["sources"], written, record["about"])
+        self._write(plan, record["sources"], written, {**record["about"], **(about or {})})
 
     def remove(self, name: str) -> None:
         """Delete a result, as far as its files are still those that were written, and then its record.

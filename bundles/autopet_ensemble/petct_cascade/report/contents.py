@@ -89,7 +89,7 @@ class StudyPart:
         picture: if there is one.
         lesions: the largest `LESIONS_SHOWN`; None without read-outs.
         lesion_count: of all lesions.
-        origin: what is said of the DICOM series that it was made from, each line with its heading.
+        origin: what is said of what it was made from, each line with its heading.
     """
 
     case: str
@@ -119,10 +119,10 @@ UPTAKE = {
 READOUT_HEADINGS = {
     "tmtv_ml": ("TMTV (ml)", 1),
     "tlg_g": ("TLG (g)", 1),
-    "tmtv_suv4_ml": ("TMTV, SUV ≥ 4 (ml)", 1),
-    "tlg_suv4_g": ("TLG, SUV ≥ 4 (g)", 1),
-    "tmtv_41pct_ml": ("TMTV, 41 % (ml)", 1),
-    "tlg_41pct_g": ("TLG, 41 % (g)", 1),
+    "tmtv_suv4_ml": ("TMTV, SUV\u00a0≥\u00a04 (ml)", 1),
+    "tlg_suv4_g": ("TLG, SUV\u00a0≥\u00a04 (g)", 1),
+    "tmtv_41pct_ml": ("TMTV, 41\u00a0% (ml)", 1),
+    "tlg_41pct_g": ("TLG, 41\u00a0% (g)", 1),
     **UPTAKE,
     "lesions": ("Lesions", 0),
     "dmax_mm": ("Dmax, centroids (mm)", 0),
@@ -132,10 +132,10 @@ LESION_HEADINGS = {
     "lesion": ("Lesion", 0),
     "volume_ml": ("Volume (ml)", 2),
     "tlg_g": ("TLG (g)", 1),
-    "volume_suv4_ml": ("Volume, SUV ≥ 4 (ml)", 2),
-    "tlg_suv4_g": ("TLG, SUV ≥ 4 (g)", 1),
-    "volume_41pct_ml": ("Volume, 41 % (ml)", 2),
-    "tlg_41pct_g": ("TLG, 41 % (g)", 1),
+    "volume_suv4_ml": ("Volume, SUV\u00a0≥\u00a04 (ml)", 2),
+    "tlg_suv4_g": ("TLG, SUV\u00a0≥\u00a04 (g)", 1),
+    "volume_41pct_ml": ("Volume, 41\u00a0% (ml)", 2),
+    "tlg_41pct_g": ("TLG, 41\u00a0% (g)", 1),
     **UPTAKE,
     "centroid_x_mm": ("x (mm)", 0),
     "centroid_y_mm": ("y (mm)", 0),

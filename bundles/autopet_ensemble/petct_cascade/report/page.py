@@ -23,7 +23,7 @@ from petct_cascade.report.contents import (
     study_score,
     summary_parts,
 )
-from petct_cascade.report.origins import origin_lines
+from petct_cascade.report.origins import Line, common_lines, input_lines, run_lines
 from petct_cascade.summary import models_in_order, number_to_text
 from petct_training.files import write_text
 
@@ -36,7 +36,7 @@ def write_report(
     pictures: Mapping[str, str | os.PathLike] | None = None,
     problems: Sequence[Mapping[str, str]] = (),
     primary: str | None = None,
-    about: Mapping[str, Mapping[str, Any]] | None = None,
+    origins: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Path:
     """Write one HTML file that needs no network: tables that can be sorted, and each study's picture.
 
@@ -51,7 +51,7 @@ def write_report(
         pictures: per case a PNG file; it is copied into the page.
         problems: studies that could not be scored, each {"case", "file", "reason"}.
         primary: the model shown first, and whose masks the read-outs and pictures show.
-        about: per case what its record says of the DICOM series that it was made from, see `petct_cascade.report.origins`.
+        origins: per case the record of its mask, see `petct_cascade.report.origins`. What holds for all studies is said once.
 
     Returns:
         `path`.
@@ -61,6 +61,7 @@ def write_report(
     """
     readouts, pictures = readouts or {}, pictures or {}
     cases = sorted({*(str(row["case"]) for row in rows), *readouts, *pictures})
+    common, own = _lines_of_origin(cases, origins or {})
     anchors = {case: f"study-{number}" for number, case in enumerate(cases, start=1) if case in readouts or case in pictures}
     models = models_in_order(rows)
     html = _environment().get_template("report.html.j2").render(
@@ -75,11 +76,23 @@ def write_report(
         primary=primary,
         colours=COLOURS if rows else {"prediction": COLOURS["prediction"]},
         anchors=anchors,
-        studies=_study_parts(anchors, rows, readouts, pictures, primary, about or {}),
+        studies=_study_parts(anchors, rows, readouts, pictures, primary, own),
+        origin=common,
         lesions_shown=LESIONS_SHOWN,
     )  # fmt: skip
     write_text(path, html)
     return Path(path)
+
+
+def _lines_of_origin(cases: Sequence[str], origins: Mapping[str, Mapping[str, Any]]) -> tuple[list[Line], dict[str, list[Line]]]:
+    """Return what is said of the origin of all studies, and of each study's own."""
+    of_runs = {case: run_lines(origins.get(case, {})) for case in cases}
+    common = common_lines([lines for case, lines in of_runs.items() if case in origins])
+    own = {
+        case: [*input_lines(origins.get(case, {})), *(line for line in lines if line not in common)]
+        for case, lines in of_runs.items()
+    }
+    return common, own
 
 
 def _study_parts(
@@ -88,7 +101,7 @@ def _study_parts(
     readouts: Mapping[str, Values],
     pictures: Mapping[str, str | os.PathLike],
     primary: str | None,
-    about: Mapping[str, Mapping[str, Any]],
+    origins: Mapping[str, Sequence[Line]],
 ) -> Iterable[StudyPart]:
     """Yield what is shown of each study; one picture after the other is read."""
     rows_of = defaultdict(list)
@@ -103,7 +116,7 @@ def _study_parts(
             picture=read_picture(case, pictures[case]) if case in pictures else None,
             lesions=None if lesions is None else lesion_table(anchor, lesions),
             lesion_count=len(lesions or ()),
-            origin=origin_lines(about.get(case, {})),
+            origin=origins[case],
         )
 
 
