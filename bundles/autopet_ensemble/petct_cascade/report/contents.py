@@ -102,9 +102,11 @@ class StudyPart:
 
 
 STUDY = Column("case", "Study", decimals=None, links=True)
+TRACER = Column("tracer", "Tracer", decimals=None)
+CENTRE = Column("centre", "Centre", decimals=None)
 SCORE_COLUMNS = (
     STUDY,
-    Column("tracer", "Tracer", decimals=None),
+    TRACER,
     Column("model", "Model", decimals=None),
     *(Column(metric, heading, decimals) for metric, (heading, decimals, _) in METRICS.items()),
     Column("lesions_reference", "Lesions"),
@@ -152,6 +154,8 @@ STUDY_METRICS = ("dice", "fpv_ml", "fnv_ml")  # what is said of a study above it
 
 # A mask of noise has a hundred thousand lesions, which no browser shows.
 LESIONS_SHOWN = 200
+# Nor does anybody read thousands of reasons on a page.
+PROBLEMS_SHOWN = 200
 
 
 def summary_parts(rows: Sequence[Values]) -> list[TextTable]:
@@ -179,9 +183,13 @@ def score_table(rows: Iterable[Values]) -> Table:
 
 def readout_table(readouts: Mapping[str, Values]) -> Table:
     """Return the read-outs of the studies, one row each, with the columns that any of them has."""
-    rows = [{"case": case, **readouts[case]["study"]} for case in sorted(readouts)]
+    rows = [
+        {"case": case, **{key: readouts[case].get(key) or "–" for key in ("tracer", "centre")}, **readouts[case]["study"]}
+        for case in sorted(readouts)
+    ]
+    said = [column for column in (TRACER, CENTRE) if any(row[column.key] != "–" for row in rows)]
     columns = [column for column in READOUT_COLUMNS if any(column.key in row for row in rows)]
-    return _table("readouts", [STUDY, *columns], rows)
+    return _table("readouts", [STUDY, *said, *columns], rows)
 
 
 def lesion_table(anchor: str, lesions: Sequence[Values]) -> Table:

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
 
 from petct_cascade.pictures import COLOURS
 from petct_cascade.report.contents import (
     LESIONS_SHOWN,
     StudyPart,
+    Table,
     Values,
     lesion_table,
     read_picture,
@@ -61,13 +64,14 @@ def write_report(
     """
     readouts, pictures = readouts or {}, pictures or {}
     cases = sorted({*(str(row["case"]) for row in rows), *readouts, *pictures})
-    common, own = _lines_of_origin(cases, origins or {})
+    common, own = lines_of_origin(cases, origins or {})
     anchors = {case: f"study-{number}" for number, case in enumerate(cases, start=1) if case in readouts or case in pictures}
     models = models_in_order(rows)
-    html = _environment().get_template("report.html.j2").render(
+    html = template_environment().get_template("report.html.j2").render(
         title=title,
         study_count=len(cases),
         problems=problems,
+        problem_count=len(problems),
         summary=summary_parts(rows) if rows else [],
         scores=score_table(rows) if rows else None,
         readouts=readout_table(readouts) if readouts else None,
@@ -84,7 +88,7 @@ def write_report(
     return Path(path)
 
 
-def _lines_of_origin(cases: Sequence[str], origins: Mapping[str, Mapping[str, Any]]) -> tuple[list[Line], dict[str, list[Line]]]:
+def lines_of_origin(cases: Sequence[str], origins: Mapping[str, Mapping[str, Any]]) -> tuple[list[Line], dict[str, list[Line]]]:
     """Return what is said of the origin of all studies, and of each study's own."""
     of_runs = {case: run_lines(origins.get(case, {})) for case in cases}
     common = common_lines([lines for case, lines in of_runs.items() if case in origins])
@@ -120,7 +124,7 @@ def _study_parts(
         )
 
 
-def _environment() -> Environment:
+def template_environment() -> Environment:
     """Return the environment in which the template is rendered: everything is escaped, and a name that does not exist is an
     error.
     """
@@ -134,9 +138,20 @@ def _environment() -> Environment:
     )
     environment.filters["number"] = number_to_text
     environment.filters["sort_key"] = _sort_key
+    environment.filters["rows_as_json"] = _rows_as_json
     return environment
 
 
 def _sort_key(value: float | None) -> str:
     """Return a number as the script sorts it: all its digits; nothing when it does not exist."""
     return "" if value is None or math.isnan(value) else repr(float(value))
+
+
+def _rows_as_json(table: Table) -> Markup:
+    """Return the rows of a table as the script reads them: values in the order of the columns, null for none."""
+    rows = [[_json_value(row[column.key]) for column in table.columns] for row in table.rows]
+    return htmlsafe_json_dumps(rows, separators=(",", ":"))
+
+
+def _json_value(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
