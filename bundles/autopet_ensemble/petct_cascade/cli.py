@@ -57,9 +57,15 @@ def run(run_id: str, configs: Sequence[str], overrides: Mapping[str, Any], setti
     bundle = bundles_folder() / ENSEMBLE
     files = [bundle / f"configs/{name}.json" for name in configs]
     given = {name: value for name, value in overrides.items() if value is not None}
+    if given.get("deidentified"):
+        # MONAI's log begins with all options.
+        given["logging_file"] = False
     arguments = bundle_command(run_id, files, {"bundle_root": bundle, **given})
     arguments += [text for name, value in settings for text in (f"--{name}", value)]
-    click.echo(f"$ {shlex.join(['python', *arguments])}")
+    if given.get("deidentified"):
+        click.echo(f"$ python -m monai.bundle run {run_id} (its options are left out: paths may name patients)")
+    else:
+        click.echo(f"$ {shlex.join(['python', *arguments])}")
     sys.stdout.flush()
     sys.exit(subprocess.run([sys.executable, *arguments], check=False).returncode)
 
@@ -108,6 +114,14 @@ profile = click.option(
     default="full",
     show_default=True,
     help="Size of the networks: full is the paper's, demo takes minutes on two CPU cores. Weights fit only their own profile.",
+)
+
+
+deidentified = click.option(
+    "--deidentified",
+    is_flag=True,
+    default=None,
+    help="Leave names, dates and numbers of patients out of everything but the DICOM objects.",
 )
 
 
@@ -165,6 +179,7 @@ def main() -> None:
 @weights
 @profile
 @dicom
+@deidentified
 @settings("inference")
 def segment(
     studies: Path | None,
@@ -175,6 +190,7 @@ def segment(
     weights: Path | None,
     profile: str,
     settings: list[tuple[str, str]],
+    deidentified: bool | None,
     **of_dicom: Any,
 ) -> None:
     """Find the lesions of new studies.
@@ -195,6 +211,7 @@ def segment(
         raise click.UsageError("name what to segment: STUDIES, or one study with --ct and --pet")
     named = as_names({"case": case, **of_dicom})
     overrides = {"studies": studies, "ct": ct, "pet": pet, **named, "output_dir": output, "ckpt_dir": weights_folder(weights)}
+    overrides["deidentified"] = deidentified
     run("inferring", ("inference", *_demo(profile)), overrides, settings)
 
 
@@ -203,8 +220,16 @@ def segment(
 @output
 @click.option("--segments", metavar="NAME", multiple=True, help="The label's segment or region to take. May be repeated.")
 @dicom
+@deidentified
 @settings("convert")
-def convert(studies: Path, output: Path, segments: tuple[str, ...], settings: list[tuple[str, str]], **of_dicom: Any) -> None:
+def convert(
+    studies: Path,
+    output: Path,
+    segments: tuple[str, ...],
+    settings: list[tuple[str, str]],
+    deidentified: bool | None,
+    **of_dicom: Any,
+) -> None:
     """Write DICOM studies as NIfTI.
 
     \b
@@ -219,6 +244,7 @@ def convert(studies: Path, output: Path, segments: tuple[str, ...], settings: li
       petct convert PATIENT -o NIFTI --weight 72.5
     """
     overrides = {"studies": studies, "output_dir": output, "segments": list(segments) or None, **as_names(of_dicom)}
+    overrides["deidentified"] = deidentified
     run("convert", ("convert",), overrides, settings)
 
 
@@ -281,9 +307,16 @@ def train(
 @weights
 @profile
 @dicom
+@deidentified
 @settings("evaluate")
 def evaluate(
-    data: Path, output: Path, weights: Path | None, profile: str, settings: list[tuple[str, str]], **of_dicom: Any
+    data: Path,
+    output: Path,
+    weights: Path | None,
+    profile: str,
+    settings: list[tuple[str, str]],
+    deidentified: bool | None,
+    **of_dicom: Any,
 ) -> None:
     """Score trained networks on studies that they have not seen.
 
@@ -300,6 +333,7 @@ def evaluate(
     """
     source = "dataset_dir" if (data / "datalist.json").is_file() else "studies"
     overrides = {source: data, **as_names(of_dicom), "output_dir": output, "ckpt_dir": weights_folder(weights)}
+    overrides["deidentified"] = deidentified
     run("evaluating", ("inference", "evaluate", *_demo(profile)), overrides, settings)
 
 
@@ -332,8 +366,16 @@ def score(masks: Path, references: Path, images: Path | None, output: Path, sett
 @click.option("--weight", type=float, metavar="KG", help="The patient's weight; with height and sex, for SUL. One mask only.")
 @click.option("--height", type=float, metavar="M", help="The patient's height.")
 @click.option("--sex", type=click.Choice(["M", "F", "O"], case_sensitive=False), help="The patient's sex.")
+@deidentified
 @settings("score")
-def readout(masks: Path, images: Path, output: Path, settings: list[tuple[str, str]], **of_patient: Any) -> None:
+def readout(
+    masks: Path,
+    images: Path,
+    output: Path,
+    settings: list[tuple[str, str]],
+    deidentified: bool | None,
+    **of_patient: Any,
+) -> None:
     """Measure the lesions of masks of any origin.
 
     \b
@@ -347,6 +389,7 @@ def readout(masks: Path, images: Path, output: Path, settings: list[tuple[str, s
       petct readout MASKS --images IMAGES -o OUT
     """
     overrides = {"predictions": masks, "images": images, "output_dir": output, **as_names(of_patient)}
+    overrides["deidentified"] = deidentified
     run("readout", ("score",), overrides, settings)
 
 

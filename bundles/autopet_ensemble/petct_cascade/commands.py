@@ -3,11 +3,14 @@
 In a notebook call the functions of the same names in the other modules: they raise an `InputError` instead.
 """
 
+import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from monai.engines import Evaluator
 
 from petct_cascade import assemble as _assemble
 from petct_cascade import convert as _convert
@@ -21,11 +24,13 @@ from petct_cascade import published as _published
 from petct_cascade import readout_run as _readout_run
 from petct_cascade import scoring as _scoring
 from petct_cascade import selection as _selection
+from petct_cascade.deidentification import keep_quiet, kind_of_results, words_of
 from petct_cascade.dicom.finding import dicom_options, suv_options
 from petct_cascade.preparation import PrepareOptions
 from petct_cascade.provenance import facts_of_run
+from petct_cascade.tasks import ReadoutOptions
 from petct_training.commands import command
-from petct_training.errors import InputError, boolean
+from petct_training.errors import InputError, SomeFailedError
 from petct_training.masks import Masks
 from petct_training.records import Records
 
@@ -34,8 +39,6 @@ check_patch_sizes = command(_assemble.check_patch_sizes)
 check_weights = command(_assemble.check_weights)
 source_folders = command(_assemble.source_folders)
 require_weights = command(_assemble.require_weights)
-evaluate = command(_evaluation.evaluate)
-infer = command(_inference.infer)
 reference_items = command(_items.reference_items)
 write_phantoms = command(_phantom.write_phantoms)
 run_pipeline = command(_pipeline.run_pipeline)
@@ -65,11 +68,41 @@ def convert(
     dicom: Mapping[str, Any] | None = None,
     strict: bool = False,
     num_workers: int = 1,
+    deidentified: bool = False,
 ) -> None:
     """Write DICOM studies as NIfTI, as `petct_cascade.convert.convert`; see `petct_cascade.dicom.finding.dicom_options` for
     `dicom`.
     """
-    _convert.convert(studies, output_dir, dicom_options(**(dicom or {})), boolean("strict", strict), num_workers)
+    with _hiding(deidentified):
+        _convert.convert(studies, output_dir, dicom_options(**(dicom or {})), strict, num_workers, deidentified)
+
+
+@command
+def infer(
+    evaluator: Evaluator,
+    selection: _selection.Selection,
+    output_dir: str | os.PathLike,
+    options: ReadoutOptions | None = None,
+    strict: bool = False,
+) -> None:
+    """Segment the selected studies, as `petct_cascade.inference.infer`."""
+    with _hiding(options is not None and options.deidentified):
+        _inference.infer(evaluator, selection, output_dir, options, strict)
+
+
+@command
+def evaluate(
+    evaluator: Evaluator,
+    selection: _selection.Selection,
+    masks: Mapping[str, str | os.PathLike],
+    output_dir: str | os.PathLike,
+    options: ReadoutOptions | None = None,
+    seed: int = 0,
+    strict: bool = False,
+) -> None:
+    """Evaluate the ensemble, as `petct_cascade.evaluation.evaluate`."""
+    with _hiding(options is not None and options.deidentified):
+        _evaluation.evaluate(evaluator, selection, masks, output_dir, options, seed, strict)
 
 
 @command
@@ -82,6 +115,7 @@ def select_labelled(
     weights: Sequence[str | os.PathLike],
     studies: str | os.PathLike | None = None,
     dicom: Mapping[str, Any] | None = None,
+    deidentified: bool = False,
     **options: Any,
 ) -> _selection.Selection:
     """Select the studies that an evaluation has to do.
@@ -93,16 +127,14 @@ def select_labelled(
         settings: the options that change voxels.
         weights: the other files from which masks are made.
         dicom: see `petct_cascade.dicom.finding.dicom_options`.
-        options: the fields of `petct_cascade.selection.SelectOptions`.
+        deidentified: whether nothing may tell whose studies they are.
+        options: the further fields of `petct_cascade.selection.SelectOptions`.
     """
-    chosen = _selection.SelectOptions(**options, dicom=dicom_options(**(dicom or {})))
-    items, problems = _selection.labelled_items(dataset_dir, fingerprint_file, studies, chosen)
-    masks = Masks(
-        Records(Path(output_dir), "evaluation", facts_of_run(weights)),
-        [folder for folder in folders if folder],
-        settings,
-        weights,
-    )
+    chosen = _selection.SelectOptions(**options, dicom=dicom_options(**(dicom or {})), deidentified=deidentified)
+    with _hiding(deidentified):
+        items, problems = _selection.labelled_items(dataset_dir, fingerprint_file, studies, chosen)
+    records = Records(Path(output_dir), kind_of_results("evaluation", deidentified), facts_of_run(weights), not deidentified)
+    masks = Masks(records, [folder for folder in folders if folder], settings, weights)
     judged = replace(chosen, check=False) if studies is None else chosen
     return _selection.select_items(items, masks, judged, problems)
 
@@ -113,7 +145,8 @@ def read_out_folder(
     images: str | os.PathLike | None,
     output_dir: str | os.PathLike,
     body: Mapping[str, Any] | None = None,
-    **options: Any,
+    options: ReadoutOptions | None = None,
+    **further: Any,
 ) -> None:
     """Read out a folder of masks, as `petct_cascade.readout_run.read_out_folder`.
 
@@ -122,7 +155,8 @@ def read_out_folder(
         images: folder of CT and PET.
         output_dir: where the read-outs appear.
         body: weight (kg), height (m) and sex (M, F or O) of the patient of the only mask, for SUL.
-        options: its further arguments.
+        options: how studies are read out and drawn.
+        further: its further arguments.
 
     Raises:
         InputError: when only some of the three are given, or make no sense.
@@ -130,7 +164,8 @@ def read_out_folder(
     said = suv_options(body or {})
     if said.given and said.body is None:
         raise InputError("SUL needs weight, height and sex: give all three, or none")
-    _readout_run.read_out_folder(predictions, images, output_dir, body=said.body, **options)
+    with _hiding(options is not None and options.deidentified):
+        _readout_run.read_out_folder(predictions, images, output_dir, options=options, body=said.body, **further)
 
 
 @command
@@ -144,6 +179,7 @@ def select_studies(
     weights: Sequence[str | os.PathLike] = (),
     settings: Mapping[str, Any] | None = None,
     dicom: Mapping[str, Any] | None = None,
+    deidentified: bool = False,
     **options: Any,
 ) -> _selection.Selection:
     """Select the studies that an inference has to do, as `petct_cascade.selection.select_studies`.
@@ -158,12 +194,36 @@ def select_studies(
         weights: the other files from which masks are made.
         settings: the options that change voxels.
         dicom: see `petct_cascade.dicom.finding.dicom_options`.
-        options: the fields of `petct_cascade.selection.SelectOptions`.
+        deidentified: whether nothing but the DICOM objects may tell whose studies they are.
+        options: the further fields of `petct_cascade.selection.SelectOptions`.
     """
     masks = None
     if output_dir is not None:
         folders = [folder for folder in (output_dir, uncertainty_dir) if folder is not None]
-        masks = Masks(Records(Path(output_dir), "inference", facts_of_run(weights)), folders, settings or {}, weights)
+        records = Records(Path(output_dir), kind_of_results("inference", deidentified), facts_of_run(weights), not deidentified)
+        masks = Masks(records, folders, settings or {}, weights)
     chosen = dicom_options(**(dicom or {}))
-    source, known = _selection.source_of(studies, ct, pet, case, chosen)
-    return _selection.select_studies(source, masks, _selection.SelectOptions(**options, dicom=chosen), known)
+    given = _selection.SelectOptions(**options, dicom=chosen, deidentified=deidentified, named=case is not None)
+    with _hiding(deidentified):
+        source, known = _selection.source_of(studies, ct, pet, case, chosen)
+        return _selection.select_studies(source, masks, given, known)
+
+
+@contextlib.contextmanager
+def _hiding(deidentified: bool) -> Iterator[None]:
+    """Leave out of the sentences that end a command, if `deidentified`, what may tell whose study it is.
+
+    Raises:
+        InputError: with such a sentence.
+    """
+    if deidentified:
+        keep_quiet()
+    try:
+        yield
+    except SomeFailedError:
+        # Its sentences are made without.
+        raise
+    except InputError as error:
+        if not deidentified:
+            raise
+        raise InputError(words_of([]).hide(str(error))) from None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from petct_cascade.deidentification import deidentified_studies, kind_of_results, words_of
 from petct_cascade.dicom.finding import DicomOptions, Found, find_in_folder
 from petct_cascade.dicom.source import DicomSource
 from petct_cascade.problems import Problem, raise_if_strict
@@ -54,6 +55,7 @@ def convert(
     dicom: DicomOptions | None = None,
     strict: bool = False,
     num_workers: int = 1,
+    deidentified: bool = False,
 ) -> None:
     """Write the DICOM studies in a folder as NIfTI in the challenge's layout: imagesTr/<case>_0000.nii.gz (CT in HU, on its own
     grid), imagesTr/<case>_0001.nii.gz (PET in body-weight SUV), labelsTr/<case>.nii.gz where there is a label, and
@@ -67,6 +69,7 @@ def convert(
         dicom: which series are taken, and what their headers do not say.
         strict: whether the first study with an error ends the run.
         num_workers: number of studies that are converted at a time.
+        deidentified: whether nothing may tell whose studies they are; see `petct_cascade.deidentification`.
 
     Raises:
         InputError: when there is no study in DICOM, the folder cannot be written, or, if `strict`, when a study cannot be used.
@@ -79,11 +82,13 @@ def convert(
     found, problems = find_in_folder(folder, dicom, needs_ct=False)
     if not found and not problems:
         raise InputError(f"{folder} holds no PET in DICOM: name a folder with DICOM files, of any depth")
+    conversions = [Conversion(study.case, _sources_of(study)) for study in found]
+    if deidentified:
+        conversions, problems = _deidentified(found, problems)
     raise_if_strict(strict, problems)
     _print_warnings(problems)
-    conversions = [Conversion(study.case, _sources_of(study)) for study in found]
     problems = [problem for problem in problems if problem.error]
-    problems += convert_studies(conversions, Path(output_dir), strict, num_workers)
+    problems += convert_studies(conversions, Path(output_dir), strict, num_workers, deidentified)
     converted = len(conversions) - len({problem.case for problem in problems} & {conversion.case for conversion in conversions})
     print(f"\n{output_dir}: {converted} {'study' if converted == 1 else 'studies'} in imagesTr.", flush=True)
     if problems:
@@ -93,7 +98,7 @@ def convert(
 
 
 def convert_studies(
-    conversions: Sequence[Conversion], output_dir: Path, strict: bool = False, num_workers: int = 1
+    conversions: Sequence[Conversion], output_dir: Path, strict: bool = False, num_workers: int = 1, deidentified: bool = False
 ) -> list[Problem]:
     """Convert those studies that are not converted, or of other content.
 
@@ -102,6 +107,7 @@ def convert_studies(
         output_dir: see `convert`.
         strict: whether the first study with an error ends the run.
         num_workers: number of studies that are converted at a time.
+        deidentified: whether nothing may tell whose studies they are.
 
     Returns:
         An error for each study that could not be converted.
@@ -110,8 +116,9 @@ def convert_studies(
         InputError: when the folder cannot be written or holds something else, or, if `strict`, when a study cannot be used.
     """
     make_folder(output_dir)
-    records = Records(output_dir, "conversion")
+    records = _records(output_dir, deidentified)
     records.check_kind()
+    words = words_of((role, source) for conversion in conversions for role, source in conversion.sources.items())
     problems: list[Problem] = []
     todo = []
     for conversion in conversions:
@@ -120,9 +127,11 @@ def convert_studies(
                 todo.append(conversion)
         except InputError as error:
             problems.append(Problem(conversion.case, None, str(error).removeprefix(f"study {conversion.case}: "), error=True))
+    problems = [words.problem(problem) for problem in problems] if deidentified else problems
     raise_if_strict(strict, problems)
     with Workers(min(num_workers, len(todo))) as workers:
-        for said in workers.map(partial(_convert, output_dir), todo, "convert"):
+        for said in workers.map(partial(_convert, output_dir, deidentified), todo, "convert"):
+            said = [words.problem(problem) for problem in said] if deidentified else said
             raise_if_strict(strict, said)
             _print_warnings(said)
             problems += [problem for problem in said if problem.error]
@@ -166,7 +175,26 @@ def convert_found(
     return converted, problems
 
 
-def _convert(output_dir: Path, conversion: Conversion) -> list[Problem]:
+def _records(output_dir: Path, deidentified: bool) -> Records:
+    """Return the records of the studies that are converted in a folder."""
+    return Records(output_dir, kind_of_results("conversion", deidentified), identifying=not deidentified)
+
+
+def _deidentified(found: Sequence[Found], problems: Sequence[Problem]) -> tuple[list[Conversion], list[Problem]]:
+    """Return what is converted of studies, under names that tell nothing of their patients, and problems that do not either."""
+    studies = [Study(study.case, study.patient, study.tracer, study.ct or study.pet, study.pet, study.label) for study in found]
+    has_ct = {study.pet.files: study.ct is not None for study in found}
+    named, said = deidentified_studies(studies, problems, keep_names=False)
+    conversions = []
+    for study in named:
+        sources = {role: source for role, source in study.files.items() if isinstance(source, DicomSource)}
+        if not has_ct[sources["pet"].files]:
+            del sources["ct"]
+        conversions.append(Conversion(study.case, sources))
+    return conversions, said
+
+
+def _convert(output_dir: Path, deidentified: bool, conversion: Conversion) -> list[Problem]:
     """Convert one study; return what is to be said of it."""
     case = conversion.case
     problems: list[Problem] = []
@@ -180,7 +208,7 @@ def _convert(output_dir: Path, conversion: Conversion) -> list[Problem]:
     files = conversion.files(output_dir)
     for file in files.values():
         make_folder(file.parent)
-    with Records(output_dir, "conversion").making(conversion.plan()):
+    with _records(output_dir, deidentified).making(conversion.plan()):
         for role, volume in volumes.items():
             write_volume(files[role], volume.array, volume.affine)
     return problems

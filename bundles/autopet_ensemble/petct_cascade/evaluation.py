@@ -13,7 +13,7 @@ from petct_cascade.results import in_order
 from petct_cascade.running import run_each_study
 from petct_cascade.scoring import score_studies
 from petct_cascade.selection import Selection
-from petct_cascade.tasks import ReadoutOptions
+from petct_cascade.tasks import ReadoutOptions, words_if_hidden
 from petct_training.errors import InputError, with_problems
 from petct_training.files import make_folder
 
@@ -54,14 +54,13 @@ def evaluate(
     if not items or selection.masks is None:
         raise InputError("the data set has no validation studies: prepare it with more patients")
     make_folder(output_dir)
-    made = selection.masks
+    made, words = selection.masks, words_if_hidden(items, options)
     made.records.check_kind()
     keeper = RecordKeeper(made, selection.items)
     # Of other cases, an earlier evaluation may have left masks.
     made.keep_only(item["case"] for item in items)
-    failed = (
-        {problem.case for problem in run_each_study(evaluator, strict, selection.check, keeper)} if selection.items else set()
-    )
+    told = run_each_study(evaluator, strict, selection.check, keeper, words) if selection.items else []
+    failed = {problem.case for problem in told}
     if waiting := [case for case in keeper.unsettled(items) if case not in failed]:
         print(
             f"{len(waiting)} studies, such as {waiting[0]}, are not done yet: the run that does the last one scores", flush=True
@@ -70,6 +69,6 @@ def evaluate(
         try:
             failed |= {problem.case for problem in keeper.problems_of(items)}
             made.keep_only(item["case"] for item in items if item["case"] not in failed)
-            score_studies(items, masks, output_dir, options, seed=seed, kind="evaluation", known=errors)
+            score_studies(items, masks, output_dir, options, seed=seed, kind=made.records.kind, known=errors)
         finally:
             keeper.claims.release(SUMMARY)

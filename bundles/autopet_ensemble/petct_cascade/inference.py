@@ -9,6 +9,7 @@ from typing import Any
 
 from monai.engines import Evaluator
 
+from petct_cascade.deidentification import Words
 from petct_cascade.keeping import RecordKeeper
 from petct_cascade.problems import Problem
 from petct_cascade.provenance import SUMMARY, check_summary, summary_of
@@ -16,7 +17,7 @@ from petct_cascade.readout_run import has_dicom_output, read_out_studies
 from petct_cascade.results import in_order
 from petct_cascade.running import run_each_study
 from petct_cascade.selection import Selection
-from petct_cascade.tasks import ReadoutOptions
+from petct_cascade.tasks import ReadoutOptions, words_if_hidden
 from petct_training.errors import InputError, SomeFailedError, with_problems
 from petct_training.records import Records
 
@@ -49,7 +50,7 @@ def infer(
     in_dicom = [item["case"] for item in everyone if has_dicom_output(item, options)]
     check_summary(records, cases, in_dicom)
     keeper = None if selection.masks is None else RecordKeeper(selection.masks, mine)
-    problems = _segment(evaluator, selection, keeper, strict)
+    problems = _segment(evaluator, selection, keeper, strict, words_if_hidden(everyone, options))
     what = "all others were done"
     items = _usable(mine, problems)
     waiting = [] if keeper is None else keeper.unsettled([*items, *selection.others])
@@ -93,14 +94,16 @@ def _usable(items: Iterable[dict[str, Any]], problems: Iterable[Problem]) -> lis
     return sorted((item for item in items if item["case"] not in failed), key=lambda item: str(item["case"]))
 
 
-def _segment(evaluator: Evaluator, selection: Selection, keeper: RecordKeeper | None, strict: bool) -> list[Problem]:
+def _segment(
+    evaluator: Evaluator, selection: Selection, keeper: RecordKeeper | None, strict: bool, words: Words | None
+) -> list[Problem]:
     """Print the warnings about the selected studies, run the evaluator over them, and return what makes others unusable."""
     for problem in selection.problems:
         if not problem.error:
             print(f"warning: {problem}", flush=True)
     problems = [problem for problem in selection.problems if problem.error]
     if selection.items:
-        problems += run_each_study(evaluator, strict, selection.check, keeper)
+        problems += run_each_study(evaluator, strict, selection.check, keeper, words)
     elif not problems:
         print("Every mask was made from these very files and options: nothing to do.", flush=True)
     return problems

@@ -115,7 +115,7 @@ def record_of(records: Records, case: str, files: Mapping[str, Path | Source | N
     if record is not None:
         return record
     sources = {
-        role: {"path": Path(file).name, **(records.state_of(file) or UNREADABLE)}
+        role: {"path": Path(file).name if records.identifying else "", **(records.state_of(file) or UNREADABLE)}
         for role, file in files.items()
         if file is not None
     }

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from petct_cascade.deidentification import deidentified_items, kind_of_results, words_of
 from petct_cascade.dicom.body_size import Body
 from petct_cascade.dicom.source import DicomSource
 from petct_cascade.dicom_output import DicomOutput
@@ -16,7 +17,7 @@ from petct_cascade.problems import Problem
 from petct_cascade.provenance import DICOM, READOUTS, Summary, record_of, summary_of
 from petct_cascade.readouts import VERSION
 from petct_cascade.results import in_order, picture_of, write_results
-from petct_cascade.tasks import ReadoutOptions, Results, StudyTask, do_studies, files_of, pet_of
+from petct_cascade.tasks import ReadoutOptions, Results, StudyTask, do_studies, files_of, pet_of, words_if_hidden
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.files import read_json
 from petct_training.records import Records
@@ -53,7 +54,14 @@ def read_out_folder(
         )
     of_patient = {} if body is None else {"body": asdict(body)}
     items = [item_of_case(case, Path(images)) | of_patient for case in files]
-    with summary_of(Records(Path(output_dir), "read-outs"), files) as summary:
+    hidden = options is not None and options.deidentified
+    if hidden:
+        problems = [words_of(("mask", file) for file in files.values()).problem(problem, "unnamed") for problem in problems]
+        named = deidentified_items(items, files)
+        files = {new["case"]: files[item["case"]] for item, new in zip(items, named, strict=True)}
+        items = named
+    records = Records(Path(output_dir), kind_of_results("read-outs", hidden), identifying=not hidden)
+    with summary_of(records, files) as summary:
         problems += read_out_studies(items, files, summary, model, options, problems)
     if problems:
         raise SomeFailedError(f"{len(problems)} masks could not be read out, all others were", in_order(problems))
@@ -94,6 +102,8 @@ def read_out_studies(
     kept = {case for case, content in made_from.items() if summary.has_readouts(case, content)}
     kept |= {case for case in others if summary.has_readouts(case)}
     results = do_studies([task for task in tasks if task.item["case"] not in kept], options.num_workers)
+    if (words := words_if_hidden(items, options)) is not None:
+        results.problems = [words.problem(problem) for problem in results.problems]
     for problem in results.problems:
         if not problem.error:
             print(f"warning: {problem}", flush=True)

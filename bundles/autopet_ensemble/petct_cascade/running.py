@@ -12,6 +12,7 @@ from monai.data import DataLoader
 from monai.engines import Evaluator
 from tqdm import tqdm
 
+from petct_cascade.deidentification import Words
 from petct_cascade.keeping import Keeper
 from petct_cascade.problems import Problem, raise_if_strict
 from petct_cascade.stream import Reading, StudyStream, problem_of, study_loader
@@ -25,6 +26,7 @@ def run_each_study(
     strict: bool = False,
     judge: bool = False,
     keeper: Keeper | None = None,
+    words: Words | None = None,
 ) -> list[Problem]:
     """Run an evaluator over all studies; one that fails is named and left out, and the others are done.
 
@@ -36,6 +38,7 @@ def run_each_study(
         strict: whether the first study that fails ends the run.
         judge: whether each study is judged when it is read; see `petct_cascade.stream.StudyReader`.
         keeper: asked whether each study is to be done, and told what becomes of it.
+        words: what must not be said of the studies; None where all may be.
 
     Returns:
         An error for each study that failed, also where only its mask could not be written.
@@ -50,7 +53,7 @@ def run_each_study(
     # A mask that cannot be written must stop a strict run before the next study.
     unwritten: dict[str, Exception] = {}
     with tqdm(total=len(given), desc="segment", unit="study") as progress:
-        run = _Run(strict, progress, keeper or Keeper())
+        run = _Run(strict, progress, keeper or Keeper(), words)
         loader = study_loader(given, judge, run.keeper.claim, lambda case: progress.update())
         with nullcontext(unwritten) if strict else writing_behind() as unwritten:
             _follow(evaluator, StudyStream(iter(loader), run.take), run)
@@ -68,10 +71,11 @@ class _Run:
         strict: whether the first problem ends the run.
         progress: the bar of the studies that are done, one way or the other.
         keeper: told what becomes of each study.
+        words: what must not be said.
     """
 
-    def __init__(self, strict: bool, progress: tqdm, keeper: Keeper) -> None:
-        self.strict, self.progress, self.keeper = strict, progress, keeper
+    def __init__(self, strict: bool, progress: tqdm, keeper: Keeper, words: Words | None = None) -> None:
+        self.strict, self.progress, self.keeper, self.words = strict, progress, keeper, words
         self.problems: list[Problem] = []
         # The study that has a PET, by the digest of its content.
         self.pets: dict[str, str] = {}
@@ -82,6 +86,7 @@ class _Run:
         Raises:
             InputError: with its sentence, if `strict`.
         """
+        problem = self._fit_to_say(problem)
         self.problems.append(problem)
         self.keeper.fail(problem)
         raise_if_strict(self.strict, self.problems)
@@ -93,11 +98,14 @@ class _Run:
             if problem.error:
                 self.note(problem)
             elif reading.usable:
-                tqdm.write(f"warning: {problem}")
+                tqdm.write(f"warning: {self._fit_to_say(problem)}")
         if reading.usable and self._begin(reading):
             return True
         self.progress.update()
         return False
+
+    def _fit_to_say(self, problem: Problem) -> Problem:
+        return problem if self.words is None else self.words.problem(problem)
 
     def _begin(self, reading: Reading) -> bool:
         if reading.digest is not None:

@@ -13,7 +13,7 @@ from petct_cascade.provenance import record_of, summary_of
 from petct_cascade.results import in_order, picture_of, write_results
 from petct_cascade.studies import problem_of_name
 from petct_cascade.summary import table1, write_scores
-from petct_cascade.tasks import ReadoutOptions, StudyTask, do_studies, files_of
+from petct_cascade.tasks import ReadoutOptions, StudyTask, do_studies, files_of, words_if_hidden
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.records import Records
 
@@ -89,10 +89,13 @@ def score_studies(
         raise InputError("there are no studies to score: check the folder or data list of references.")
     masks, twice = _masks_of_models(predictions)
     unpaired = _unpaired([item["case"] for item in items], masks, {problem.case for problem in twice})
-    with summary_of(Records(output_dir, kind), [item["case"] for item in items]) as summary:
+    records = Records(output_dir, kind, identifying=not options.deidentified)
+    with summary_of(records, [item["case"] for item in items]) as summary:
         tasks = _tasks_of(items, masks, primary, output_dir, options)
         results = do_studies(tasks, options.num_workers)
         results.problems += [*known, *twice, *unpaired]
+        if (words := words_if_hidden(items, options)) is not None:
+            results.problems = [words.problem(problem) for problem in results.problems]
         order = {model: position for position, model in enumerate(predictions)}
         results.rows.sort(key=lambda row: (row["case"], order[row["model"]]))
         if results.rows:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from petct_cascade.deidentification import deidentified_items, deidentified_studies, words_of_items
 from petct_cascade.dicom.finding import DicomOptions
 from petct_cascade.items import unseen_items
 from petct_cascade.problems import Problem, raise_if_strict
@@ -16,6 +17,9 @@ from petct_training.claims import bytes_of, share_of
 from petct_training.errors import InputError, boolean
 from petct_training.files import make_folder
 from petct_training.masks import Masks
+
+# Suffixes of lists of studies, in which the user has named them.
+LISTS = (".csv", ".json")
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,9 @@ class SelectOptions:
         part: number of this process among those that share the studies, from 1.
         of: number of these processes.
         dicom: which series of DICOM studies are taken, and what their headers do not say.
+        deidentified: whether studies get names that tell nothing of their patients, and problems name no file. Names in a list
+            stay: they are the user's choice.
+        named: whether the name of a given study is the user's choice, and stays, too.
 
     Raises:
         InputError: when a switch is neither true nor false.
@@ -61,9 +68,11 @@ class SelectOptions:
     part: int = 1
     of: int = 1
     dicom: DicomOptions = field(default_factory=DicomOptions)
+    deidentified: bool = False
+    named: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("check", "strict", "allow_outside"):
+        for name in ("check", "strict", "allow_outside", "deidentified"):
             # The command line gives "true" and "false" as texts.
             object.__setattr__(self, name, boolean(name, getattr(self, name)))
 
@@ -89,12 +98,17 @@ def select_studies(
     """
     options = options or SelectOptions()
     everything, problems = _find_or_take(studies, options)
-    found = share_of(everything, options.part, options.of, lambda study: bytes_of(study.pet))
     problems = [*known, *problems]
+    if options.deidentified:
+        everything, problems = deidentified_studies(everything, problems, options.named or _is_list(studies))
+    found = share_of(everything, options.part, options.of, lambda study: bytes_of(study.pet))
     raise_if_strict(options.strict, problems)
     done: list[Study] = []
     if masks is not None:
         done, refused = _look_up(found, masks)
+        if options.deidentified:
+            words = words_of_items(map(inference_item, found))
+            refused = [words.problem(problem) for problem in refused]
         problems += refused
         raise_if_strict(options.strict, refused)
     bad = {problem.case for problem in problems if problem.error}
@@ -128,8 +142,11 @@ def labelled_items(
     """
     options = options or SelectOptions()
     if studies is None:
-        return unseen_items(dataset_dir, fingerprint_file, options.allow_outside), []
+        items = unseen_items(dataset_dir, fingerprint_file, options.allow_outside)
+        return deidentified_items(items) if options.deidentified else items, []
     found, problems = find_studies(studies, labels=True, allow_outside=options.allow_outside, dicom=options.dicom)
+    if options.deidentified:
+        found, problems = deidentified_studies(found, problems, _is_list(studies))
     raise_if_strict(options.strict, problems)
     bad = {problem.case for problem in problems if problem.error}
     return [inference_item(study) | {"label": _place_of(study.label)} for study in found if study.case not in bad], problems
@@ -197,6 +214,11 @@ def inference_item(study: Study) -> dict[str, Any]:
     if study.centre is not None:
         item["centre"] = study.centre
     return item if study.body is None else item | {"body": asdict(study.body)}
+
+
+def _is_list(studies: str | os.PathLike | Study) -> bool:
+    """Return whether studies are those of a list, in which the user has named them."""
+    return not isinstance(studies, Study) and Path(studies).is_file() and Path(studies).suffix.lower() in LISTS
 
 
 def _place_of(source: Any) -> Any:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from petct_cascade.deidentification import Words, words_of_items
 from petct_cascade.dicom.body_size import Body
 from petct_cascade.dicom.source import DicomSource
 from petct_cascade.dicom_output import SEGMENTS, DicomOutput, write_dicom
@@ -32,6 +33,7 @@ class ReadoutOptions:
         num_workers: number of processes.
         dicom_output: whether a study whose PET is in DICOM gets a SEG and a structured report.
         dicom_segments: "lesions" for one segment a lesion, "one" for one of all.
+        deidentified: whether nothing but the DICOM objects may tell whose study it is; see `petct_cascade.deidentification`.
 
     Raises:
         InputError: when an option makes no sense.
@@ -42,10 +44,12 @@ class ReadoutOptions:
     num_workers: int = 1
     dicom_output: bool = True
     dicom_segments: str = SEGMENTS[0]
+    deidentified: bool = False
 
     def __post_init__(self) -> None:
         # The command line gives "true" and "false" as texts.
-        object.__setattr__(self, "dicom_output", boolean("dicom_output", self.dicom_output))
+        for name in ("dicom_output", "deidentified"):
+            object.__setattr__(self, name, boolean(name, getattr(self, name)))
         if self.dicom_segments not in SEGMENTS:
             raise InputError(f"dicom_segments is {self.dicom_segments!r}: give {' or '.join(SEGMENTS)}")
 
@@ -172,6 +176,11 @@ def _read_out_and_draw(task: StudyTask, picture: Path, prediction: Volume, refer
     overlay_picture(picture, pet.array, pet.affine, reference_array, prediction.array, options)
     readouts = study_readouts(prediction.array, pet.array, pet.affine, uncertainty, body_of(task.item))
     return readouts | {"suv_range": list(task.suv_range)}
+
+
+def words_if_hidden(items: Iterable[Mapping[str, Any]], options: ReadoutOptions | None) -> Words | None:
+    """Return the words that must not be said of studies; None where all may be."""
+    return words_of_items(items) if options is not None and options.deidentified else None
 
 
 def files_of(task: StudyTask) -> dict[str, Path | Source | None]:

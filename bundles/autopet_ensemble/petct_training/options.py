@@ -31,6 +31,7 @@ SWITCHES = (
     "uncertainty",
     "amp",
     "dicom_output",
+    "deidentified",
     "cross_validation",
 )
 # What an option of a few words may be.

@@ -40,8 +40,8 @@ class SeveralFiles(Protocol):
     def given(self) -> str:
         """What else the content depends on, as text."""
 
-    def describe(self) -> Mapping[str, Any]:
-        """Return what a person who reads a record wants to know of it."""
+    def describe(self, identifying: bool = True) -> Mapping[str, Any]:
+        """Return what a person who reads a record wants to know of it; without names, dates and numbers unless `identifying`."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,13 @@ class Records:
         folder: output folder.
         kind: what made the results, such as "inference". A folder holds results of one kind.
         about: further facts for a person who reads a record, such as versions; nothing follows from them.
+        identifying: whether records say where sources lie and what they are called, which may tell whose they are.
     """
 
     folder: Path
     kind: str
     about: Mapping[str, Any] = field(default_factory=dict)
+    identifying: bool = True
     # States of files that were read in this run, so that each is read once.
     _read: dict[str, dict[str, Any]] = field(default_factory=dict, init=False, repr=False)
 
@@ -195,7 +197,7 @@ class Records:
         """Record that a result is going to be written; see `making`."""
         self.check(plan)
         sources = {role: self._described(path) for role, path in plan.sources.items()}
-        facts = {role: path.describe() for role, path in plan.sources.items() if isinstance(path, SeveralFiles)}
+        facts = {role: path.describe(self.identifying) for role, path in plan.sources.items() if isinstance(path, SeveralFiles)}
         self._write(plan, sources, None, {**self.about, **facts})
         if self._names is not None:
             self._names[letters_of(plan.name)] = plan.name
@@ -247,7 +249,8 @@ class Records:
         return self.state_of(self.folder / output, known)
 
     def _described(self, path: str | os.PathLike) -> dict[str, Any]:
-        return {"path": path_from(path, self.folder), **(self.state_of(path) or UNREADABLE)}
+        place = {"path": path_from(path, self.folder)} if self.identifying else {}
+        return {**place, **(self.state_of(path) or UNREADABLE)}
 
     def state_of(self, path: str | os.PathLike, known: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
         """Return a file's state, as `file_state`; each file is read once a run, as long as it does not change."""
@@ -283,7 +286,7 @@ class Records:
             return
         if any(self._has_content(path, known.get(role)) for role, path in plan.sources.items()):
             return
-        first = self._place(next(iter(known.values())))
+        first = self._place(next(iter(known.values()))) or "other files"
         raise InputError(
             f"study {plan.name}: {self.folder} holds a result of another study of this name, made from {first}: "
             "name another output folder, or give the study another name"
@@ -303,7 +306,7 @@ class Records:
 
     def _place(self, source: Mapping[str, Any] | None) -> Path | None:
         """Return where a source of a record lies."""
-        return None if source is None else (self.folder / source["path"]).resolve()
+        return None if source is None or "path" not in source else (self.folder / source["path"]).resolve()
 
     def _has_content(self, path: str | os.PathLike, known: Mapping[str, Any] | None) -> bool:
         """Whether a file is there with the content of a known state; what cannot be read has no content."""

@@ -25,6 +25,9 @@ from petct_cascade.dicom.suv_options import SuvOptions
 from petct_cascade.volumes import Volume
 from petct_training.errors import InputError
 
+# Facts about SUV that are dates and times.
+MOMENTS = ("reference_time", "injection_time")
+
 
 @dataclass(frozen=True)
 class DicomSource(os.PathLike):
@@ -94,15 +97,22 @@ class DicomSource(os.PathLike):
         self.facts.update(self._identity | read.facts)
         return Volume(self, read.array, read.affine), read.warnings
 
-    def describe(self) -> dict[str, Any]:
-        """Return the facts; of an image that was not read yet, by its headers alone."""
+    def describe(self, identifying: bool = True) -> dict[str, Any]:
+        """Return the facts; of an image that was not read yet, by its headers alone.
+
+        Args:
+            identifying: whether they hold the series' UID and description, dates and times.
+        """
         if not self.facts:
             self.facts.update(self._identity)
             if self.role == "pet":
                 # What is wrong with it is said when it is read.
                 with contextlib.suppress(InputError):
                     self.facts["suv"] = suv_conversion(headers_of(self.files)[0], self.options).facts
-        return self.facts
+        if identifying:
+            return self.facts
+        suv = {name: value for name, value in self.facts.get("suv", {}).items() if name not in MOMENTS}
+        return {"files": len(self.files), **({"suv": suv} if suv else {})}
 
     def body(self) -> Body | None:
         """Return the patient's body by the header of a PET and its options; None where they do not say weight, height and sex."""

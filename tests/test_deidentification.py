@@ -1,0 +1,334 @@
+"""Promises to those who pass results on: without the DICOM objects, nothing of them tells whose studies they are."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import gzip
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from dicom_writer import Person, Variant, small_study, write_study
+from helpers import BUNDLES, ENSEMBLE, ENVIRONMENT, SHARED, WINDOWS, needs_shared, write_nifti
+from helpers import write_study as write_nifti_study
+from monai.bundle import ConfigWorkflow
+
+from petct_cascade import commands
+from petct_cascade.deidentification import Words, deidentified_items, pseudonym, words_of
+from petct_cascade.problems import Problem
+from petct_cascade.selection import SelectOptions, labelled_items
+from petct_cascade.tasks import ReadoutOptions
+from petct_cascade.volumes import read_volume
+from petct_training.errors import InputError
+
+SARCOMA_DICOM = SHARED / "data/soft_tissue_sarcoma_dicom"
+PERSON = Person(identifier="PAT-7788-XY", name="Zwiebelfisch^Karoline", birth_date="19570314")
+OPTIONS = ReadoutOptions(deidentified=True)
+
+
+def secrets_of(folder: Path) -> set[str]:
+    """Names, numbers and dates of a patient in DICOM files, dates in DICOM's form and in that of ISO 8601; and UIDs."""
+    found = set()
+    for file in (path for path in folder.rglob("*") if path.is_file()):
+        for element in pydicom.dcmread(file, stop_before_pixels=True, force=True).iterall():
+            values = element.value if element.VM > 1 else [element.value]
+            if element.VR == "PN":
+                found |= {part for part in re.split(r"[\^ =]", str(element.value)) if len(part) > 2}
+            elif element.VR in ("DA", "DT"):
+                days = {str(value)[:8] for value in values if re.match(r"\d{8}", str(value))}
+                found |= days | {f"{day[:4]}-{day[4:6]}-{day[6:]}" for day in days}
+            elif element.keyword in ("PatientID", "AccessionNumber", "StudyID", "StudyInstanceUID", "SeriesInstanceUID"):
+                found.add(str(element.value))
+    # What is shorter is in any digest.
+    return {secret for secret in found if len(secret) > 4}
+
+
+def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """What is written in a folder but for the DICOM objects, each with its path: as it is, and with all that is compressed in it."""
+    for file in folder.rglob("*"):
+        name = file.relative_to(folder).as_posix()
+        yield name, name.encode()
+        if not file.is_file() or file.suffix == ".dcm":
+            continue
+        content = file.read_bytes()
+        yield name, content
+        if file.suffix == ".gz":
+            yield name, gzip.decompress(content)
+        pictures = [content] if file.suffix == ".png" else []
+        pictures += [base64.b64decode(text) for text in re.findall(rb"data:image/png;base64,([\w+/=]+)", content)]
+        for picture in pictures:
+            yield from ((name, text) for text in texts_of_png(picture))
+
+
+def texts_of_png(content: bytes) -> Iterator[bytes]:
+    """The chunks of a PNG file but for the pixels, also decompressed where they can be."""
+    place = 8
+    while place < len(content):
+        length, kind = int.from_bytes(content[place : place + 4], "big"), content[place + 4 : place + 8]
+        chunk = content[place + 8 : place + 8 + length]
+        if kind != b"IDAT":
+            yield chunk
+            if kind in (b"zTXt", b"iTXt", b"iCCP"):
+                yield zlib.decompress(chunk[chunk.index(b"\0") + 2 :].lstrip(b"\0"))
+        place += 12 + length
+
+
+def assert_nothing_tells(folder: Path, secrets: set[str], *said: str) -> None:
+    """None of the secrets is in what was written or said, in capital or small letters."""
+    assert secrets
+    for name, content in [*contents(folder), *(("what was said", text.encode()) for text in said)]:
+        told = {secret for secret in secrets if secret.lower().encode() in content.lower()}
+        assert not told, (name, told)
+
+
+def write_dicom(folder: Path, person: Person = PERSON, key: str = "a", numbers: bool = True) -> Path:
+    """A study in DICOM in folders that are called after its patient; with numbers of its own."""
+    place = folder / person.name.replace("^", " ") / person.identifier
+    write_study(place, small_study(), Variant(person=person, study_key=key))
+    for file in place.rglob("*") if numbers else ():
+        if file.is_file():
+            dataset = pydicom.dcmread(file)
+            dataset.StudyID, dataset.AccessionNumber, dataset.SeriesDescription = "ST-9876", "ACC-31415", "AC Zwiebelfisch"
+            dataset.save_as(file.rename(file.with_name(f"zwiebelfisch_{file.name}")))
+    return folder
+
+
+def write_bad_dicom(folder: Path) -> set[str]:
+    """A study whose PET has no weight and a damaged file; return further words that tell whose it is."""
+    person = Person(identifier="PAT-5566-AB", name="Quittengelee^Balduin", birth_date="19480229")
+    bad = write_dicom(folder, person, "b", numbers=False) / "Quittengelee Balduin"
+    files = sorted(file for file in bad.rglob("*") if file.is_file() and pydicom.dcmread(file).Modality == "PT")
+    for file in files:
+        dataset = pydicom.dcmread(file)
+        del dataset.PatientWeight
+        dataset.save_as(file)
+        file.rename(file.with_name(f"quittengelee_{file.name}"))
+    files[0].with_name("balduin.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"\xff" * 50)
+    return {"quittengelee", "balduin", "PAT-5566-AB"}
+
+
+def segment(studies: Path, output: Path, options: ReadoutOptions = OPTIONS, **selection) -> None:
+    """An inference by its commands, whose networks find what has an SUV above 4."""
+
+    def select():
+        return commands.select_studies(studies, output_dir=output, deidentified=options.deidentified, **selection)
+
+    todo = select()
+    for item in todo.items:
+        plan = todo.masks.plan(item)
+        with todo.masks.records.making(plan):
+            source = item["image"][1]
+            pet, _ = read_volume(Path(source) if isinstance(source, str) else source)
+            write_nifti(output / f"{item['case']}.nii.gz", (pet.array > 4).astype(np.uint8), pet.affine)
+    again = select()
+    assert not again.items, "a rerun recognises its results"
+    commands.infer(None, again, output, options)
+
+
+class TestInference:
+    def test_tells_nothing_and_says_nothing_and_a_rerun_leaves_all_as_it_was(self, tmp_path, capfd):
+        folder = write_dicom(tmp_path / "in")
+        segment(folder, tmp_path / "out")
+        said = "".join(capfd.readouterr())
+        secrets = secrets_of(folder) | {"zwiebelfisch", "2023-05-04"}
+        assert {"Karoline", PERSON.identifier, "ST-9876", "ACC-31415", "19570314", "1957-03-14"} <= secrets
+        assert_nothing_tells(tmp_path / "out", secrets, said)
+        (case,) = json.loads((tmp_path / "out/readouts.json").read_text())
+        assert re.fullmatch(r"fdg_[0-9a-f]{12}", case)
+        report = pydicom.dcmread(tmp_path / f"out/dicom/{case}/report.dcm")
+        assert report.PatientID == PERSON.identifier, "the DICOM objects belong to the patient"
+        page = (tmp_path / "out/report.html").read_text()
+        assert "factor" in page
+        assert "SHA-256" in page
+        # The record of tables and report keeps the clock of what was written.
+        written = [file for file in (tmp_path / "out").rglob("*") if file.is_file() and file.name != ".summary.json"]
+        files = {file: file.read_bytes() for file in written}
+        segment(folder, tmp_path / "out")
+        assert {file: file.read_bytes() for file in files} == files
+
+    def test_moved_studies_keep_their_names_and_results(self, tmp_path):
+        write_dicom(tmp_path / "in")
+        segment(tmp_path / "in", tmp_path / "out")
+        (tmp_path / "in").rename(tmp_path / "elsewhere")
+        assert not commands.select_studies(tmp_path / "elsewhere", output_dir=tmp_path / "out", deidentified=True).items
+
+    @pytest.mark.parametrize("first", [True, False])
+    def test_results_with_names_and_without_never_share_a_folder(self, first, tmp_path):
+        write_dicom(tmp_path / "in")
+        segment(tmp_path / "in", tmp_path / "out", ReadoutOptions(deidentified=first))
+        with pytest.raises(SystemExit, match="another kind"):
+            segment(tmp_path / "in", tmp_path / "out", ReadoutOptions(deidentified=not first))
+
+    def test_names_of_a_list_and_of_case_are_the_users_and_stay(self, tmp_path):
+        ct, pet, _ = write_nifti_study(tmp_path / "in", "fdg_Zwiebelfisch_2020-01-02")
+        rows = f"case,ct,pet,patient\nsubject 7,imagesTr/{ct.name},imagesTr/{pet.name},Zwiebelfisch\n"
+        (tmp_path / "in/list.csv").write_text(rows)
+        segment(tmp_path / "in/list.csv", tmp_path / "out")
+        assert (tmp_path / "out/subject 7.nii.gz").is_file()
+        assert_nothing_tells(tmp_path / "out", {"zwiebelfisch", "2020-01-02"})
+        segment(tmp_path / "in", tmp_path / "named", ct=ct, pet=pet, case="subject 8")
+        assert (tmp_path / "named/subject 8.nii.gz").is_file()
+        segment(tmp_path / "in/imagesTr", tmp_path / "folder")
+        (mask,) = (tmp_path / "folder").glob("*.nii.gz")
+        assert re.fullmatch(r"fdg_[0-9a-f]{12}\.nii\.gz", mask.name)
+        assert_nothing_tells(tmp_path / "folder", {"zwiebelfisch", "2020-01-02"})
+
+    @needs_shared(SARCOMA_DICOM)
+    @pytest.mark.parametrize("patient", ["STS_002", "STS_019"])
+    def test_real_study_tells_nothing(self, patient, tmp_path, capfd):
+        folder = SARCOMA_DICOM / patient
+        segment(folder, tmp_path / "out")
+        assert_nothing_tells(tmp_path / "out", secrets_of(folder), "".join(capfd.readouterr()))
+        (case,) = json.loads((tmp_path / "out/readouts.json").read_text())
+        assert (tmp_path / f"out/dicom/{case}/segmentation.dcm").is_file()
+
+
+def test_converted_studies_tell_nothing_and_are_recognised(tmp_path, capfd):
+    folder = write_dicom(tmp_path / "in")
+    commands.convert(folder, tmp_path / "out", deidentified="true")
+    secrets = secrets_of(folder) | {"zwiebelfisch"}
+    assert_nothing_tells(tmp_path / "out", secrets, "".join(capfd.readouterr()))
+    (pet,) = (tmp_path / "out/imagesTr").glob("*_0001.nii.gz")
+    before = pet.stat().st_mtime_ns
+    commands.convert(folder, tmp_path / "out", deidentified="true")
+    assert pet.stat().st_mtime_ns == before
+    header = nib.load(pet).header
+    assert not any(bytes(header[name]).strip(b"\0") for name in ("descrip", "aux_file", "intent_name", "db_name"))
+
+
+def test_problems_of_studies_tell_nothing_and_say_what_to_do(tmp_path, capfd):
+    folder = write_dicom(tmp_path / "in")
+    secrets = secrets_of(folder) | {"zwiebelfisch"} | write_bad_dicom(folder)
+    with pytest.raises(SystemExit) as end:
+        commands.convert(folder, tmp_path / "out", deidentified="true")
+    assert end.value.code == 3
+    said = "".join(capfd.readouterr())
+    assert_nothing_tells(tmp_path / "out", secrets, said)
+    assert re.search(r"study fdg_[0-9a-f]{12}: PET has no patient weight \(PatientWeight\): give it with --weight, in kg", said)
+
+
+def test_read_outs_of_masks_tell_nothing_and_are_kept(tmp_path, capfd):
+    _, pet, label = write_nifti_study(tmp_path / "in", "psma_Zwiebelfisch_2020-01-02")
+    shutil.copy(label, tmp_path / "in/labelsTr/zwiebelfisch twice.nii.gz")
+    with pytest.raises(SystemExit):
+        commands.read_out_folder(label.parent, pet.parent, tmp_path / "out", options=OPTIONS)
+    (tmp_path / "in/labelsTr/zwiebelfisch twice.nii.gz").unlink()
+    commands.read_out_folder(label.parent, pet.parent, tmp_path / "again", options=OPTIONS)
+    said = "".join(capfd.readouterr())
+    for name in ("out", "again"):
+        assert_nothing_tells(tmp_path / name, {"zwiebelfisch", "2020-01-02"}, said)
+    page = (tmp_path / "again/report.html").read_bytes()
+    commands.read_out_folder(label.parent, pet.parent, tmp_path / "again", options=OPTIONS)
+    assert (tmp_path / "again/report.html").read_bytes() == page
+    with open(tmp_path / "again/readouts_studies.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["case"] == pseudonym("psma", pet)
+
+
+def test_validation_studies_get_names_that_tell_nothing(tmp_path):
+    ct, pet, label = write_nifti_study(tmp_path / "raw", "fdg_Zwiebelfisch_2020-01-02")
+    original = {"ct": f"imagesTr/{ct.name}", "pet": f"imagesTr/{pet.name}", "label": f"labelsTr/{label.name}"}
+    entry = {"case": "fdg_Zwiebelfisch_2020-01-02", "patient": "Zwiebelfisch", "tracer": "fdg", "original": original}
+    content = {"studies_dir": "raw", "validation": [entry], "training": []}
+    (tmp_path / "datalist.json").write_text(json.dumps(content))
+    (tmp_path / "fingerprint.json").write_text("{}")
+    options = SelectOptions(deidentified=True)
+    ((item,), problems) = labelled_items(tmp_path, tmp_path / "fingerprint.json", options=options)
+    assert item["case"] == item["patient"] == pseudonym("fdg", pet)
+    ((again,), _) = labelled_items(tmp_path, tmp_path / "fingerprint.json", tmp_path / "raw", options)
+    assert (again["case"], again["image"], problems) == (item["case"], item["image"], [])
+
+
+class TestNames:
+    def test_follow_from_the_content_alone(self, tmp_path):
+        _, first, _ = write_nifti_study(tmp_path / "a", "fdg_x_1", seed=1)
+        _, second, _ = write_nifti_study(tmp_path / "b", "fdg_y_2", seed=2)
+        copy = shutil.copy(first, tmp_path / "copy.nii.gz")
+        assert pseudonym("fdg", first) == pseudonym("fdg", copy) != pseudonym("fdg", second)
+        assert pseudonym("what a list says", first).startswith("study_")
+
+    def test_same_image_twice_is_refused(self, tmp_path):
+        ct, pet, _ = write_nifti_study(tmp_path, "fdg_x_1")
+        items = [{"case": case, "image": [str(ct), str(pet)]} for case in "ab"]
+        with pytest.raises(InputError, match="is there twice"):
+            deidentified_items(items)
+
+
+class TestWords:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "/data/Miller/IM1.dcm is damaged",
+            "is the same as 'Miller WB AC'",
+            "Miller_0001.nii.gz is missing",
+            "was made on 2023-05-04",
+            "was made on 20230504",
+            "has the UID 1.2.840.113619.2.55",
+            "belongs to MILLER",
+        ],
+    )
+    def test_are_left_out(self, text):
+        hidden = Words({}, frozenset({"MILLER"})).hide(text)
+        assert "…" in hidden
+        assert not re.search(r"(?i)miller|2023|113619|IM1", hidden)
+
+    def test_sentence_keeps_what_helps(self, tmp_path):
+        words = words_of([("pet", tmp_path / "miller.nii.gz")])
+        problem = words.problem(
+            Problem("a", tmp_path / "miller.nii.gz", "has no weight: give it with --weight, in kg", error=True)
+        )
+        assert str(problem) == "study a: PET has no weight: give it with --weight, in kg"
+        sentence = "is in a unit from which no SUV can be computed: export it from the scanner in Bq/ml (BQML)"
+        assert words.hide(sentence) == sentence
+
+
+@pytest.mark.slow
+def test_evaluation_tells_nothing(models, tmp_path, monkeypatch, capfd):
+    ct, pet, label = write_nifti_study(tmp_path / "raw", "fdg_Zwiebelfisch_2020-01-02", shape=(24, 18, 22))
+    original = {"ct": f"imagesTr/{ct.name}", "pet": f"imagesTr/{pet.name}", "label": f"labelsTr/{label.name}"}
+    entry = {"case": "fdg_Zwiebelfisch_2020-01-02", "patient": "Zwiebelfisch", "tracer": "fdg", "original": original}
+    content = {"studies_dir": "raw", "validation": [entry], "training": []}
+    (tmp_path / "datalist.json").write_text(json.dumps(content))
+    monkeypatch.chdir(BUNDLES / ENSEMBLE)
+    options = {"dataset_dir": str(tmp_path), "output_dir": str(tmp_path / "out"), "ckpt_dir": str(models), "patch_sizes": WINDOWS}
+    workflow = ConfigWorkflow(
+        config_file=[f"configs/{name}.json" for name in ("inference", "evaluate", "demo")],
+        logging_file=False,
+        workflow_type="infer",
+        deidentified=True,
+        **options,
+    )
+    workflow.initialize()
+    workflow.run()
+    assert_nothing_tells(tmp_path / "out", {"zwiebelfisch", "2020-01-02"}, "".join(capfd.readouterr()))
+    case = pseudonym("fdg", pet)
+    assert (tmp_path / f"out/masks/Ensemble/{case}.nii.gz").is_file()
+    page = (tmp_path / "out/report.html").read_text()
+    assert "model.pt" in page
+    assert "overlap" in page
+
+
+@pytest.mark.slow
+def test_commands_tell_nothing_on_the_console(models, tmp_path):
+    folder = write_dicom(tmp_path / "in")
+    secrets = secrets_of(folder) | {"zwiebelfisch"} | write_bad_dicom(folder)
+    for name, *further in (["segment", "--weights", str(models), "--profile", "demo"], ["convert"]):
+        arguments = [name, str(folder), "-o", str(tmp_path / name), *further, "--deidentified"]
+        done = subprocess.run(
+            [sys.executable, "-m", "petct_cascade.cli", *arguments], capture_output=True, text=True, env=ENVIRONMENT
+        )
+        assert done.returncode == 3, done.stderr
+        assert_nothing_tells(tmp_path / name, secrets, done.stdout, done.stderr)
+        assert "give it with --weight" in done.stderr
+    (problem,) = json.loads((tmp_path / "segment/problems.json").read_text())
+    assert re.fullmatch(r"fdg_[0-9a-f]{12}", problem["case"])
