@@ -18,6 +18,7 @@ from petct_cascade.results import in_order
 from petct_cascade.running import run_each_study
 from petct_cascade.selection import Selection
 from petct_cascade.tasks import ReadoutOptions, words_if_hidden
+from petct_training.claims import is_one_of_torchrun
 from petct_training.errors import InputError, SomeFailedError, with_problems
 from petct_training.records import Records
 
@@ -54,11 +55,12 @@ def infer(
     what = "all others were done"
     items = _usable(mine, problems)
     waiting = [] if keeper is None else keeper.unsettled([*items, *selection.others])
+    reports = not waiting and (keeper is None or keeper.claims.claim(SUMMARY))
     if waiting:
         print(
             f"{len(waiting)} studies, such as {waiting[0]}, are not done yet: the run that does the last one reports", flush=True
         )
-    elif keeper is None or keeper.claims.claim(SUMMARY):
+    elif reports:
         problems += [] if keeper is None else keeper.problems_of(selection.others)
         items = _usable(everyone, problems)
         try:
@@ -74,7 +76,8 @@ def infer(
         finally:
             if keeper is not None:
                 keeper.claims.release(SUMMARY)
-    if problems:
+    # Which process of torchrun reports also ends with the exit code of all.
+    if problems and (reports or not is_one_of_torchrun()):
         number = len({problem.case for problem in problems})
         sentence = f"{number} {'study' if number == 1 else 'studies'} cannot be used"
         if not items:

@@ -61,6 +61,11 @@ def bytes_of(path: str | os.PathLike) -> int:
         return 0
 
 
+def is_one_of_torchrun() -> bool:
+    """Whether this is one of several processes of torchrun, which ends them all when one has an exit code other than 0."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 class Claims:
     """Studies that this process does at the moment. The system lets go of them when it ends, however it ends.
 
