@@ -96,7 +96,15 @@ class RecordKeeper(Keeper):
     def problems_of(self, items: Iterable[Mapping[str, Any]]) -> list[Problem]:
         """Return why studies, also those of other runs, could not be done."""
         rows = [read_json_or_none(self._problem_file(item["case"])) for item in items]
-        return [Problem(row["case"], None, row["reason"], error=True) for row in rows if row]
+        return [_problem_of_row(row) for row in rows if row]
 
     def _problem_file(self, case: str) -> Path:
         return self.records.folder / PROBLEMS / f"{case}.json"
+
+
+def _problem_of_row(row: Mapping[str, str]) -> Problem:
+    """Return the problem of which `petct_cascade.results.row_of_problem` made a row."""
+    file = Path(row["file"]) if row["file"] else None
+    begins = file is not None and row["reason"].startswith(f"{file.name} ")
+    message = row["reason"].removeprefix(f"{file.name} ") if file is not None and begins else row["reason"]
+    return Problem(row["case"], file if begins else None, message, error=True)
