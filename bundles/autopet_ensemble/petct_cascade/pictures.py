@@ -93,11 +93,11 @@ def overlay_picture(
     path, options = Path(path), options or PictureOptions()
     given = {"reference": reference, "prediction": prediction}
     masks = {role: np.asarray(mask) != 0 for role, mask in given.items() if mask is not None}
-    whole = _Scene(np.asarray(pet), masks, as_affine(affine))
+    whole = Scene(np.asarray(pet), masks, as_affine(affine))
     _check(whole, options, options.title or path.stem)
     facts = _facts(whole, options.suv_range) if options.facts is None else options.facts
 
-    scene = _crop_to_body(_to_canonical(whole))
+    scene = crop_to_body(to_canonical(whole))
     width, depth, height = scene.size
     scale = min(PANEL_HEIGHT / height, MAX_PROJECTIONS_WIDTH / (width + depth))  # pixels per mm
     # Projected along the front-back axis (1) the patient is seen from the front, along the right-left axis (0) from the side.
@@ -116,7 +116,7 @@ def overlay_picture(
 
 
 @dataclass(frozen=True, eq=False)
-class _Scene:
+class Scene:
     """PET (X, Y, Z) in SUV, masks (X, Y, Z) bool by their roles, the reference first, and their (4, 4) affine."""
 
     pet: np.ndarray
@@ -143,7 +143,7 @@ class _Panel:
     opacity: float = PROJECTION_OPACITY
 
 
-def _check(scene: _Scene, options: PictureOptions, name: str) -> None:
+def _check(scene: Scene, options: PictureOptions, name: str) -> None:
     """Refuse arrays that do not lie on one grid, and an empty SUV range."""
     pet, (low, high) = scene.pet, options.suv_range
     if pet.ndim != 3:
@@ -158,7 +158,7 @@ def _check(scene: _Scene, options: PictureOptions, name: str) -> None:
         raise InputError(f"{name}: {shapes} lie on different grids: give the affine of the CT.")
 
 
-def _facts(scene: _Scene, suv_range: Sequence[float]) -> str:
+def _facts(scene: Scene, suv_range: Sequence[float]) -> str:
     """Return the line of facts: SUV range, volume and number of lesions of each mask, Dice."""
     parts = [f"SUV {suv_range[0]:g} to {suv_range[1]:g}"]
     masks, spacing = scene.masks, spacing_of(scene.affine).tolist()
@@ -172,35 +172,35 @@ def _facts(scene: _Scene, suv_range: Sequence[float]) -> str:
     return "  ·  ".join(parts)
 
 
-def _to_canonical(scene: _Scene) -> _Scene:
+def to_canonical(scene: Scene) -> Scene:
     """Flip and permute axes so that they run to the patient's right, front and head (RAS)."""
     orientation = nib.io_orientation(scene.affine)
     affine = scene.affine @ nib.orientations.inv_ornt_aff(orientation, scene.pet.shape)
     masks = {role: nib.apply_orientation(mask, orientation) for role, mask in scene.masks.items()}
-    return _Scene(nib.apply_orientation(scene.pet, orientation), masks, affine)
+    return Scene(nib.apply_orientation(scene.pet, orientation), masks, affine)
 
 
-def _crop_to_body(scene: _Scene) -> _Scene:
+def crop_to_body(scene: Scene) -> Scene:
     """Crop to the box of body and masks with a margin; an image without uptake stays whole."""
     occupied = scene.pet > BODY_SUV
     for mask in scene.masks.values():
-        occupied |= mask
+        occupied |= mask != 0
     box = bounding_box(occupied)
     if box is None:
         return scene
     margin = np.ceil(MARGIN_MM / spacing_of(scene.affine)).astype(int)
     wider = tuple(slice(max(0, part.start - more), part.stop + more) for part, more in zip(box, margin, strict=True))
     affine = affine_of_part(scene.affine, [part.start for part in wider])
-    return _Scene(scene.pet[wider], {role: mask[wider] for role, mask in scene.masks.items()}, affine)
+    return Scene(scene.pet[wider], {role: mask[wider] for role, mask in scene.masks.items()}, affine)
 
 
-def _projection(scene: _Scene, scale: float, axis: int, caption: str, sides: str) -> _Panel:
+def _projection(scene: Scene, scale: float, axis: int, caption: str, sides: str) -> _Panel:
     """Return the maximum-intensity projection along an axis, at a scale in pixels per mm."""
     masks = {role: np.any(mask, axis=axis) for role, mask in scene.masks.items()}
     return _Panel(caption, scene.pet.max(axis=axis), masks, np.delete(scene.size, axis) * scale, sides)
 
 
-def _slices(scene: _Scene, scale: float, position: int, ct: np.ndarray | None, ct_affine: np.ndarray) -> list[_Panel]:
+def _slices(scene: Scene, scale: float, position: int, ct: np.ndarray | None, ct_affine: np.ndarray) -> list[_Panel]:
     """Return the axial slice at an index along Z on CT (HU), if there is one, and on PET.
 
     Stacked, the slices fill the height of the projections, which have `scale` pixels per mm, but are never wider than both

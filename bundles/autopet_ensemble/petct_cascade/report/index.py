@@ -9,8 +9,9 @@ from typing import Any
 
 from petct_cascade.pictures import COLOURS
 from petct_cascade.report.contents import PROBLEMS_SHOWN, readout_table, score_table, summary_parts
-from petct_cascade.report.page import lines_of_origin, template_environment
+from petct_cascade.report.page import lines_of_origin
 from petct_cascade.report.plots import distributions
+from petct_cascade.report.templating import template_environment
 from petct_cascade.summary import models_in_order
 from petct_training.files import write_text
 

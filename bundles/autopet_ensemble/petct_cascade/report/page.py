@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from jinja2.utils import htmlsafe_json_dumps
-from markupsafe import Markup
-
 from petct_cascade.pictures import COLOURS
 from petct_cascade.report.contents import (
     LESIONS_SHOWN,
     StudyPart,
-    Table,
     Values,
     lesion_table,
     read_picture,
@@ -27,7 +21,8 @@ from petct_cascade.report.contents import (
     summary_parts,
 )
 from petct_cascade.report.origins import Line, common_lines, input_lines, run_lines
-from petct_cascade.summary import models_in_order, number_to_text
+from petct_cascade.report.templating import template_environment
+from petct_cascade.summary import models_in_order
 from petct_training.files import write_text
 
 
@@ -122,36 +117,3 @@ def _study_parts(
             lesion_count=len(lesions or ()),
             origin=origins[case],
         )
-
-
-def template_environment() -> Environment:
-    """Return the environment in which the template is rendered: everything is escaped, and a name that does not exist is an
-    error.
-    """
-    environment = Environment(
-        loader=PackageLoader("petct_cascade.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["number"] = number_to_text
-    environment.filters["sort_key"] = _sort_key
-    environment.filters["rows_as_json"] = _rows_as_json
-    return environment
-
-
-def _sort_key(value: float | None) -> str:
-    """Return a number as the script sorts it: all its digits; nothing when it does not exist."""
-    return "" if value is None or math.isnan(value) else repr(float(value))
-
-
-def _rows_as_json(table: Table) -> Markup:
-    """Return the rows of a table as the script reads them: values in the order of the columns, null for none."""
-    rows = [[_json_value(row[column.key]) for column in table.columns] for row in table.rows]
-    return htmlsafe_json_dumps(rows, separators=(",", ":"))
-
-
-def _json_value(value: Any) -> Any:
-    return None if isinstance(value, float) and math.isnan(value) else value
