@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -314,3 +315,14 @@ def assert_same_weights(left: Path, right: Path) -> None:
     assert left.keys() == right.keys()
     different = [name for name in left if not torch.equal(left[name], right[name])]
     assert not different
+
+
+def studies_shown(folder: Path) -> list[str]:
+    """The cases in an index of a report, each of which must have its picture and its page."""
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    rows = re.search(r'id="readouts">.*?<script type="application/json">(.*?)</script>', text, re.DOTALL)
+    cases = [row[0] for row in json.loads(rows[1])] if rows else []
+    for case in cases:
+        assert (folder / f"pictures/{case}.png").is_file()
+        assert (folder / f"studies/{case}.html").is_file()
+    return cases

@@ -1,4 +1,4 @@
-"""Promises of a cohort: one process or many, whatever the number of studies; the first result comes after the time of one."""
+"""Promises of docs/cohorts.md: one process or many, whatever the number of studies; the first result comes after the time of one."""
 
 from __future__ import annotations
 

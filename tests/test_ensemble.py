@@ -17,7 +17,19 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from helpers import BUNDLES, ENSEMBLE, FINGERPRINT, STAGE1, STAGE2, WINDOWS, las, parser_of, write_nifti, write_study
+from helpers import (
+    BUNDLES,
+    ENSEMBLE,
+    FINGERPRINT,
+    STAGE1,
+    STAGE2,
+    WINDOWS,
+    las,
+    parser_of,
+    studies_shown,
+    write_nifti,
+    write_study,
+)
 from monai.bundle import ConfigWorkflow
 from monai.data import MetaTensor
 
@@ -554,13 +566,24 @@ def test_inference_leaves_readouts_pictures_and_a_report_of_the_prediction_alone
     for case in CASES:
         assert readouts[case]["study"]["tmtv_ml"] == pytest.approx(masks[case].sum() * 4 * 4 * 5 / 1000)
     page = (folder / "report.html").read_text()
-    assert page.count("<img ") == 2
-    assert all(case in page for case in CASES)
+    assert studies_shown(folder) == CASES
     assert "reference" not in page.split("</style>")[1].split("<script>")[0].lower()
     for name in ("readouts_studies.csv", "readouts_lesions.csv"):
         with open(folder / name, newline="") as file:
             assert {row["case"] for row in csv.DictReader(file)} == set(CASES)
     assert not (folder / "scores.csv").exists()
+
+
+def test_a_report_may_be_one_file_and_a_page_may_lack_the_viewer(workflow, raw, tmp_path):
+    results = tmp_path / "masks"
+    workflow("inference", **pair(raw, CASES[0]), case=CASES[0], viewer=False).run()
+    assert studies_shown(results) == CASES[:1]
+    assert not list(results.glob("studies/*/*.js"))
+    workflow("inference", **pair(raw, CASES[0]), case=CASES[0]).run()
+    assert sorted(file.name for file in results.glob("studies/*/*.js")) == ["niivue.js", "volumes.js"]
+    workflow("inference", **pair(raw, CASES[0]), case=CASES[0], single_file=True).run()
+    assert (results / "report.html").read_text().count("<img ") == 1
+    assert not list(results.glob("studies/*.html"))
 
 
 def test_report_of_a_later_inference_shows_all_its_studies_and_redraws_only_what_changed(workflow, raw, tmp_path):
@@ -573,7 +596,7 @@ def test_report_of_a_later_inference_shows_all_its_studies_and_redraws_only_what
     workflow("inference", **pair(folder, CASES[0])).run()
     (first,) = [file.stat().st_mtime_ns for file in (results / "pictures").iterdir()]
     workflow("inference", studies=str(folder)).run()
-    assert (results / "report.html").read_text().count("<img ") == 2
+    assert len(studies_shown(results)) == 2
     stamps = pictures()
     assert stamps[0] == first
     later = (results / f"{CASES[1]}.nii.gz").stat().st_mtime + 10
@@ -596,7 +619,7 @@ def test_studies_that_are_segmented_one_by_one_share_tables_and_report(workflow,
     workflow("inference", studies=str(raw), output_dir=str(tmp_path / "together")).run()
     for file in ("readouts.json", "readouts_studies.csv", "readouts_lesions.csv"):
         assert (results / file).read_text() == (tmp_path / "together" / file).read_text()
-    assert (results / "report.html").read_text().count("<img ") == 2
+    assert len(studies_shown(results)) == 2
 
 
 def test_patients_whose_files_are_called_alike_are_told_apart_by_their_folders(workflow, raw, tmp_path):
@@ -626,7 +649,7 @@ def test_a_refused_study_leaves_the_one_whose_name_it_has_in_the_report_and_ends
     assert isinstance(end.value.code, str), "exit code 1"
     assert {name: (results / name).read_bytes() for name in before} == before
     page = (results / "report.html").read_text()
-    assert page.count("<img ") == 1
+    assert len(studies_shown(results)) == 1
     assert "another study of this name" in page
 
 
@@ -656,7 +679,7 @@ def test_study_that_fails_is_named_in_the_report(workflow, raw, tmp_path):
         workflow("inference", studies=str(folder)).run()
     page = (tmp_path / "masks/report.html").read_text()
     assert f"{CASES[0]}: {pet.name} is damaged or cut off" in page
-    assert page.count("<img ") == 1
+    assert studies_shown(tmp_path / "masks") == CASES[1:]
     (problem,) = json.loads((tmp_path / "masks/problems.json").read_text())
     assert problem["case"] == CASES[0]
 

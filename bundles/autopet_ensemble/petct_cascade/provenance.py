@@ -12,6 +12,7 @@ from typing import Any
 
 from petct_cascade.assemble import read_sources
 from petct_cascade.dicom_output import dicom_files
+from petct_cascade.report.study_page import files_of_page
 from petct_cascade.results import picture_of
 from petct_cascade.version import versions
 from petct_cascade.volumes import Source
@@ -23,9 +24,13 @@ SUMMARY = ".summary"
 READOUTS = "readouts.json"
 # What says, of a study's read-outs, that they were written as DICOM, too.
 DICOM = "dicom"
+# What says that they are on a page, and whether the volumes can be looked at there.
+PAGE, WITH_VIEWER, WITHOUT_VIEWER = "page", "with viewer", "without viewer"
 SUMMARY_FILES = (
     *("problems.json", "report.html", READOUTS, "readouts_studies.csv", "readouts_lesions.csv"),
     *("scores.csv", "summary.json", "summary.md", "table1.md"),
+    # What the pages of all studies share.
+    *("studies/viewer/niivue.js", "studies/viewer/LICENSE.txt"),
 )
 
 
@@ -134,7 +139,12 @@ def _dicom(case: str) -> list[str]:
 
 def _files(case: str, made_from: Mapping[str, Any]) -> list[str]:
     """Return the files in an output folder that belong to a study's read-outs."""
-    return [_picture(case), *(_dicom(case) if DICOM in made_from else ())]
+    page = made_from.get(PAGE)
+    return [
+        _picture(case),
+        *(_dicom(case) if DICOM in made_from else ()),
+        *(files_of_page(case, page == WITH_VIEWER) if page else ()),
+    ]
 
 
 def check_summary(records: Records, cases: Iterable[str], in_dicom: Iterable[str] = ()) -> None:
@@ -150,10 +160,12 @@ def check_summary(records: Records, cases: Iterable[str], in_dicom: Iterable[str
 def _plan(summary: Summary, cases: Iterable[str], in_dicom: Iterable[str]) -> tuple[Plan, set[str]]:
     """Return the plan of an output folder's tables and all that belongs to them; and the files of studies that are none of them."""
     written = summary.earlier.get("written") or {}
+    cases = list(cases)
     pictures = {_picture(case) for case in cases}
     objects = {file for case in in_dicom for file in _dicom(case)}
+    pages = {file for case in cases for file in files_of_page(case)}
     others = set(written) - set(SUMMARY_FILES) - pictures
-    outputs = [*SUMMARY_FILES, *sorted(pictures | objects | others)]
+    outputs = [*SUMMARY_FILES, *sorted(pictures | objects | pages | others)]
     return Plan(SUMMARY, {}, {"made_from": summary.made_from}, outputs), others
 
 

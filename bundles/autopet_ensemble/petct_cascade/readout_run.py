@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ from petct_cascade.dicom.source import DicomSource
 from petct_cascade.dicom_output import DicomOutput
 from petct_cascade.items import item_of_case, masks_in_folder
 from petct_cascade.problems import Problem
-from petct_cascade.provenance import DICOM, READOUTS, Summary, record_of, summary_of
+from petct_cascade.provenance import DICOM, PAGE, READOUTS, WITH_VIEWER, WITHOUT_VIEWER, Summary, record_of, summary_of
 from petct_cascade.readouts import VERSION
+from petct_cascade.report.study_parts import StudyPage, origin_of_study
 from petct_cascade.results import in_order, picture_of, write_results
 from petct_cascade.tasks import ReadoutOptions, Results, StudyTask, do_studies, files_of, pet_of, words_if_hidden
 from petct_training.errors import InputError, SomeFailedError
@@ -98,10 +99,12 @@ def read_out_studies(
     table = folder / READOUTS
     earlier = read_json(table) if table.is_file() else {}
     tasks = [_task_of(item, Path(masks[item["case"]]), folder, model, options) for item in items]
+    files = {task.item["case"]: files_of(task) for task in tasks}
     made_from = {task.item["case"]: _made_from(task, summary) for task in tasks}
     kept = {case for case, content in made_from.items() if summary.has_readouts(case, content)}
     kept |= {case for case in others if summary.has_readouts(case)}
-    results = do_studies([task for task in tasks if task.item["case"] not in kept], options.num_workers)
+    todo = [task for task in tasks if task.item["case"] not in kept]
+    results = do_studies([_with_origin(task, summary.records) for task in todo], options.num_workers)
     if (words := words_if_hidden(items, options)) is not None:
         results.problems = [words.problem(problem) for problem in results.problems]
     for problem in results.problems:
@@ -112,9 +115,9 @@ def read_out_studies(
         summary.keep(case)
     summary.made_from.update({case: made_from[case] for case in results.readouts})
     readouts = dict(sorted(({case: earlier[case] for case in kept} | results.readouts).items()))
-    files = {task.item["case"]: files_of(task) for task in tasks}
     origins = {case: record_of(summary.records, case, files.get(case, {})) for case in readouts}
-    write_results(folder, "Lesions found", Results([], readouts, [*problems, *errors]), model, origins)
+    found = Results([], readouts, [*problems, *errors])
+    write_results(folder, "Lesions found", found, model, origins, options.single_file)
     return errors
 
 
@@ -127,6 +130,8 @@ def _made_from(task: StudyTask, summary: Summary) -> dict[str, Any]:
     options = {"version": VERSION, "suv_range": list(task.suv_range), "body": task.item.get("body")}
     if task.dicom is not None:
         options[DICOM] = task.dicom.segments
+    if task.page is not None:
+        options[PAGE] = WITH_VIEWER if task.page.viewer else WITHOUT_VIEWER
     return summary.describe(files_of(task), options)
 
 
@@ -135,4 +140,13 @@ def _task_of(item: Mapping[str, Any], mask: Path, output_dir: Path, model: str, 
     case = item["case"]
     uncertainty = None if options.uncertainty_dir is None else Path(options.uncertainty_dir) / f"{case}.nii.gz"
     dicom = DicomOutput(pet_of(item), output_dir, options.dicom_segments) if has_dicom_output(item, options) else None
-    return StudyTask(item, {model: mask}, model, picture_of(output_dir, case), uncertainty, tuple(options.suv_range), dicom)
+    page = None if options.single_file else StudyPage(output_dir, "Lesions found", viewer=options.viewer)
+    return StudyTask(item, {model: mask}, model, picture_of(output_dir, case), uncertainty, tuple(options.suv_range), dicom, page)
+
+
+def _with_origin(task: StudyTask, records: Records) -> StudyTask:
+    """Return a task whose page says what the study's mask was made from."""
+    if task.page is None:
+        return task
+    record = record_of(records, task.item["case"], files_of(task))
+    return replace(task, page=replace(task.page, origin=origin_of_study(record)))

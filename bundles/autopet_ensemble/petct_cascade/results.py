@@ -8,13 +8,18 @@ from typing import Any
 
 from petct_cascade.problems import Problem
 from petct_cascade.readouts import write_readouts
-from petct_cascade.report import write_report
+from petct_cascade.report import write_index, write_report
 from petct_cascade.tasks import Results
 from petct_training.files import write_json
 
 
 def write_results(
-    output_dir: Path, title: str, results: Results, model: str, origins: Mapping[str, Mapping[str, Any]] | None = None
+    output_dir: Path,
+    title: str,
+    results: Results,
+    model: str,
+    origins: Mapping[str, Mapping[str, Any]] | None = None,
+    single_file: bool = False,
 ) -> None:
     """Write `readouts.json`, `readouts_studies.csv` and `readouts_lesions.csv` if there are read-outs; `problems.json`;
     `report.html`.
@@ -25,13 +30,18 @@ def write_results(
         results: of all studies.
         model: what made the masks that are read out.
         origins: per case the record of its mask, see `petct_cascade.report.write_report`.
+        single_file: whether the report is one file with all pictures inside; otherwise it leads to a page a study.
     """
     problems = [row_of_problem(problem) for problem in in_order(results.problems)]
     write_json(output_dir / "problems.json", problems)
     if results.readouts:
         write_readouts(output_dir, results.readouts)
-    pictures = {case: picture_of(output_dir, case) for case in results.readouts}
-    write_report(output_dir / "report.html", title, results.rows, results.readouts, pictures, problems, model, origins)
+    page = output_dir / "report.html"
+    if single_file:
+        pictures = {case: picture_of(output_dir, case) for case in results.readouts}
+        write_report(page, title, results.rows, results.readouts, pictures, problems, model, origins)
+    else:
+        write_index(page, title, results.rows, results.readouts, problems, model, origins)
 
 
 def picture_of(output_dir: Path, case: str) -> Path:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from petct_cascade.items import masks_in_folder
 from petct_cascade.problems import Problem
 from petct_cascade.provenance import record_of, summary_of
+from petct_cascade.report.study_parts import StudyPage, origin_of_study
 from petct_cascade.results import in_order, picture_of, write_results
 from petct_cascade.studies import problem_of_name
 from petct_cascade.summary import table1, write_scores
 from petct_cascade.tasks import ReadoutOptions, StudyTask, do_studies, files_of, words_if_hidden
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.records import Records
+
+# Heading of the report.
+TITLE = "Evaluation"
 
 # Of each model the file of each case.
 Masks = Mapping[str, Mapping[str, Path]]
@@ -92,6 +97,9 @@ def score_studies(
     records = Records(output_dir, kind, identifying=not options.deidentified)
     with summary_of(records, [item["case"] for item in items]) as summary:
         tasks = _tasks_of(items, masks, primary, output_dir, options)
+        origins = {task.item["case"]: record_of(summary.records, task.item["case"], files_of(task)) for task in tasks}
+        if not options.single_file:
+            tasks = [replace(task, page=_page_of(task, output_dir, options, origins)) for task in tasks]
         results = do_studies(tasks, options.num_workers)
         results.problems += [*known, *twice, *unpaired]
         if (words := words_if_hidden(items, options)) is not None:
@@ -101,8 +109,7 @@ def score_studies(
         if results.rows:
             write_scores(output_dir, results.rows, seed=seed)
             print(table1(results.rows), flush=True)
-        origins = {task.item["case"]: record_of(summary.records, task.item["case"], files_of(task)) for task in tasks}
-        write_results(output_dir, "Evaluation", results, primary, origins)
+        write_results(output_dir, TITLE, results, primary, origins, options.single_file)
     if results.problems:
         raise SomeFailedError(f"{len(results.problems)} masks could not be scored, all others were", in_order(results.problems))
     return results.rows
@@ -151,3 +158,12 @@ def _tasks_of(
             picture = picture_of(output_dir, case) if with_images else None
             tasks.append(StudyTask(item, files, primary, picture, maps.get(case), tuple(options.suv_range)))
     return tasks
+
+
+def _page_of(
+    task: StudyTask, output_dir: Path, options: ReadoutOptions, origins: Mapping[str, Mapping[str, Any]]
+) -> StudyPage | None:
+    """Return the page of a study that is read out."""
+    if task.picture is None:
+        return None
+    return StudyPage(output_dir, TITLE, origin_of_study(origins[task.item["case"]]), options.viewer)

@@ -17,6 +17,8 @@ from petct_cascade.metrics import case_metrics
 from petct_cascade.pictures import PictureOptions, overlay_picture
 from petct_cascade.problems import Problem
 from petct_cascade.readouts import study_readouts
+from petct_cascade.report.scenes import StudyImages
+from petct_cascade.report.study_parts import StudyPage
 from petct_cascade.volumes import Source, Volume, as_source, check_grid, read_mask, read_volume
 from petct_cascade.workers import Workers
 from petct_training.errors import InputError, boolean
@@ -33,6 +35,8 @@ class ReadoutOptions:
         num_workers: number of processes.
         dicom_output: whether a study whose PET is in DICOM gets a SEG and a structured report.
         dicom_segments: "lesions" for one segment a lesion, "one" for one of all.
+        single_file: whether the report is one file with all pictures inside, and not an index with a page a study.
+        viewer: whether the volumes of each study can be looked at on its page.
         deidentified: whether nothing but the DICOM objects may tell whose study it is; see `petct_cascade.deidentification`.
 
     Raises:
@@ -45,10 +49,12 @@ class ReadoutOptions:
     dicom_output: bool = True
     dicom_segments: str = SEGMENTS[0]
     deidentified: bool = False
+    single_file: bool = False
+    viewer: bool = True
 
     def __post_init__(self) -> None:
         # The command line gives "true" and "false" as texts.
-        for name in ("dicom_output", "deidentified"):
+        for name in ("dicom_output", "deidentified", "single_file", "viewer"):
             object.__setattr__(self, name, boolean(name, getattr(self, name)))
         if self.dicom_segments not in SEGMENTS:
             raise InputError(f"dicom_segments is {self.dicom_segments!r}: give {' or '.join(SEGMENTS)}")
@@ -67,6 +73,7 @@ class StudyTask:
         uncertainty: map (X, Y, Z) on the PET's grid, whose mean each lesion's read-out then holds.
         suv_range: SUV shown white and SUV shown black.
         dicom: the DICOM objects that are written of the study when it is read out; None for none.
+        page: the page that is written of the study when it is read out; None for none.
     """
 
     item: Mapping[str, Any]
@@ -76,6 +83,7 @@ class StudyTask:
     uncertainty: Path | None = None
     suv_range: Sequence[float] = (0.0, 10.0)
     dicom: DicomOutput | None = None
+    page: StudyPage | None = None
 
 
 @dataclass
@@ -121,7 +129,7 @@ def do_study(task: StudyTask) -> Results:
     primary = _score_models(task, reference, results)
     if task.picture is not None and primary is not None:
         try:
-            results.readouts[case] = _read_out_and_draw(task, task.picture, primary, reference)
+            results.readouts[case] = _read_out_and_draw(task, task.picture, primary, reference, results.rows)
         except InputError as error:
             results.problems.append(Problem(case, None, f"was not read out: {error}", error=True))
         else:
@@ -156,8 +164,10 @@ def score_row(item: Mapping[str, Any], model: str, prediction: Volume, reference
     return known | {"model": model} | case_metrics(prediction.array, reference.array, prediction.spacing.tolist())
 
 
-def _read_out_and_draw(task: StudyTask, picture: Path, prediction: Volume, reference: Volume | None) -> dict[str, Any]:
-    """Return the read-outs of a study's mask, once its picture is drawn.
+def _read_out_and_draw(
+    task: StudyTask, picture: Path, prediction: Volume, reference: Volume | None, scores: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the read-outs of a study's mask, once its picture is drawn and its page is written.
 
     Raises:
         InputError: there is no PET, CT or PET cannot be used, or something does not lie on the PET's grid.
@@ -175,6 +185,17 @@ def _read_out_and_draw(task: StudyTask, picture: Path, prediction: Volume, refer
     reference_array = None if reference is None else reference.array
     overlay_picture(picture, pet.array, pet.affine, reference_array, prediction.array, options)
     readouts = study_readouts(prediction.array, pet.array, pet.affine, uncertainty, body_of(task.item))
+    readouts |= {name: task.item[name] for name in ("tracer", "centre") if task.item.get(name)}
+    if task.page is not None:
+        images = StudyImages(
+            pet.array,
+            pet.affine,
+            options.ct,
+            options.ct_affine,
+            reference_array,
+            prediction.array,
+        )
+        task.page.write(task.item["case"], images, picture, readouts, scores, task.suv_range)
     return readouts | {"suv_range": list(task.suv_range)}
 
 

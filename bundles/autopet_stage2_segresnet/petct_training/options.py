@@ -31,6 +31,8 @@ SWITCHES = (
     "uncertainty",
     "amp",
     "dicom_output",
+    "single_file",
+    "viewer",
     "deidentified",
     "cross_validation",
 )

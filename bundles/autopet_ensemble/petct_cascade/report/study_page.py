@@ -77,6 +77,12 @@ class StudyPageContent:
     suv_range: Sequence[float] = (0.0, 10.0)
 
 
+def files_of_page(case: str, viewer: bool = True) -> list[str]:
+    """Return the files of a study's page in an output folder, with slashes."""
+    names = (f"{case}.html", f"{case}_files/rotation.webp", *([f"{case}_files/volumes.js"] if viewer else ()))
+    return [f"{FOLDER}/{name}" for name in names]
+
+
 def write_study_page(folder: str | os.PathLike, case: str, content: StudyPageContent, viewer: bool = True) -> Path:
     """Write the page of one study to the folder of a run's output.
 

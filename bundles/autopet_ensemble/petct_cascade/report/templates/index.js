@@ -72,7 +72,7 @@ class Paged {
       const cell = document.createElement("td"), decimals = this.heads[column].dataset.decimals;
       if (decimals === undefined) cell.className = this.keys[column] === "case" ? "text name" : "text";
       const text = value === null ? "–" : decimals === undefined ? value : value.toFixed(decimals);
-      if (this.keys[column] === "case") {
+      if (this.keys[column] === "case" && withPages.has(value)) {
         const link = linkTo(value);
         link.textContent = text;
         cell.append(link);
@@ -97,6 +97,9 @@ function showPictures(studies) {
   }));
 }
 
+const readouts = document.getElementById("readouts");
+// Of studies that were read out there are pages and pictures.
+const withPages = new Set(readouts ? JSON.parse(readouts.querySelector("script").textContent).map(row => row[0]) : []);
 const tables = [...document.querySelectorAll(".paged")].map(element => new Paged(element, element.id === "readouts" ? showPictures : null));
 for (const control of [model, search]) {
   if (control) control.addEventListener("input", () => tables.forEach(table => table.filter()));
