@@ -109,7 +109,7 @@ class DICOMResultWriterOperator(Operator):
             InputError: when they cannot be written.
         """
         study = op_input.receive(SEGMENTATION)
-        readouts = study_readouts(study.mask, study.pet.array, study.pet.affine)
+        readouts = study_readouts(study.mask, study.pet.array, study.pet.affine, body=study.source.body())
         output = DicomOutput(study.source, self.output_folder, self.segments)
         _log_or_raise(write_dicom(study.case, output, study.mask, readouts))
 
