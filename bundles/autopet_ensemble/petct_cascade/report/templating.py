@@ -7,7 +7,6 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
-from markupsafe import Markup
 
 from petct_cascade.report.contents import Table
 from petct_cascade.summary import number_to_text
@@ -34,7 +33,7 @@ def _sort_key(value: float | None) -> str:
     return "" if value is None or math.isnan(value) else repr(float(value))
 
 
-def _rows_as_json(table: Table) -> Markup:
+def _rows_as_json(table: Table) -> str:
     """Return the rows of a table as the script reads them: values in the order of the columns, null for none."""
     rows = [[_json_value(row[column.key]) for column in table.columns] for row in table.rows]
     return htmlsafe_json_dumps(rows, separators=(",", ":"))
