@@ -10,7 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from petct_cascade.assemble import read_sources
+from petct_cascade.assemble import folds_in, read_sources
 from petct_cascade.dicom_output import dicom_files
 from petct_cascade.report.study_page import files_of_page
 from petct_cascade.results import picture_of
@@ -89,14 +89,17 @@ def facts_of_run(weights: Iterable[str | os.PathLike]) -> dict[str, Any]:
         weights: `model.pt` and `fingerprint.json`.
 
     Returns:
-        "versions"; and "weights": "trained_on", what the fingerprint says of itself, and "imported", the file of each network whose
-        weights were not trained here.
+        "versions"; and "weights": "trained_on", what the fingerprint says of itself; "folds", how many each network has that has
+        several; "imported", the file of each network whose weights were not trained here.
     """
     files = {Path(file).name: Path(file) for file in weights}
     facts: dict[str, Any] = {}
     fingerprint = read_json_or_none(files["fingerprint.json"]) if "fingerprint.json" in files else None
     if isinstance(fingerprint, dict) and fingerprint.get("source"):
         facts["trained_on"] = str(fingerprint["source"])
+    folds = folds_in(files["fingerprint.json"]) if fingerprint else {}
+    if folds:
+        facts["folds"] = folds
     imported = read_sources(files["model.pt"].parent) if "model.pt" in files and files["model.pt"].is_file() else {}
     if imported:
         facts["imported"] = {name: str(source["file"]) for name, source in imported.items()}

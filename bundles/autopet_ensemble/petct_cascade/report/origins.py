@@ -63,6 +63,8 @@ def run_lines(record: Mapping[str, Any]) -> list[Line]:
     lines += [(name, f"SHA-256 {digest}") for name, digest in digests.items()]
     if "trained_on" in weights:
         lines.append(("What the fingerprint says of itself", weights["trained_on"]))
+    if "folds" in weights:
+        lines.append(("Folds", ", ".join(f"{name} {number}" for name, number in weights["folds"].items())))
     if "imported" in weights:
         lines.append(("Imported weights", ", ".join(f"{name}: {file}" for name, file in weights["imported"].items())))
     if settings:
