@@ -310,6 +310,15 @@ def test_no_lesion_is_lost_when_voxels_are_joined(monkeypatch):
         assert masked.array[tuple(np.rint(index - 1e-9).astype(int))] == number
 
 
+def test_images_reach_to_their_ends_when_voxels_are_joined(monkeypatch):
+    monkeypatch.setattr("petct_cascade.report.viewer.MAX_VOXELS", 3000)
+    shape, affine = (41, 35, 47), np.diag([-2.0, 2.0, 3.0, 1.0])
+    scene = numbered_scene("a", StudyImages(np.full(shape, 2, np.float32), affine))
+    ct, pet = viewer_volumes(scene, np.full(shape, 100, np.int16), affine)
+    assert np.unique(pet.array * pet.slope).tolist() == [2]
+    assert np.unique(ct.array * ct.slope).tolist() == [100]
+
+
 def test_joined_voxels_are_means_at_their_centres():
     array = np.random.default_rng(0).uniform(size=(4, 6, 5)).astype(np.float32)
     result, affine = reduced(array, (2, 3, 1), "mean"), reduced_affine(np.diag([2.0, 1.0, 3.0, 1.0]), (2, 3, 1))

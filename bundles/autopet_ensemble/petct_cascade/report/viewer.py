@@ -145,8 +145,8 @@ def _factors(scene: Scene, finest: np.ndarray, most: int) -> list[float]:
 
 
 def _shape(shape: Sequence[int], factors: Sequence[float]) -> list[int]:
-    """Return how many voxels, `factors` times as long, cover a volume of a shape (X, Y, Z)."""
-    return [int(np.ceil(length / factor - 1e-6)) for length, factor in zip(shape, factors, strict=True)]
+    """Return how many voxels, `factors` times as long, have their centres in a volume of a shape (X, Y, Z); at least one."""
+    return [max(1, round(length / factor)) for length, factor in zip(shape, factors, strict=True)]
 
 
 def _on_grid(array: np.ndarray, affine: np.ndarray, target: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -163,8 +163,12 @@ def _on_grid(array: np.ndarray, affine: np.ndarray, target: np.ndarray, shape: S
     voxels = torch.from_numpy(reduced(array, joined, "mean"))
     image = MetaTensor(voxels[None], affine=torch.as_tensor(reduced_affine(affine, joined)))
     resample = SeparableResample(mode="bilinear", padding_mode="zeros")
-    result = resample(image, torch.as_tensor(target), shape, dtype=torch.float32)
-    return cast(MetaTensor, result).as_tensor()[0].numpy()
+    values, weights = (
+        cast(MetaTensor, resample(source, torch.as_tensor(target), shape, dtype=torch.float32)).as_tensor()[0].numpy()
+        for source in (image, torch.ones_like(image))
+    )
+    # At its outer faces the array counts half, at its corners an eighth; it must not fade into what lies outside.
+    return np.where(weights > 0.12, values / np.maximum(weights, 0.12), np.float32(0))
 
 
 def _joined_numbers(numbers: np.ndarray, factors: Sequence[float]) -> np.ndarray:
@@ -175,7 +179,10 @@ def _joined_numbers(numbers: np.ndarray, factors: Sequence[float]) -> np.ndarray
     shape = _shape(numbers.shape, factors)
     joined = np.zeros(shape, np.int16)
     places = np.nonzero(numbers)
-    new = [((index + 0.5) / factor).astype(int) for index, factor in zip(places, factors, strict=True)]
+    new = [
+        np.minimum((index + 0.5) / factor, length - 1).astype(int)
+        for index, factor, length in zip(places, factors, shape, strict=True)
+    ]
     np.maximum.at(joined, tuple(new), np.minimum(numbers[places], MAX_NUMBER).astype(np.int16))
     return joined
 
