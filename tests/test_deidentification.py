@@ -147,7 +147,7 @@ class TestInference:
         assert re.fullmatch(r"fdg_[0-9a-f]{12}", case)
         report = pydicom.dcmread(tmp_path / f"out/dicom/{case}/report.dcm")
         assert report.PatientID == PERSON.identifier, "the DICOM objects belong to the patient"
-        page = (tmp_path / "out/report.html").read_text()
+        page = (tmp_path / f"out/studies/{case}.html").read_text()
         assert "factor" in page
         assert "SHA-256" in page
         # The record of tables and report keeps the clock of what was written.

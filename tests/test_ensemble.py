@@ -737,7 +737,7 @@ def assert_uncertainty(results: Path, masks: dict[str, np.ndarray], spreads: dic
         assert total / sum(lesion["volume_ml"] for lesion in lesions) == pytest.approx(
             spreads[case][masks[case] == 1].mean(), abs=0.00051
         )
-    assert ">Uncertainty</button>" in (results / "report.html").read_text()
+        assert "Uncertainty" in (results / f"studies/{case}.html").read_text()
 
 
 def test_uncertainty_is_the_standard_deviation_of_the_members_on_the_pets_grid(workflow, raw, masks, spreads, tmp_path):
