@@ -54,7 +54,9 @@ def secrets_of(folder: Path) -> set[str]:
 
 
 def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """What is written in a folder but for the DICOM objects, each with its path: as it is, and with all that is compressed in it."""
+    """What is written in a folder but for the DICOM objects, each with its path: as it is, and all that is compressed or encoded in
+    it.
+    """
     for file in folder.rglob("*"):
         name = file.relative_to(folder).as_posix()
         yield name, name.encode()
@@ -62,12 +64,13 @@ def contents(folder: Path) -> Iterator[tuple[str, bytes]]:
             continue
         content = file.read_bytes()
         yield name, content
-        if file.suffix == ".gz":
-            yield name, gzip.decompress(content)
-        pictures = [content] if file.suffix == ".png" else []
-        pictures += [base64.b64decode(text) for text in re.findall(rb"data:image/png;base64,([\w+/=]+)", content)]
-        for picture in pictures:
-            yield from ((name, text) for text in texts_of_png(picture))
+        # Pictures in pages, and volumes in scripts.
+        encoded = re.findall(rb"[\w+/]{40,}={0,2}", content) if file.suffix in (".html", ".js") else []
+        for inner in (content, *(base64.b64decode(text) for text in encoded if len(text) % 4 == 0)):
+            if inner.startswith(b"\x89PNG"):
+                yield from ((name, text) for text in texts_of_png(inner))
+            elif inner.startswith(b"\x1f\x8b"):
+                yield name, gzip.decompress(inner)
 
 
 def texts_of_png(content: bytes) -> Iterator[bytes]:
