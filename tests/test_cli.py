@@ -13,7 +13,7 @@ from helpers import BUNDLES, ENSEMBLE, write_study
 
 from petct_cascade import cli, installation
 
-COMMANDS = ("segment", "convert", "prepare", "train", "evaluate", "score", "readout", "phantom")
+COMMANDS = ("segment", "convert", "prepare", "train", "evaluate", "score", "readout", "report", "phantom")
 BUNDLE = BUNDLES / ENSEMBLE
 
 
@@ -106,6 +106,7 @@ def petct(*arguments: str) -> Result:
             "score",
             "--predictions masks --references raw --images data --output_dir out --model nnU-Net --suv_range [0,5]",
         ),
+        ("report work", "report", "score", "--output_dir work"),
         ("readout masks --images raw -o out", "readout", "score", "--predictions masks --images raw --output_dir out"),
         ("phantom -o out --num_patients 5", "phantom", "phantom", "--output_dir out --num_patients 5"),
     ],

@@ -35,6 +35,8 @@ from monai.data import MetaTensor
 
 import petct_cascade.loading
 from petct_cascade.commands import prepare
+from petct_cascade.gathering import gather
+from petct_cascade.provenance import SUMMARY
 from petct_training.claims import Claims
 from petct_training.errors import InputError
 from petct_training.options import check_names
@@ -390,6 +392,59 @@ def test_processes_that_share_the_studies_leave_the_bytes_of_one(workflow, raw, 
         assert ("the run that does the last one reports" in capsys.readouterr().out) == (part == 1)
         assert len(read_masks(tmp_path / "two")) == {1: 1, 2: len(CASES)}[part]
     assert content_of(tmp_path / "two") == content_of(tmp_path / "one")
+
+
+def test_a_study_is_read_out_while_later_ones_are_segmented(workflow, raw, tmp_path):
+    studies = tmp_path / "raw"
+    for number in range(4):
+        for folder, suffix in (("imagesTr", "_0000"), ("imagesTr", "_0001"), ("labelsTr", "")):
+            copy = studies / f"{folder}/fdg_n{number}_1{suffix}.nii.gz"
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(raw / f"{folder}/{CASES[0]}{suffix}.nii.gz", copy)
+    output = tmp_path / "masks"
+    workflow("inference", studies=str(studies), output_dir=str(output), num_workers=0).run()
+    clock = {file.relative_to(output).as_posix(): file.stat().st_mtime_ns for file in output.rglob("*.*")}
+    of_first = ("studies/fdg_n0_1.json", "studies/fdg_n0_1.html", "pictures/fdg_n0_1.png", "records/studies/fdg_n0_1.json")
+    assert max(clock[name] for name in of_first) < clock["fdg_n2_1.nii.gz"]
+    assert clock["report.html"] > clock["studies/fdg_n3_1.html"]
+
+
+def test_report_of_what_several_runs_have_left_is_that_of_the_last_one(workflow, raw, tmp_path, capsys):
+    output = tmp_path / "masks"
+    workflow("inference", studies=str(raw)).run()
+    tables = ("problems.json", "report.html", "readouts.json", "readouts_studies.csv", "readouts_lesions.csv")
+    before = {name: (output / name).read_bytes() for name in tables}
+    for name in tables:
+        (output / name).unlink()
+    gather(output)
+    assert {name: (output / name).read_bytes() for name in tables} == before
+    (output / f"pictures/{CASES[0]}.png").unlink()
+    gather(output)
+    assert list(json.loads((output / "readouts.json").read_text())) == CASES[1:]
+    assert f"1 have no results yet, such as {CASES[0]}: run the same command again" in capsys.readouterr().out
+    workflow("inference", studies=str(raw)).run()
+    assert {name: (output / name).read_bytes() for name in tables} == before
+
+
+def test_report_of_an_evaluation_has_its_scores_again(workflow, dataset, tmp_path):
+    workflow("inference", "evaluate", dataset_dir=str(dataset), allow_outside=True).run()
+    before = {file: file.read_bytes() for file in (tmp_path / "masks").glob("*.*") if file.is_file()}
+    assert {"scores.csv", "table1.md", "summary.json"} <= {file.name for file in before}
+    for file in before:
+        file.unlink()
+    gather(tmp_path / "masks")
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_report_is_refused_where_there_are_no_results_or_another_run_writes_it(workflow, raw, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty holds no results: name an output folder of petct segment"):
+        gather(tmp_path / "empty")
+    workflow("inference", studies=str(raw)).run()
+    other = Claims(tmp_path / "masks")
+    assert other.claim(SUMMARY)
+    with pytest.raises(InputError, match="another run is writing the report"):
+        gather(tmp_path / "masks")
 
 
 def test_a_study_that_another_run_is_doing_is_left_to_it(workflow, raw, masks, tmp_path, capsys):

@@ -394,6 +394,24 @@ def readout(
 
 
 @main.command()
+@click.argument("output", metavar="OUT", type=click.Path(file_okay=False, exists=True, path_type=Path))
+@settings("score")
+def report(output: Path, settings: list[tuple[str, str]]) -> None:
+    """Write the report of what several runs have left in one folder.
+
+    \b
+    In:  OUT, the output folder of segment, evaluate, score or readout, also while runs
+         are still at it.
+    Out: tables and report.html of all studies that are done so far.
+
+    \b
+    Example:
+      petct report OUT
+    """
+    run("report", ("score",), {"output_dir": output}, settings)
+
+
+@main.command()
 @output
 @click.option(
     "--num_patients", type=click.IntRange(min=1), metavar="N", help="Number of patients, some of them with several studies."

@@ -15,6 +15,7 @@ from monai.engines import Evaluator
 from petct_cascade import assemble as _assemble
 from petct_cascade import convert as _convert
 from petct_cascade import evaluation as _evaluation
+from petct_cascade import gathering as _gathering
 from petct_cascade import inference as _inference
 from petct_cascade import items as _items
 from petct_cascade import phantom as _phantom
@@ -44,6 +45,7 @@ write_phantoms = command(_phantom.write_phantoms)
 run_pipeline = command(_pipeline.run_pipeline)
 import_weights = command(_published.import_weights)
 score_folder = command(_scoring.score_folder)
+gather = command(_gathering.gather)
 
 
 @command

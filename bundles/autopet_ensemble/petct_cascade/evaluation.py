@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from monai.engines import Evaluator
 
@@ -11,9 +13,10 @@ from petct_cascade.keeping import RecordKeeper
 from petct_cascade.provenance import SUMMARY
 from petct_cascade.results import in_order
 from petct_cascade.running import run_each_study
-from petct_cascade.scoring import score_studies
+from petct_cascade.scoring import score_studies, score_tasks
 from petct_cascade.selection import Selection
-from petct_cascade.tasks import ReadoutOptions, words_if_hidden
+from petct_cascade.study_results import ResultStream, StudyResults
+from petct_cascade.tasks import ReadoutOptions, StudyTask, words_if_hidden
 from petct_training.errors import InputError, with_problems
 from petct_training.files import make_folder
 
@@ -56,10 +59,13 @@ def evaluate(
     make_folder(output_dir)
     made, words = selection.masks, words_if_hidden(items, options)
     made.records.check_kind()
-    keeper = RecordKeeper(made, selection.items)
+    options, kept = options or ReadoutOptions(), StudyResults(made.records)
+    tasks = _tasks_of(items, masks, Path(output_dir), options)
     # Of other cases, an earlier evaluation may have left masks.
     made.keep_only(item["case"] for item in items)
-    told = run_each_study(evaluator, strict, selection.check, keeper, words) if selection.items else []
+    with ResultStream(kept, min(options.num_workers, len(selection.items))) as stream:
+        keeper = RecordKeeper(made, selection.items, lambda case, done: stream.submit(tasks[case], done))
+        told = run_each_study(evaluator, strict, selection.check, keeper, words) if selection.items else []
     failed = {problem.case for problem in told}
     if waiting := [case for case in keeper.unsettled(items) if case not in failed]:
         print(
@@ -72,3 +78,14 @@ def evaluate(
             score_studies(items, masks, output_dir, options, seed=seed, kind=made.records.kind, known=errors)
         finally:
             keeper.claims.release(SUMMARY)
+
+
+def _tasks_of(
+    items: Sequence[Mapping[str, Any]], masks: Mapping[str, str | os.PathLike], output_dir: Path, options: ReadoutOptions
+) -> dict[str, StudyTask]:
+    """Return the task of scoring each study, by its case, once its masks are written."""
+    files = {item["case"]: f"{item['case']}.nii.gz" for item in items}
+    of_models = {model: {case: Path(folder) / name for case, name in files.items()} for model, folder in masks.items()}
+    folder = options.uncertainty_dir
+    maps = {} if folder is None else {case: Path(folder) / name for case, name in files.items()}
+    return {task.item["case"]: task for task in score_tasks(items, of_models, maps, output_dir, options)}

@@ -13,14 +13,19 @@ from petct_cascade.deidentification import Words
 from petct_cascade.keeping import RecordKeeper
 from petct_cascade.problems import Problem
 from petct_cascade.provenance import SUMMARY, check_summary, summary_of
-from petct_cascade.readout_run import has_dicom_output, read_out_studies
+from petct_cascade.readout_run import read_out_studies, readout_tasks, tell_warnings
 from petct_cascade.results import in_order
 from petct_cascade.running import run_each_study
 from petct_cascade.selection import Selection
+from petct_cascade.studies import problem_of_name
+from petct_cascade.study_results import ResultStream, StudyResults
 from petct_cascade.tasks import ReadoutOptions, words_if_hidden
 from petct_training.claims import is_one_of_torchrun
 from petct_training.errors import InputError, SomeFailedError, with_problems
 from petct_training.records import Records
+
+# What the masks are called in the report.
+MODEL = "Ensemble"
 
 
 def infer(
@@ -44,14 +49,21 @@ def infer(
         InputError: when no study at all could be used, or, if `strict`, when one fails.
         SomeFailedError: after all others are done, with a sentence for each study that could not be used.
     """
+    options = options or ReadoutOptions()
     records = Records(Path(output_dir), "inference") if selection.masks is None else selection.masks.records
     mine = [*selection.done, *selection.items]
     everyone = [*mine, *selection.others]
-    cases = [item["case"] for item in everyone]
-    in_dicom = [item["case"] for item in everyone if has_dicom_output(item, options)]
-    check_summary(records, cases, in_dicom)
-    keeper = None if selection.masks is None else RecordKeeper(selection.masks, mine)
-    problems = _segment(evaluator, selection, keeper, strict, words_if_hidden(everyone, options))
+    named = [item for item in everyone if problem_of_name(item["case"]) is None]
+    masks = {item["case"]: Path(output_dir) / f"{item['case']}.nii.gz" for item in named}
+    tasks = {task.item["case"]: task for task in readout_tasks(named, masks, records.folder, MODEL, options)}
+    kept = StudyResults(records)
+    check_summary(records)
+    kept.check(tasks[item["case"]] for item in named if selection.masks is None or selection.masks.may_make(item))
+    with ResultStream(kept, min(options.num_workers, len(selection.items))) as stream:
+        then = None if selection.masks is None else lambda case, done: stream.submit(tasks[case], done)
+        keeper = None if selection.masks is None else RecordKeeper(selection.masks, mine, then)
+        problems = _segment(evaluator, selection, keeper, strict, words_if_hidden(everyone, options))
+    tell_warnings(stream.results, everyone, options)
     what = "all others were done"
     items = _usable(mine, problems)
     waiting = [] if keeper is None else keeper.unsettled([*items, *selection.others])
@@ -64,10 +76,10 @@ def infer(
         problems += [] if keeper is None else keeper.problems_of(selection.others)
         items = _usable(everyone, problems)
         try:
-            with summary_of(records, cases, in_dicom) as summary:
-                masks = {item["case"]: Path(output_dir) / f"{item['case']}.nii.gz" for item in items}
-                others = _others(records, masks)
-                problems += read_out_studies(items, masks, summary, "Ensemble", options, problems, others)
+            with summary_of(records):
+                mine_now, others = [tasks[item["case"]] for item in items], _others(records, items)
+                problems += read_out_studies(mine_now, kept, MODEL, options, problems, others)
+                kept.keep_only([*tasks, *records.names()])
         except InputError as error:
             if not problems:
                 raise
@@ -85,9 +97,10 @@ def infer(
         raise SomeFailedError(f"{sentence}, {what}", in_order(problems))
 
 
-def _others(records: Records, masks: Mapping[str, Any]) -> list[str]:
+def _others(records: Records, items: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return the cases of earlier runs over other studies whose masks are still there as they were written."""
-    names = [name for name in records.names() if name != SUMMARY and name not in masks]
+    cases = {item["case"] for item in items}
+    names = [name for name in records.names() if not name.startswith(".") and name not in cases]
     return [name for name in names if records.is_intact(name)]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from petct_training.claims import Claims
 from petct_training.errors import InputError
 from petct_training.files import read_json_or_none, write_json
 from petct_training.masks import Masks
-from petct_training.records import RECORDS
+from petct_training.records import RECORDS, Records
 
 # Folder, among the records, of why a study could not be done; no case has a name of two parts.
 PROBLEMS = f"{RECORDS}/problems"
@@ -49,10 +50,17 @@ class RecordKeeper(Keeper):
     Args:
         masks: what is made of each study, and where.
         items: the studies of this run.
+        then: called with the case of each study whose masks are written, and with what is to be called when the study needs nobody
+            any more, until when no other run does it.
     """
 
-    def __init__(self, masks: Masks, items: Iterable[Mapping[str, Any]]) -> None:
-        self.masks, self.records, self.claims = masks, masks.records, Claims(masks.records.folder)
+    def __init__(
+        self,
+        masks: Masks,
+        items: Iterable[Mapping[str, Any]],
+        then: Callable[[str, Callable[[], object]], object] | None = None,
+    ) -> None:
+        self.masks, self.records, self.claims, self.then = masks, masks.records, Claims(masks.records.folder), then
         # What has no name for a file fails when it is loaded.
         self.plans = {item["case"]: masks.plan(item) for item in items if problem_of_name(item["case"]) is None}
 
@@ -78,7 +86,11 @@ class RecordKeeper(Keeper):
 
     def finish(self, case: str) -> None:
         self.records.finish(self.plans[case], today())
-        self.claims.release(case)
+        release = partial(self.claims.release, case)
+        if self.then is None:
+            release()
+        else:
+            self.then(case, release)
 
     def fail(self, problem: Problem) -> None:
         if problem.case in self.plans:
@@ -88,21 +100,34 @@ class RecordKeeper(Keeper):
             self.claims.release(problem.case)
 
     def unsettled(self, items: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Return the cases, of this run's studies and those of others, that are neither done nor known to fail."""
+        """Return the cases, of this run's studies and those of others, that are neither done nor known to fail, or that another
+        run has in its hands.
+        """
         named = [item for item in items if problem_of_name(item["case"]) is None]
-        cases = [item["case"] for item in named if not self.records.is_finished(self.masks.plan(item))]
-        return [case for case in cases if not self._problem_file(case).is_file()]
+        return [item["case"] for item in named if not self._is_settled(item)]
+
+    def _is_settled(self, item: Mapping[str, Any]) -> bool:
+        case = item["case"]
+        if self.records.is_finished(self.masks.plan(item)):
+            return not self.claims.is_claimed(case)
+        return self._problem_file(case).is_file()
 
     def problems_of(self, items: Iterable[Mapping[str, Any]]) -> list[Problem]:
         """Return why studies, also those of other runs, could not be done."""
         rows = [read_json_or_none(self._problem_file(item["case"])) for item in items]
-        return [_problem_of_row(row) for row in rows if row]
+        return [problem_of_row(row) for row in rows if row]
 
     def _problem_file(self, case: str) -> Path:
         return self.records.folder / PROBLEMS / f"{case}.json"
 
 
-def _problem_of_row(row: Mapping[str, str]) -> Problem:
+def known_problems(records: Records) -> list[Problem]:
+    """Return why studies could not be done, as far as the runs over an output folder know."""
+    rows = [read_json_or_none(file) for file in sorted((records.folder / PROBLEMS).glob("*.json"))]
+    return [problem_of_row(row) for row in rows if row]
+
+
+def problem_of_row(row: Mapping[str, str]) -> Problem:
     """Return the problem of which `petct_cascade.results.row_of_problem` made a row."""
     file = Path(row["file"]) if row["file"] else None
     begins = file is not None and row["reason"].startswith(f"{file.name} ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,16 @@ from petct_cascade.dicom.source import DicomSource
 from petct_cascade.dicom_output import DicomOutput
 from petct_cascade.items import item_of_case, masks_in_folder
 from petct_cascade.problems import Problem
-from petct_cascade.provenance import DICOM, PAGE, READOUTS, WITH_VIEWER, WITHOUT_VIEWER, Summary, record_of, summary_of
-from petct_cascade.readouts import VERSION
-from petct_cascade.report.study_parts import StudyPage, origin_of_study
+from petct_cascade.provenance import check_summary, record_of, summary_of
+from petct_cascade.report.study_parts import StudyPage
 from petct_cascade.results import in_order, picture_of, write_results
-from petct_cascade.tasks import ReadoutOptions, Results, StudyTask, do_studies, files_of, pet_of, words_if_hidden
+from petct_cascade.study_results import StudyResults, make_results
+from petct_cascade.tasks import ReadoutOptions, Results, StudyTask, files_of, pet_of, words_if_hidden
 from petct_training.errors import InputError, SomeFailedError
-from petct_training.files import read_json
 from petct_training.records import Records
+
+# Heading of the report.
+TITLE = "Lesions found"
 
 
 def read_out_folder(
@@ -62,16 +64,19 @@ def read_out_folder(
         files = {new["case"]: files[item["case"]] for item, new in zip(items, named, strict=True)}
         items = named
     records = Records(Path(output_dir), kind_of_results("read-outs", hidden), identifying=not hidden)
-    with summary_of(records, files) as summary:
-        problems += read_out_studies(items, files, summary, model, options, problems)
+    tasks, kept = readout_tasks(items, files, records.folder, model, options), StudyResults(records)
+    check_summary(records)
+    kept.check(tasks)
+    with summary_of(records):
+        problems += read_out_studies(tasks, kept, model, options, problems)
+        kept.keep_only(files)
     if problems:
         raise SomeFailedError(f"{len(problems)} masks could not be read out, all others were", in_order(problems))
 
 
 def read_out_studies(
-    items: Sequence[Mapping[str, Any]],
-    masks: Mapping[str, str | os.PathLike],
-    summary: Summary,
+    tasks: Sequence[StudyTask],
+    kept: StudyResults,
     model: str,
     options: ReadoutOptions | None = None,
     problems: Sequence[Problem] = (),
@@ -79,14 +84,12 @@ def read_out_studies(
 ) -> list[Problem]:
     """Read out and draw masks that have no reference, and write the report of them.
 
-    Writes `readouts.json`, `readouts_studies.csv`, `readouts_lesions.csv`, `pictures/<case>.png`, `problems.json` and `report.html`
-    to the output folder; and, of studies whose PET is in DICOM, `dicom/<case>/segmentation.dcm` and `dicom/<case>/report.dcm`.
-    What an earlier run has left there of a study is kept when it was made from the same content.
+    Writes `readouts.json`, `readouts_studies.csv`, `readouts_lesions.csv`, `problems.json` and `report.html` to the output folder;
+    and of each study what `petct_cascade.study_results.StudyResults.plan` names, unless it is there, made from the same content.
 
     Args:
-        items: studies with "case" and "image".
-        masks: file of the mask of each case.
-        summary: of the output folder.
+        tasks: of the studies, see `readout_tasks`.
+        kept: the results of studies in the output folder.
         model: what made the masks.
         options: how studies are read out and drawn.
         problems: what is already known to be wrong with studies; it is written to report and `problems.json`, too.
@@ -95,30 +98,43 @@ def read_out_studies(
     Returns:
         Why further studies could not be read out.
     """
-    options, folder = options or ReadoutOptions(), summary.folder
-    table = folder / READOUTS
-    earlier = read_json(table) if table.is_file() else {}
-    tasks = [_task_of(item, Path(masks[item["case"]]), folder, model, options) for item in items]
+    options = options or ReadoutOptions()
+    results = make_results(tasks, kept, options.num_workers)
+    tell_warnings(results, [task.item for task in tasks], options)
+    errors = [problem for problem in results.problems if problem.error]
+    for case in others:
+        if kept.is_intact(case):
+            results.add(kept.read(case))
     files = {task.item["case"]: files_of(task) for task in tasks}
-    made_from = {task.item["case"]: _made_from(task, summary) for task in tasks}
-    kept = {case for case, content in made_from.items() if summary.has_readouts(case, content)}
-    kept |= {case for case in others if summary.has_readouts(case)}
-    todo = [task for task in tasks if task.item["case"] not in kept]
-    results = do_studies([_with_origin(task, summary.records) for task in todo], options.num_workers)
+    readouts = dict(sorted(results.readouts.items()))
+    origins = {case: record_of(kept.records, case, files.get(case, {})) for case in readouts}
+    found = Results([], readouts, [*problems, *errors])
+    write_results(kept.records.folder, TITLE, found, model, origins, options.single_file)
+    return errors
+
+
+def tell_warnings(results: Results, items: Iterable[Mapping[str, Any]], options: ReadoutOptions) -> None:
+    """Take what must not be said out of the problems of studies, and print those that are no errors."""
     if (words := words_if_hidden(items, options)) is not None:
         results.problems = [words.problem(problem) for problem in results.problems]
     for problem in results.problems:
         if not problem.error:
             print(f"warning: {problem}", flush=True)
-    errors = [problem for problem in results.problems if problem.error]
-    for case in kept:
-        summary.keep(case)
-    summary.made_from.update({case: made_from[case] for case in results.readouts})
-    readouts = dict(sorted(({case: earlier[case] for case in kept} | results.readouts).items()))
-    origins = {case: record_of(summary.records, case, files.get(case, {})) for case in readouts}
-    found = Results([], readouts, [*problems, *errors])
-    write_results(folder, "Lesions found", found, model, origins, options.single_file)
-    return errors
+
+
+def readout_tasks(
+    items: Iterable[Mapping[str, Any]], masks: Mapping[str, Path], output_dir: Path, model: str, options: ReadoutOptions | None
+) -> list[StudyTask]:
+    """Return the tasks of reading out and drawing masks that have no reference.
+
+    Args:
+        items: studies with "case" and "image".
+        masks: file of the mask of each case.
+        output_dir: where the results appear.
+        model: what made the masks.
+        options: how studies are read out and drawn.
+    """
+    return [_task_of(item, masks[item["case"]], output_dir, model, options or ReadoutOptions()) for item in items]
 
 
 def has_dicom_output(item: Mapping[str, Any], options: ReadoutOptions | None) -> bool:
@@ -126,27 +142,10 @@ def has_dicom_output(item: Mapping[str, Any], options: ReadoutOptions | None) ->
     return (options or ReadoutOptions()).dicom_output and isinstance(pet_of(item), DicomSource)
 
 
-def _made_from(task: StudyTask, summary: Summary) -> dict[str, Any]:
-    options = {"version": VERSION, "suv_range": list(task.suv_range), "body": task.item.get("body")}
-    if task.dicom is not None:
-        options[DICOM] = task.dicom.segments
-    if task.page is not None:
-        options[PAGE] = WITH_VIEWER if task.page.viewer else WITHOUT_VIEWER
-    return summary.describe(files_of(task), options)
-
-
 def _task_of(item: Mapping[str, Any], mask: Path, output_dir: Path, model: str, options: ReadoutOptions) -> StudyTask:
     """Return the task of reading out and drawing one mask."""
     case = item["case"]
     uncertainty = None if options.uncertainty_dir is None else Path(options.uncertainty_dir) / f"{case}.nii.gz"
     dicom = DicomOutput(pet_of(item), output_dir, options.dicom_segments) if has_dicom_output(item, options) else None
-    page = None if options.single_file else StudyPage(output_dir, "Lesions found", viewer=options.viewer)
+    page = None if options.single_file else StudyPage(output_dir, TITLE, viewer=options.viewer)
     return StudyTask(item, {model: mask}, model, picture_of(output_dir, case), uncertainty, tuple(options.suv_range), dicom, page)
-
-
-def _with_origin(task: StudyTask, records: Records) -> StudyTask:
-    """Return a task whose page says what the study's mask was made from."""
-    if task.page is None:
-        return task
-    record = record_of(records, task.item["case"], files_of(task))
-    return replace(task, page=replace(task.page, origin=origin_of_study(record)))

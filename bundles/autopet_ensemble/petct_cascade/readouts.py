@@ -299,11 +299,7 @@ def write_readouts(folder: str | os.PathLike, readouts: Mapping[str, Mapping[str
     studies = [{"case": case, **content["study"]} for case, content in ordered.items()]
     lesions = [{"case": case, **lesion} for case, content in ordered.items() for lesion in content["lesions"]]
     paths = [folder / name for name in ("readouts.json", "readouts_studies.csv", "readouts_lesions.csv")]
-    content = {
-        case: {**c, "study": without_nan(c["study"]), "lesions": [without_nan(lesion) for lesion in c["lesions"]]}
-        for case, c in ordered.items()
-    }
-    write_json(paths[0], content)
+    write_json(paths[0], {case: readouts_without_nan(content) for case, content in ordered.items()})
     write_text(paths[1], csv_table(studies, ("case", *STUDY_COLUMNS)))
     write_text(paths[2], csv_table(lesions, ("case", *LESION_COLUMNS)))
     return paths
@@ -318,6 +314,12 @@ def csv_table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] = ()) ->
     writer.writeheader()
     writer.writerows([without_nan(row) for row in rows])
     return text.getvalue()
+
+
+def readouts_without_nan(readouts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the read-outs of a study as JSON knows them: None in place of NaN."""
+    lesions = [without_nan(lesion) for lesion in readouts["lesions"]]
+    return {**readouts, "study": without_nan(readouts["study"]), "lesions": lesions}
 
 
 def without_nan(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from petct_cascade.items import masks_in_folder
 from petct_cascade.problems import Problem
 from petct_cascade.provenance import record_of, summary_of
-from petct_cascade.report.study_parts import StudyPage, origin_of_study
+from petct_cascade.report.study_parts import StudyPage
 from petct_cascade.results import in_order, picture_of, write_results
 from petct_cascade.studies import problem_of_name
+from petct_cascade.study_results import StudyResults, make_results
 from petct_cascade.summary import table1, write_scores
-from petct_cascade.tasks import ReadoutOptions, StudyTask, do_studies, files_of, words_if_hidden
+from petct_cascade.tasks import ReadoutOptions, StudyTask, files_of, words_if_hidden
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.records import Records
 
@@ -95,12 +95,14 @@ def score_studies(
     masks, twice = _masks_of_models(predictions)
     unpaired = _unpaired([item["case"] for item in items], masks, {problem.case for problem in twice})
     records = Records(output_dir, kind, identifying=not options.deidentified)
-    with summary_of(records, [item["case"] for item in items]) as summary:
-        tasks = _tasks_of(items, masks, primary, output_dir, options)
-        origins = {task.item["case"]: record_of(summary.records, task.item["case"], files_of(task)) for task in tasks}
-        if not options.single_file:
-            tasks = [replace(task, page=_page_of(task, output_dir, options, origins)) for task in tasks]
-        results = do_studies(tasks, options.num_workers)
+    kept = StudyResults(records)
+    with summary_of(records):
+        maps = {} if options.uncertainty_dir is None else masks_in_folder(Path(options.uncertainty_dir))[0]
+        tasks = score_tasks(items, masks, maps, output_dir, options, primary)
+        kept.check(tasks)
+        results = make_results(tasks, kept, options.num_workers)
+        kept.keep_only(task.item["case"] for task in tasks)
+        origins = {task.item["case"]: record_of(records, task.item["case"], files_of(task)) for task in tasks}
         results.problems += [*known, *twice, *unpaired]
         if (words := words_if_hidden(items, options)) is not None:
             results.problems = [words.problem(problem) for problem in results.problems]
@@ -144,26 +146,32 @@ def _unpaired(cases: Sequence[str], masks: Masks, named: Iterable[str]) -> list[
     return [*unusable, *missing, *surplus]
 
 
-def _tasks_of(
-    items: Sequence[Mapping[str, Any]], masks: Masks, primary: str, output_dir: Path, options: ReadoutOptions
+def score_tasks(
+    items: Sequence[Mapping[str, Any]],
+    masks: Masks,
+    maps: Mapping[str, Path],
+    output_dir: Path,
+    options: ReadoutOptions,
+    primary: str | None = None,
 ) -> list[StudyTask]:
-    """Return the task of each study that has any mask. Where no study at all has images, none is read out."""
+    """Return the task of each study that has any mask. Where no study at all has images, none is read out.
+
+    Args:
+        items: studies, see `score_studies`.
+        masks: of each model the file of each case.
+        maps: of each case the map of uncertainty, where there is one.
+        output_dir: where the results appear.
+        options: how studies are read out and drawn.
+        primary: the model that is read out and drawn; the last of `masks` by default.
+    """
+    primary = primary or list(masks)[-1]
     with_images = any(item.get("image") for item in items)
-    maps = {} if options.uncertainty_dir is None else masks_in_folder(Path(options.uncertainty_dir))[0]
+    page = None if options.single_file or not with_images else StudyPage(output_dir, TITLE, viewer=options.viewer)
     tasks = []
     for item in items:
         case = item["case"]
         files = {model: files[case] for model, files in masks.items() if case in files}
         if files and not problem_of_name(case):
             picture = picture_of(output_dir, case) if with_images else None
-            tasks.append(StudyTask(item, files, primary, picture, maps.get(case), tuple(options.suv_range)))
+            tasks.append(StudyTask(item, files, primary, picture, maps.get(case), tuple(options.suv_range), page=page))
     return tasks
-
-
-def _page_of(
-    task: StudyTask, output_dir: Path, options: ReadoutOptions, origins: Mapping[str, Mapping[str, Any]]
-) -> StudyPage | None:
-    """Return the page of a study that is read out."""
-    if task.picture is None:
-        return None
-    return StudyPage(output_dir, TITLE, origin_of_study(origins[task.item["case"]]), options.viewer)

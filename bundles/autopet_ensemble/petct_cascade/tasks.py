@@ -1,4 +1,4 @@
-"""One study's masks scored, read out and drawn; and many studies, in processes."""
+"""One study's masks scored, read out and drawn."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from petct_cascade.readouts import study_readouts
 from petct_cascade.report.scenes import StudyImages
 from petct_cascade.report.study_parts import StudyPage
 from petct_cascade.volumes import Source, Volume, as_source, check_grid, read_mask, read_volume
-from petct_cascade.workers import Workers
 from petct_training.errors import InputError, boolean
 
 
@@ -106,15 +105,6 @@ class Results:
         self.rows += other.rows
         self.readouts |= other.readouts
         self.problems += other.problems
-
-
-def do_studies(tasks: Sequence[StudyTask], num_workers: int = 1) -> Results:
-    """Score, read out and draw studies, in processes of their own if more than one is asked for."""
-    results = Results()
-    with Workers(min(num_workers, len(tasks))) as workers:
-        for result in workers.map(do_study, tasks, "read out"):
-            results.add(result)
-    return results
 
 
 def do_study(task: StudyTask) -> Results:
@@ -205,10 +195,12 @@ def words_if_hidden(items: Iterable[Mapping[str, Any]], options: ReadoutOptions 
 
 
 def files_of(task: StudyTask) -> dict[str, Path | Source | None]:
-    """Return the files from which the read-outs of a study are made, by their role."""
+    """Return the files from which the results of a study are made, by their role."""
     image = task.item.get("image") or (None, None)
     ct, pet = (image, image) if isinstance(image, (str, os.PathLike)) else image
     files = {"mask": task.predictions.get(task.primary), "ct": ct, "pet": pet, "uncertainty": task.uncertainty}
+    files |= {f"mask of {model}": file for model, file in task.predictions.items() if model != task.primary}
+    files["label"] = task.item.get("label")
     return {role: None if file is None else as_source(file) for role, file in files.items()}
 
 

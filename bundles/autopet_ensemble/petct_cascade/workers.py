@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import TypeVar
@@ -15,6 +15,9 @@ import torch
 from tqdm import tqdm
 
 from petct_training.errors import InputError
+
+# Why a pool broke; with the number of its processes.
+OUT_OF_MEMORY = "a process was ended from outside, most likely for lack of memory: use fewer than {number} with --num_workers"
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -42,8 +45,23 @@ class Workers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close(cancel=True)
+
+    def close(self, cancel: bool = False) -> None:
+        """Wait until all that was begun is done; and all that was submitted, unless it is cancelled."""
         if self.pool is not None:
-            self.pool.shutdown(cancel_futures=True)
+            self.pool.shutdown(cancel_futures=cancel)
+
+    def submit(self, function: Callable[[Task], Result], task: Task) -> Future[Result]:
+        """Call a function for one task, as soon as a process has time; where there are none, now."""
+        if self.pool is not None:
+            return self.pool.submit(function, task)
+        future: Future[Result] = Future()
+        try:
+            future.set_result(function(task))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
     def map(
         self, function: Callable[[Task], Result], tasks: Sequence[Task], description: str, unit: str = "study"
@@ -57,10 +75,7 @@ class Workers:
         try:
             yield from tqdm(results, total=len(tasks), desc=description, unit=unit, disable=not tasks)
         except BrokenProcessPool as error:
-            raise InputError(
-                "a process was ended from outside, most likely for lack of memory: "
-                f"use fewer than {self.number} with --num_workers"
-            ) from error
+            raise InputError(OUT_OF_MEMORY.format(number=self.number)) from error
 
 
 def _as_completed(pool: ProcessPoolExecutor, function: Callable[[Task], Result], tasks: Iterable[Task]) -> Iterator[Result]:

@@ -101,6 +101,14 @@ class Claims:
         self.held[name] = lock
         return True
 
+    def is_claimed(self, name: str) -> bool:
+        """Whether somebody else has claimed a study."""
+        if name in self.held or not (self.folder / f"{name}.lock").exists():
+            return False
+        claimed = not self.claim(name)
+        self.release(name)
+        return claimed
+
     def release(self, name: str) -> None:
         """Let go of a study; one that is not claimed is passed over."""
         lock = self.held.pop(name, None)

@@ -10,6 +10,7 @@ from typing import Any
 
 from petct_training.claims import bytes_of, share_of
 from petct_training.data import mask_file
+from petct_training.errors import InputError
 from petct_training.records import HELD_OUT, Plan, Records, path_from
 
 
@@ -36,6 +37,14 @@ class Masks:
         # Of the networks of a cascade, those answer that hold the study's fold out.
         fold = {"fold": item["fold"]} if "fold" in item else {}
         return Plan(item["case"], _sources_of(item), {**self.settings, **fold, "digests": digests}, outputs)
+
+    def may_make(self, item: Mapping[str, Any]) -> bool:
+        """Whether the place of a study's masks is free, or theirs."""
+        try:
+            self.records.check(self.plan(item))
+        except InputError:
+            return False
+        return True
 
     def keep_only(self, cases: Iterable[str]) -> None:
         """Delete the results of other cases, as far as they are still what this program has written."""

@@ -49,7 +49,8 @@ class Plan:
     """One result that a run wants to have.
 
     Attributes:
-        name: name of the result and of its record, such as the study's case.
+        name: name of the result and of its record, such as the study's case. Of several results of a study, each but the first has
+            a folder before the case.
         sources: the study's own files by their role, such as "ct" and "pet"; see `file_state` for what stands for several. What a
             source can `describe` of itself is kept in the record.
         settings: everything else that the content depends on, as JSON knows it: digests of weights, options.
@@ -60,6 +61,11 @@ class Plan:
     sources: Mapping[str, str | os.PathLike]
     settings: Mapping[str, Any]
     outputs: Sequence[str]
+
+    @property
+    def study(self) -> str:
+        """What the study is called in a sentence."""
+        return self.name.rpartition("/")[2]
 
 
 @dataclass
@@ -276,7 +282,7 @@ class Records:
                 what = "was changed after this program had written it"
             else:
                 continue
-            study = "" if plan.name.startswith(".") else f"study {plan.name}: "
+            study = "" if plan.name.startswith(".") else f"study {plan.study}: "
             raise InputError(f"{study}{file} {what}, and is not replaced: move it away, or name another output folder")
 
     def _refuse_other_study(self, plan: Plan, record: Mapping[str, Any]) -> None:
@@ -288,7 +294,7 @@ class Records:
             return
         first = self._place(next(iter(known.values()))) or "other files"
         raise InputError(
-            f"study {plan.name}: {self.folder} holds a result of another study of this name, made from {first}: "
+            f"study {plan.study}: {self.folder} holds a result of another study of this name, made from {first}: "
             "name another output folder, or give the study another name"
         )
 
@@ -300,7 +306,7 @@ class Records:
         twin = self._names.get(letters_of(plan.name), plan.name)
         if twin != plan.name:
             raise InputError(
-                f"study {plan.name}: {self.folder} holds a result of study {twin}, and many file systems take the two names for "
+                f"study {plan.study}: {self.folder} holds a result of study {twin}, and many file systems take the two names for "
                 "one: name another output folder, or give the study another name"
             )
 
@@ -373,6 +379,13 @@ def _state_of_files(files: Sequence[Path], given: str, known: Mapping[str, Any] 
     except OSError:
         return UNREADABLE
     return {"size": size, "clock": clock, "sha256": hashlib.sha256("\n".join([*digests, given]).encode()).hexdigest()}
+
+
+def kind_in(folder: str | os.PathLike) -> str | None:
+    """Return the kind of the results that an output folder holds; None where it holds none."""
+    files = sorted((Path(folder) / RECORDS).rglob("*.json"))
+    kinds = (record["kind"] for file in files if (record := read_record(file)) is not None)
+    return next(kinds, None)
 
 
 def read_record(file: Path) -> dict[str, Any] | None:

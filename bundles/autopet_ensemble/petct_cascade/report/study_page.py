@@ -20,6 +20,9 @@ from petct_training.files import write_text
 from petct_training.grids import spacing_of
 
 FOLDER = "studies"
+# The viewer's program, which the pages of all studies share.
+VIEWER = f"{FOLDER}/viewer"
+PROGRAM_FILES = (f"{VIEWER}/niivue.js", f"{VIEWER}/LICENSE.txt")
 INDEX = "../report.html"  # seen from a page
 
 

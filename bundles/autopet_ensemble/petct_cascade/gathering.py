@@ -1,0 +1,73 @@
+"""Tables and report of what an output folder holds of studies, whoever made it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from petct_cascade import readout_run, scoring
+from petct_cascade.keeping import known_problems, problem_of_row
+from petct_cascade.problems import Problem
+from petct_cascade.provenance import SUMMARY, record_of, summary_of
+from petct_cascade.results import write_results
+from petct_cascade.study_results import StudyResults
+from petct_cascade.summary import table1, write_scores
+from petct_cascade.tasks import Results
+from petct_training.claims import Claims
+from petct_training.errors import InputError
+from petct_training.files import read_json_or_none
+from petct_training.records import Records, kind_in
+
+
+def gather(output_dir: str | os.PathLike, seed: int = 0) -> None:
+    """Write the tables and the report of all studies whose results lie in an output folder, also while runs are still at others.
+
+    Args:
+        output_dir: of an inference, an evaluation, scores or read-outs.
+        seed: of the bootstrap of scores.
+
+    Raises:
+        InputError: there are no results, another run is writing the report, or somebody has changed it.
+    """
+    folder = Path(output_dir)
+    kind = kind_in(folder)
+    if kind is None:
+        raise InputError(f"{folder} holds no results: name an output folder of petct segment, evaluate, score or readout")
+    kept = StudyResults(Records(folder, kind))
+    claims = Claims(folder)
+    if not claims.claim(SUMMARY):
+        raise InputError(f"another run is writing the report of {folder}: wait until it has ended")
+    try:
+        _write(kept, seed)
+    finally:
+        claims.release(SUMMARY)
+
+
+def _write(kept: StudyResults, seed: int) -> None:
+    """Write tables and report of the studies whose results are there as they were written."""
+    records, folder = kept.records, kept.records.folder
+    with summary_of(records):
+        results = Results()
+        cases = [case for case in kept.names() if kept.is_intact(case)]
+        for case in cases:
+            results.add(kept.read(case))
+        results.problems += _problems(records, set(cases))
+        settings = [kept.settings(case) for case in cases]
+        if results.rows:
+            write_scores(folder, results.rows, seed=seed)
+            print(table1(results.rows), flush=True)
+        title = scoring.TITLE if results.rows else readout_run.TITLE
+        model = settings[0]["model"] if settings else ""
+        origins = {case: record_of(records, case, {}) for case in cases}
+        write_results(folder, title, results, model, origins, single_file=not any("page" in each for each in settings))
+    others = [name for name in {*records.names(), *kept.names()} if not name.startswith(".") and name not in cases]
+    said = f", and {len(others)} have no results yet, such as {min(others)}: run the same command again" if others else ""
+    print(f"{folder / 'report.html'}: {len(cases)} {'study' if len(cases) == 1 else 'studies'}{said}.", flush=True)
+
+
+def _problems(records: Records, done: set[str]) -> list[Problem]:
+    """Return why studies that are not done could not be, as far as runs have said so."""
+    told = [problem_of_row(row) for row in read_json_or_none(records.folder / "problems.json") or []]
+    known = known_problems(records)
+    new = {problem.case for problem in known}
+    return [problem for problem in [*known, *(each for each in told if each.case not in new)] if problem.case not in done]
