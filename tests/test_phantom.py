@@ -20,6 +20,8 @@ import pytest
 
 from petct_cascade.commands import write_phantoms
 from petct_cascade.phantom import plan_studies, render, rendering, writing
+from petct_cascade.phantom.difficulty import DIFFICULTIES
+from petct_cascade.phantom.scanners import SCANNERS
 from petct_cascade.phantom.solids import Ellipsoid, Outline, Tube
 
 PARAMETERS = {"num_patients": 12, "seed": 0, "shrink": 4}
@@ -243,6 +245,39 @@ def test_no_threshold_separates_lesions_from_physiology(studies):
             assert pet[~label].max() > np.median(pet[label])
     for tracer, scores in best.items():
         assert np.median(scores) < 0.5, (tracer, scores)
+
+
+def best_of_thresholds(study) -> float:
+    """The highest Dice that any threshold of a study's PET reaches."""
+    _, pet, label = render(study)
+    label = label > 0
+    scores = [2 * (mask & label).sum() / (mask.sum() + label.sum()) for mask in (pet >= suv for suv in np.geomspace(1, 60, 40))]
+    return max(scores)
+
+
+def test_hard_lesions_are_smaller_fainter_nearer_to_organs_and_worse_to_tell_by_uptake():
+    plain, hard = ([study for study in plan_studies(12, 0, 4, DIFFICULTIES[name]) if study.lesions] for name in ("plain", "hard"))
+    of_plain, of_hard = ([lesion for study in plan for lesion in study.lesions] for plan in (plain, hard))
+    assert min(lesion.volume for lesion in of_plain) > 4 / 3 * math.pi * (0.75 / 1.25) ** 2 * 6**3 / 1000 > 0.3
+    assert min(lesion.volume for lesion in of_hard) < 0.3
+    for study in (*plain, *hard):
+        faintest = 4.0 if study.case.startswith("fdg") else 6.0
+        lowest = faintest * (0.6 if study in hard else 1)
+        assert all(lesion.suv >= lowest for lesion in study.lesions)
+    assert any(lesion.suv < 4.0 for study in hard if study.case.startswith("fdg") for lesion in study.lesions)
+    assert np.median([best_of_thresholds(study) for study in hard]) < np.median([best_of_thresholds(study) for study in plain])
+
+
+def test_other_scanners_are_none_of_the_challenges():
+    studies = plan_studies(8, 0, 1, scanners=SCANNERS["other"])
+    grids = {(study.patient.grid.shape, study.patient.grid.spacing) for study in studies}
+    assert len(grids) == 4
+    assert not grids & {(scanner.matrix, scanner.spacing) for scanner in SCANNERS["challenge"].values()}
+    known = {scanner.spacing for scanner in SCANNERS["challenge"].values()}
+    assert not known & {spacing for _, spacing in grids}
+    for study in studies:
+        # All of them see the whole body across.
+        assert study.patient.grid.shape[0] * study.patient.grid.spacing[0] > 500
 
 
 def test_lesions_stand_out_from_their_surroundings(studies, lesions):

@@ -10,11 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from petct_cascade.phantom.anatomy import Anatomy, Anchor
+from petct_cascade.phantom.difficulty import Difficulty
 from petct_cascade.phantom.scanners import Grid
 from petct_cascade.phantom.tissues import HOT_TISSUES
-
-SMALLEST_DIAMETER = 12.0  # mm
-CLEARANCE = 8.0  # mm between a lesion and an organ of HOT_TISSUES, the skin or the image's end
 
 
 @dataclass(frozen=True)
@@ -73,13 +71,16 @@ _DIRECTIONS = np.array([d for d in np.ndindex(3, 3, 3) if d != (1, 1, 1)]) - 1.0
 _PROBES = np.concatenate([r * _DIRECTIONS / np.linalg.norm(_DIRECTIONS, axis=1, keepdims=True) for r in (0, 0.5, 1)])
 
 
-def draw_lesion(rng: np.random.Generator, sites: Mapping[str, LesionSite], anchors: Sequence[Anchor]) -> Lesion:
+def draw_lesion(
+    rng: np.random.Generator, sites: Mapping[str, LesionSite], anchors: Sequence[Anchor], difficulty: Difficulty
+) -> Lesion:
     """Draw a lesion, wherever it comes to lie.
 
     Args:
         rng: draws it.
         sites: a tracer's entry of `LESION_SITES`.
         anchors: the patient's.
+        difficulty: how small and faint it may be.
     """
     name = str(rng.choice(list(sites), p=[site.share for site in sites.values()]))
     site = sites[name]
@@ -88,21 +89,23 @@ def draw_lesion(rng: np.random.Generator, sites: Mapping[str, LesionSite], ancho
     direction = rng.normal(size=3)
     centre = anchor.centre + anchor.spread * direction / np.linalg.norm(direction) * rng.random() ** (1 / 3)
     # The square root makes large lesions more common than a log-uniform law does.
-    diameter = SMALLEST_DIAMETER * (site.largest / SMALLEST_DIAMETER) ** math.sqrt(rng.random())
+    smallest = difficulty.smallest_diameter
+    diameter = smallest * (site.largest / smallest) ** math.sqrt(rng.random())
     shape = rng.uniform(0.75, 1.25, 3)
-    suv = site.suv[0] * (site.suv[1] / site.suv[0]) ** rng.random()
+    faintest = difficulty.faintest * site.suv[0]
+    suv = faintest * (site.suv[1] / faintest) ** rng.random()
     return Lesion(name, anchor.location, centre, 0.5 * diameter * shape / shape.max(), suv, rng.uniform(*site.hu))
 
 
-def fits(lesion: Lesion, others: Iterable[Lesion], anatomy: Anatomy, grid: Grid) -> bool:
-    """Return whether a lesion lies in body and image, clear of organs of high uptake, two voxels or more from every other."""
+def fits(lesion: Lesion, others: Iterable[Lesion], anatomy: Anatomy, grid: Grid, clearance: float) -> bool:
+    """Return whether a lesion lies in body and image, so many mm clear of organs of high uptake, two voxels or more from others."""
     gap = 2 * np.array(grid.spacing)
     if any((np.abs(lesion.centre - other.centre) <= lesion.radii + other.radii + gap).all() for other in others):
         return False
     x, y, z = (lesion.centre + _PROBES * lesion.radii).T
-    if z.min() < grid.low[2] + CLEARANCE or z.max() > grid.high[2] - CLEARANCE:
+    if z.min() < grid.low[2] + clearance or z.max() > grid.high[2] - clearance:
         return False
-    if np.min([solid.distance(x, y, z) for solid in anatomy.body], axis=0).max() > -CLEARANCE:
+    if np.min([solid.distance(x, y, z) for solid in anatomy.body], axis=0).max() > -clearance:
         return False
     hot = (part.solid for part in anatomy.parts if part.tissue in HOT_TISSUES)
-    return all(solid.distance(x, y, z).min() > CLEARANCE for solid in hot)
+    return all(solid.distance(x, y, z).min() > clearance for solid in hot)

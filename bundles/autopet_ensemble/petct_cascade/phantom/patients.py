@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from petct_cascade.phantom.anatomy import Anatomy
+from petct_cascade.phantom.difficulty import DIFFICULTIES, Difficulty
 from petct_cascade.phantom.lesions import LESION_SITES, Lesion, draw_lesion, fits
-from petct_cascade.phantom.scanners import SCANNERS, Scanner, make_grid
+from petct_cascade.phantom.scanners import CHALLENGE, Scanner, make_grid
 
 # What follows the date in the challenge's FDG names; double spaces and dots are what they bring.
 DESCRIPTIONS = ("NA-PET-CT Ganzkoerper  primaer mit KM", "NA-PET.CT Ganzkoerper  prim. mit KM")
@@ -30,11 +31,12 @@ class Patient:
         number: of the patient within it.
         scanner: that examines the patient.
         shrink: how many times larger than the scanner's the voxels are along each axis.
+        difficulty: how hard the patient's lesions are to find.
     """
 
-    def __init__(self, seed: int, number: int, scanner: Scanner, shrink: float) -> None:
+    def __init__(self, seed: int, number: int, scanner: Scanner, shrink: float, difficulty: Difficulty) -> None:
         self.rng = make_generator(seed, number)
-        self.scanner = scanner
+        self.scanner, self.difficulty = scanner, difficulty
         self.grid = make_grid(scanner, shrink)
         self.anatomy = Anatomy(self.rng)
         self.name = self.rng.bytes(5 if scanner.tracer == "fdg" else 8).hex()
@@ -44,7 +46,7 @@ class Patient:
         """Return the lesions given and `count` more, or as many as find a place in two hundred draws each."""
         lesions = list(lesions)
         for _ in range(count):
-            draws = (draw_lesion(self.rng, self.sites, self.anatomy.anchors) for _ in range(200))
+            draws = (draw_lesion(self.rng, self.sites, self.anatomy.anchors, self.difficulty) for _ in range(200))
             lesions += itertools.islice((lesion for lesion in draws if self._fits(lesion, lesions)), 1)
         return lesions
 
@@ -53,13 +55,14 @@ class Patient:
         later: list[Lesion] = []
         for at, lesion in enumerate(lesions):
             size, uptake = np.exp(np.clip(self.rng.normal(0, 0.2, 2), -0.5, 0.4))
-            suv = float(np.clip(lesion.suv * uptake, *self.sites[lesion.site].suv))
+            faintest, brightest = self.sites[lesion.site].suv
+            suv = float(np.clip(lesion.suv * uptake, self.difficulty.faintest * faintest, brightest))
             changed = replace(lesion, radii=lesion.radii * size, suv=suv)
             later.append(changed if self._fits(changed, [*later, *lesions[at + 1 :]]) else lesion)
         return self.add_lesions(int(self.rng.integers(0, 3)), later)
 
     def _fits(self, lesion: Lesion, others: Iterable[Lesion]) -> bool:
-        return fits(lesion, others, self.anatomy, self.grid)
+        return fits(lesion, others, self.anatomy, self.grid, self.difficulty.clearance)
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,13 @@ class PhantomStudy:
     key: tuple[int, int, int]
 
 
-def plan_studies(num_patients: int, seed: int, shrink: float) -> list[PhantomStudy]:
+def plan_studies(
+    num_patients: int,
+    seed: int,
+    shrink: float,
+    difficulty: Difficulty = DIFFICULTIES["plain"],
+    scanners: Mapping[str, Scanner] = CHALLENGE,
+) -> list[PhantomStudy]:
     """Draw the studies of a data set without painting them.
 
     Scanners appear in the challenge's proportions. Among FDG patients the third of every four, among PSMA patients the sixth of
@@ -89,14 +98,16 @@ def plan_studies(num_patients: int, seed: int, shrink: float) -> list[PhantomStu
         num_patients: number of patients.
         seed: what all chance depends on.
         shrink: how many times larger than the scanner's the voxels are along each axis.
+        difficulty: how hard lesions are to find.
+        scanners: that examine the patients.
     """
     studies: list[PhantomStudy] = []
-    made = dict.fromkeys(SCANNERS, 0)
+    made = dict.fromkeys(scanners, 0)
     patients = {"fdg": 0, "psma": 0}
     for number in range(num_patients):
-        name = _next_scanner(made)
-        tracer = SCANNERS[name].tracer
-        patient = Patient(seed, number, SCANNERS[name], shrink)
+        name = _next_scanner(made, scanners)
+        tracer = scanners[name].tracer
+        patient = Patient(seed, number, scanners[name], shrink, difficulty)
         for visit, (case, lesions) in enumerate(_examine(patient, patients[tracer])):
             studies.append(PhantomStudy(case, patient, lesions, (seed, number, visit)))
             made[name] += 1
@@ -104,12 +115,12 @@ def plan_studies(num_patients: int, seed: int, shrink: float) -> list[PhantomStu
     return studies
 
 
-def _next_scanner(made: Mapping[str, int]) -> str:
-    """Return the name of the scanner that is furthest behind its share of the challenge's studies, by how many each has made.
+def _next_scanner(made: Mapping[str, int], scanners: Mapping[str, Scanner]) -> str:
+    """Return the name of the scanner that is furthest behind its share of the studies, by how many each has made.
 
     This is Sainte-Lague's rule of proportional seats: the shares are right for any number of studies.
     """
-    return min(SCANNERS, key=lambda name: (made[name] + 0.5) / SCANNERS[name].studies)
+    return min(scanners, key=lambda name: (made[name] + 0.5) / scanners[name].studies)
 
 
 def _examine(patient: Patient, at: int) -> Iterable[tuple[str, list[Lesion]]]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from petct_cascade.phantom.difficulty import VARIABLE_TISSUES
 from petct_cascade.phantom.lesions import Lesion
 from petct_cascade.phantom.patients import PhantomStudy, make_generator
 from petct_cascade.phantom.scanners import Grid
@@ -15,7 +16,6 @@ from petct_cascade.phantom.solids import Ellipsoid, Solid
 from petct_cascade.phantom.tissues import TISSUES
 
 AIR_HU, PADDING_HU = -1000, -1024
-NOISE = 0.14  # standard deviation (SUV) of PET noise where the SUV is 1: a tenth of the mean in a liver of SUV 2
 CT_NOISE = 12.0  # standard deviation of CT noise, HU
 CT_FIELD = 780.0  # diameter (mm) of the largest field that these scanners' CT reconstructs
 PET_STEP = 1 / 512  # SUV; far below the noise, and makes the file a third smaller
@@ -75,7 +75,7 @@ def _paint_images(study: PhantomStudy) -> tuple[np.ndarray, np.ndarray]:
         ct = ct[inner] + CT_NOISE * noise[inner]
         ct[:, outside] = PADDING_HU
         ct_image[start:stop] = np.rint(np.maximum(ct, PADDING_HU))
-        pet = _add_pet_noise(_blur(pet, kernels)[inner], _blur(noise, kernels)[inner], kernels)
+        pet = _add_pet_noise(_blur(pet, kernels)[inner], _blur(noise, kernels)[inner], kernels, study.patient.difficulty.noise)
         pet_image[start:stop] = np.rint(np.maximum(pet, 0) / PET_STEP) * PET_STEP
     return ct_image.T, pet_image.T
 
@@ -83,7 +83,11 @@ def _paint_images(study: PhantomStudy) -> tuple[np.ndarray, np.ndarray]:
 def _solids_of(study: PhantomStudy) -> list[PaintedSolid]:
     """Return the parts of a study's patient, then its lesions, with the values that this study draws for each tissue."""
     rng, tracer = make_generator(*study.key, 0), study.patient.scanner.tracer
-    drawn = {name: (rng.uniform(*tissue.hu), rng.uniform(*getattr(tissue, tracer))) for name, tissue in TISSUES.items()}
+    drawn = {}
+    for name, tissue in TISSUES.items():
+        low, high = getattr(tissue, tracer)
+        high *= study.patient.difficulty.physiology if name in VARIABLE_TISSUES else 1
+        drawn[name] = rng.uniform(*tissue.hu), rng.uniform(low, high)
     solids = [PaintedSolid(part.solid, *drawn[part.tissue]) for part in study.patient.anatomy.parts]
     return solids + [PaintedSolid(Ellipsoid(lesion.centre, lesion.radii), lesion.hu, lesion.suv) for lesion in study.lesions]
 
@@ -113,10 +117,12 @@ def _paint_solid(ct: np.ndarray, pet: np.ndarray, axes: Axes, painted: PaintedSo
         region += covered * (value - region)
 
 
-def _add_pet_noise(pet: np.ndarray, noise: np.ndarray, kernels: Sequence[np.ndarray]) -> np.ndarray:
-    """Return PET (SUV) with noise whose variance grows with the uptake; both (Z, Y, X), blurred with `kernels`."""
+def _add_pet_noise(pet: np.ndarray, noise: np.ndarray, kernels: Sequence[np.ndarray], deviation: float) -> np.ndarray:
+    """Return PET (SUV) with noise of a standard deviation (SUV) where the SUV is 1, whose variance grows with the uptake; both
+    (Z, Y, X), blurred with `kernels`.
+    """
     # The blur has lowered the variance of the noise: it is scaled back to one.
-    scale = NOISE / math.prod(float(np.linalg.norm(kernel)) for kernel in kernels)
+    scale = deviation / math.prod(float(np.linalg.norm(kernel)) for kernel in kernels)
     return pet + scale * noise * np.sqrt(pet + 0.01)
 
 

@@ -30,12 +30,22 @@ class Scanner(NamedTuple):
     resolution: float
 
 
-SCANNERS = {
+CHALLENGE = {
     "FDG Siemens mCT": Scanner("fdg", 400, (2.036, 2.036, 3.0), 1014, 5.5),
     "PSMA Siemens mCT Flow": Scanner("psma", 200, (4.073, 4.073, 2.0), 251, 6.0),
     "PSMA GE Discovery 690": Scanner("psma", 256, (2.734, 2.734, 3.27), 230, 6.0),
     "PSMA Siemens Biograph 64": Scanner("psma", 168, (4.073, 4.073, 5.0), 116, 7.0),
 }
+
+# Scanners that the challenge's training data do not have, one study each in turn: older and coarser, digital and finer. Matrices
+# and voxels are usual settings; resolutions as above, 4 mm for digital detectors with a post-filter.
+OTHER = {
+    "FDG Philips Gemini TF 64": Scanner("fdg", 144, (4.0, 4.0, 4.0), 1, 7.5),
+    "PSMA Philips Vereos": Scanner("psma", 288, (2.0, 2.0, 2.0), 1, 4.5),
+    "FDG GE Discovery MI": Scanner("fdg", 256, (2.734, 2.734, 2.79), 1, 4.5),
+    "PSMA Siemens Biograph Vision": Scanner("psma", 440, (1.65, 1.65, 3.0), 1, 4.0),
+}
+SCANNERS = {"challenge": CHALLENGE, "other": OTHER}
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
+from petct_cascade.phantom.difficulty import difficulty_of
 from petct_cascade.phantom.patients import PhantomStudy, plan_studies
 from petct_cascade.phantom.rendering import render
+from petct_cascade.phantom.scanners import SCANNERS
 from petct_cascade.readouts import csv_table
 from petct_cascade.volumes import write_volume
 from petct_training.errors import InputError
@@ -22,7 +25,13 @@ LESION_COLUMNS = (
 
 
 def write_phantoms(
-    output_dir: str | Path, num_patients: int = 30, seed: int = 0, shrink: float = 2, num_workers: int = 2
+    output_dir: str | Path,
+    num_patients: int = 30,
+    seed: int = 0,
+    shrink: float = 2,
+    num_workers: int = 2,
+    difficulty: str = "plain",
+    scanners: str = "challenge",
 ) -> None:
     """Write a data set of phantoms in the challenge's layout, or what is missing of it.
 
@@ -37,6 +46,8 @@ def write_phantoms(
         seed: what all chance depends on.
         shrink: how many times larger than the scanner's the voxels are along each axis; 1 gives full-size studies.
         num_workers: studies written at a time.
+        difficulty: "plain"; or "hard", see `petct_cascade.phantom.difficulty`.
+        scanners: "challenge"; or "other" for ones that the challenge's training data do not have.
 
     Raises:
         InputError: a parameter is out of range, or `output_dir` holds other data.
@@ -46,10 +57,13 @@ def write_phantoms(
             raise InputError(f"{name} is {value!r}; give a whole number of at least {least}.")
     if not isinstance(shrink, (int, float)) or not 1 <= shrink <= 10:
         raise InputError(f"shrink is {shrink!r}; give a number from 1 to 10.")
-    output_dir = Path(output_dir)
-    _claim(output_dir, {"num_patients": num_patients, "seed": seed, "shrink": shrink})
+    if scanners not in SCANNERS:
+        raise InputError(f"scanners is {scanners!r}: give {' or '.join(SCANNERS)}.")
+    chosen, output_dir = difficulty_of(difficulty), Path(output_dir)
+    parameters = {"num_patients": num_patients, "seed": seed, "shrink": shrink}
+    _claim(output_dir, parameters | {"difficulty": difficulty, "scanners": scanners})
     remove_unfinished(output_dir)
-    studies = plan_studies(num_patients, seed, shrink)
+    studies = plan_studies(num_patients, seed, shrink, chosen, SCANNERS[scanners])
     write_text(output_dir / "lesions.csv", lesion_table(studies))
     with ThreadPoolExecutor(num_workers) as pool, tqdm(total=len(studies), desc="phantoms", unit="study") as progress:
         for _ in pool.map(lambda study: _write_study(study, output_dir), studies):
@@ -67,11 +81,12 @@ def lesion_table(studies: Iterable[PhantomStudy]) -> str:
     return csv_table(rows, LESION_COLUMNS)
 
 
-def _claim(output_dir: Path, parameters: dict[str, float]) -> None:
+def _claim(output_dir: Path, parameters: dict[str, Any]) -> None:
     """Record that a folder holds phantoms with these parameters; refuse one that holds anything else."""
     record = output_dir / "phantoms.json"
     if record.exists():
-        found = read_json(record)
+        # Phantoms that say neither are of a version that had no others.
+        found = {"difficulty": "plain", "scanners": "challenge", **read_json(record)}
         if found != parameters:
             raise InputError(
                 f"{output_dir} holds phantoms made with {found}, not {parameters}; name another folder or delete it."
