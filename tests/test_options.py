@@ -7,11 +7,21 @@ import sys
 
 import pytest
 import torch
-from helpers import BUNDLES
+from helpers import BUNDLES, NETWORKS
 from monai.bundle import ConfigParser
 
 from petct_training.errors import InputError, boolean
-from petct_training.options import COUNTS, NUMBERS, RANGES, SHARES, SWITCHES, check_names, check_options, check_values
+from petct_training.options import (
+    BEYOND_THE_PAPER,
+    COUNTS,
+    NUMBERS,
+    RANGES,
+    SHARES,
+    SWITCHES,
+    check_names,
+    check_options,
+    check_values,
+)
 
 
 @pytest.fixture
@@ -132,3 +142,13 @@ def test_word_that_is_no_choice_is_refused_with_the_choices():
     check_values({"dicom_segments": "one"})
     with pytest.raises(InputError, match="--dicom_segments is two: give lesions or one"):
         check_values({"dicom_segments": "two"})
+
+
+@pytest.mark.parametrize("bundle", NETWORKS)
+def test_every_option_beyond_the_paper_is_off_and_part_of_a_trainings_state(bundle):
+    config = ConfigParser.load_config_file(BUNDLES / bundle / "configs/train.json")
+    remembered = {name: value for name, value in config["beyond_the_paper"].items() if name != "_target_"}
+    assert remembered == {name: f"@{name}" for name in remembered}
+    assert {*remembered} == {name for name in BEYOND_THE_PAPER if name in config}
+    for name in remembered:
+        assert config[name] == BEYOND_THE_PAPER[name], name

@@ -35,12 +35,14 @@ SWITCHES = (
     "viewer",
     "deidentified",
     "cross_validation",
+    "patch_inside",
 )
 # What an option of a few words may be.
 CHOICES = {"dicom_segments": ("lesions", "one")}
 SHARES = (
     *("threshold", "validation_fraction", "lesion_fraction", "affine_prob", "noise_prob", "smooth_prob", "intensity_prob"),
     *("low_resolution_prob", "gamma_prob", "gamma_inverted_prob", "flip_prob", "dropout_prob"),
+    *("background_in_body", "background_uptake"),
 )
 # The least of each whole number.
 COUNTS = {
@@ -82,6 +84,8 @@ RANGES = {
     "dropout_size": (1, "the least and the largest edge in voxels, such as [10,32]"),
     "dropout_holes": (1, "the least and the largest number of holes, such as [3,5]"),
 }
+# Options of a training that go beyond the paper, and the value of each with which it is off.
+BEYOND_THE_PAPER: dict[str, Any] = {"background_in_body": 0, "background_uptake": 0, "patch_inside": False}
 # Options of `monai.bundle run` itself.
 OF_MONAI = tuple(inspect.signature(monai.bundle.run).parameters)
 # Names that may look like something else.
@@ -107,6 +111,17 @@ def check_options(renamed: Mapping[str, str] | None = None) -> None:
     if given is not None:
         check_names(given, _config_files(given), renamed or {})
         check_values(given)
+
+
+def options_on(**values: Any) -> dict[str, Any]:
+    """Return those options of a training that go beyond the paper and are on.
+
+    Example:
+        >>> options_on(background_in_body=0, background_uptake=0.5, patch_inside="false")
+        {'background_uptake': 0.5}
+    """
+    given = {name: boolean(name, value) if name in SWITCHES else value for name, value in values.items()}
+    return {name: value for name, value in given.items() if value != BEYOND_THE_PAPER[name]}
 
 
 def options_of(arguments: Sequence[str]) -> dict[str, str] | None:
