@@ -43,6 +43,7 @@ SHARES = (
     *("threshold", "validation_fraction", "lesion_fraction", "affine_prob", "noise_prob", "smooth_prob", "intensity_prob"),
     *("low_resolution_prob", "gamma_prob", "gamma_inverted_prob", "flip_prob", "dropout_prob"),
     *("background_in_body", "background_uptake"),
+    *("mask_empty_prob", "mask_reference_prob", "mask_drop_prob", "mask_click_prob", "mask_border_prob", "mask_add_prob"),
 )
 # The least of each whole number.
 COUNTS = {
@@ -72,7 +73,7 @@ NUMBERS = {
     "learning_rate": (1e-12, math.inf, "a number above 0"),
     "picture_suv": (1e-12, math.inf, "an SUV above 0"),
     **dict.fromkeys(("weight_decay", "poly_power", "rotation", "translation", "noise_std", "intensity_factor"), NOT_NEGATIVE),
-    "body_suv": (0, math.inf, "an SUV, 0 or more"),
+    **dict.fromkeys(("body_suv", "mask_add_suv"), (0, math.inf, "an SUV, 0 or more")),
 }
 # Two numbers, the first below or equal to the second: the least of both, and what they are.
 RANGES = {
@@ -82,10 +83,17 @@ RANGES = {
     "low_resolution_zoom": (0.01, "the least and the largest zoom, such as [0.5,1.0]"),
     "gamma": (0.01, "the least and the largest exponent, such as [0.7,1.5]"),
     "dropout_size": (1, "the least and the largest edge in voxels, such as [10,32]"),
+    "mask_border_voxels": (1, "the least and the largest number of voxels, such as [1,3]"),
+    "mask_add_components": (1, "the least and the largest number of regions, such as [1,3]"),
     "dropout_holes": (1, "the least and the largest number of holes, such as [3,5]"),
 }
 # Options of a training that go beyond the paper, and the value of each with which it is off.
-BEYOND_THE_PAPER: dict[str, Any] = {"background_in_body": 0, "background_uptake": 0, "patch_inside": False}
+BEYOND_THE_PAPER: dict[str, Any] = {
+    **{"background_in_body": 0, "background_uptake": 0, "patch_inside": False},
+    **dict.fromkeys(("mask_empty_prob", "mask_reference_prob", "mask_drop_prob", "mask_click_prob"), 0),
+    **{"mask_border_prob": 0, "mask_add_prob": 0},
+    **{"mask_border_voxels": [1, 3], "mask_add_components": [1, 3], "mask_add_suv": 2.5},
+}
 # Options of `monai.bundle run` itself.
 OF_MONAI = tuple(inspect.signature(monai.bundle.run).parameters)
 # Names that may look like something else.
@@ -121,6 +129,7 @@ def options_on(**values: Any) -> dict[str, Any]:
         {'background_uptake': 0.5}
     """
     given = {name: boolean(name, value) if name in SWITCHES else value for name, value in values.items()}
+    given = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
     return {name: value for name, value in given.items() if value != BEYOND_THE_PAPER[name]}
 
 
