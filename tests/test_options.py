@@ -18,6 +18,7 @@ from petct_training.options import (
     RANGES,
     SHARES,
     SWITCHES,
+    TRIPLES,
     check_names,
     check_options,
     check_values,
@@ -100,6 +101,8 @@ def test_values_that_make_sense_are_taken(name, text):
         ("max_epochs", "2.5", "--max_epochs is 2.5: give a whole number, 1 or more"),
         ("num_workers", "True", "--num_workers is True: give a whole number, 0 or more"),
         ("amp", "maybe", "amp is 'maybe': give true or false"),
+        ("ct_shift", "[2,-1,0]", "--ct_shift is [2,-1,0]: give the most voxels along x, y, z, such as [2,2,0]"),
+        ("patch_size", "[96,96]", "--patch_size is [96,96]: give three whole numbers of voxels, such as [96,96,96]"),
         ("output_dir", "2026_11_26", "--output_dir is 2026_11_26, which is read as 20261126: write --output_dir ./2026_11_26"),
         ("output_dir", "20261126", "--output_dir is 20261126, which is read as 20261126: write --output_dir ./20261126"),
         ("studies", "Doe,Jane", "--studies is Doe,Jane, which is read as ('Doe', 'Jane'): write --studies ./Doe,Jane"),
@@ -119,7 +122,7 @@ def test_values_that_make_no_sense_are_refused(name, text, sentence):
 
 def test_every_number_of_the_configs_has_a_range():
     """Of the ids on the top level, which `--help` and the tables of the READMEs name."""
-    ranged = {*SWITCHES, *SHARES, *COUNTS, *NUMBERS, *RANGES, "patch_size"}
+    ranged = {*SWITCHES, *SHARES, *COUNTS, *NUMBERS, *RANGES, *TRIPLES}
     for file in BUNDLES.glob("*/configs/*.json"):
         for name, value in ConfigParser.load_config_file(file).items():
             if "::" not in name and is_number_or_numbers(value):
