@@ -69,7 +69,7 @@ COUNTS = {
 NUMBERS = {
     **dict.fromkeys(SHARES, (0, 1, "a number from 0 to 1")),
     "overlap": (0, 0.99, "a share from 0 to 0.99 of a window"),
-    "momentum": (0, 0.9999, "a number from 0 to below 1"),
+    **dict.fromkeys(("momentum", "average_weights"), (0, 0.9999, "a number from 0 to below 1")),
     "learning_rate": (1e-12, math.inf, "a number above 0"),
     "picture_suv": (1e-12, math.inf, "an SUV above 0"),
     **dict.fromkeys(
@@ -97,7 +97,7 @@ TRIPLES = {
 # Options of a training that go beyond the paper, and the value of each with which it is off.
 BEYOND_THE_PAPER: dict[str, Any] = {
     **{"background_in_body": 0, "background_uptake": 0, "patch_inside": False},
-    **{"ct_move_prob": 0, "ct_shift": [2, 2, 0], "ct_rotation": 0.087},
+    **{"ct_move_prob": 0, "ct_shift": [2, 2, 0], "ct_rotation": 0.087, "average_weights": 0},
     **dict.fromkeys(("mask_empty_prob", "mask_reference_prob", "mask_drop_prob", "mask_click_prob"), 0),
     **{"mask_border_prob": 0, "mask_add_prob": 0},
     **{"mask_border_voxels": [1, 3], "mask_add_components": [1, 3], "mask_add_suv": 2.5},
