@@ -12,7 +12,8 @@ from monai.data import MetaTensor
 from monai.transforms import Compose
 from plain_chain import parse
 
-from petct_training.mask_damage import MaskDamage, RandDamageMaskd, components, damaged_mask, grown, region_of_uptake
+from petct_training.components import components
+from petct_training.mask_damage import MaskDamage, RandDamageMaskd, damaged_mask, grown, region_of_uptake
 
 SHAPE = (24, 20, 16)
 BOXES = [

@@ -1,4 +1,4 @@
-"""Promises of where the patches of a training lie when it goes beyond the paper."""
+"""Promises of which studies a training draws, and where in them its patches lie, when it goes beyond the paper."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from helpers import BUNDLES, ENSEMBLE, NETWORKS, STAGE1
 from plain_chain import parse
 
 from petct_training.errors import InputError
 from petct_training.patches import Background, ReadPatchd
+from petct_training.processes import StepsSampler
+from petct_training.sampling import studies_of_epoch, study_weights
 
 SHAPE = (40, 30, 24)
 DRAWN = 4000
@@ -163,3 +166,129 @@ def test_an_image_of_another_grid_is_one_sentence(tmp_path):
     reader = ReadPatchd("image", "label", ONE, ONE, ONE, background=Background(in_body=1))
     with pytest.raises(InputError, match=r"image\.nii is of another preparation: its size is \(4, 4, 5\)"):
         reader.draw({"image": tmp_path / "image.nii", "label": tmp_path / "label.nii"})
+
+
+# ---------------------------------------------------------------- lesions
+
+
+def test_each_lesion_is_drawn_with_the_same_probability_and_each_of_its_voxels():
+    label = np.zeros((30, 20, 20), np.uint8, order="F")
+    lesions = [
+        (slice(2, 12), slice(2, 12), slice(2, 12)),
+        (slice(20, 22), slice(5, 6), slice(5, 6)),
+        (slice(25, 28), slice(15, 16), slice(15, 16)),
+    ]
+    for lesion in lesions:
+        label[lesion] = 1
+    # Joined by an edge, and therefore one lesion.
+    label[28, 16, 15] = 1
+    reader = ReadPatchd("image", "label", ONE, ONE, ONE, 1, by_lesion="true").set_random_state(0)
+    drawn = np.array([reader.randomize(label) for _ in range(DRAWN)])
+    assert label[tuple(drawn.T)].all()
+    spread = 4 * np.sqrt(1 / 3 * 2 / 3 / DRAWN)
+    for first, last in ((0, 15), (16, 23), (24, 30)):
+        assert abs(((drawn[:, 0] >= first) & (drawn[:, 0] <= last)).mean() - 1 / 3) < spread
+    _, counts = np.unique(drawn[drawn[:, 0] > 23], axis=0, return_counts=True)
+    assert len(counts) == 4
+    assert np.abs(counts / counts.sum() - 0.25).max() < 4 * np.sqrt(0.25 * 0.75 / counts.sum())
+
+
+@pytest.mark.parametrize("bundle", NETWORKS)
+def test_the_configs_balance_lesions_only_where_it_is_asked_for(bundle, prepared):
+    for given, expected in ((False, False), ("true", True)):
+        parser = parse(bundle, prepared, quick=True, balance_lesions=given)
+        assert parser.get_parsed_content("train::patch_around_voxel").by_lesion is expected
+
+
+# ---------------------------------------------------------------- studies
+
+
+@pytest.fixture
+def items(tmp_path) -> list[dict]:
+    """Six FDG studies, of which two are healthy, and three PSMA studies, of which one is."""
+    result = []
+    for number in range(9):
+        label = np.zeros((3, 3, 3), np.uint8)
+        label[1, 1, 1] = number not in (1, 4, 7)
+        nib.save(nib.Nifti1Image(label, np.eye(4)), tmp_path / f"{number}.nii")
+        result.append({"case": str(number), "tracer": "fdg" if number < 6 else "psma", "label": str(tmp_path / f"{number}.nii")})
+    return result
+
+
+def shares(items: list[dict], weights: list[float]) -> dict[tuple[str, bool], float]:
+    """Sum of the weights of each tracer's studies with and without lesions."""
+    result: dict[tuple[str, bool], float] = {}
+    for item, weight in zip(items, weights, strict=True):
+        group = item["tracer"], item["case"] in "147"
+        result[group] = result.get(group, 0) + weight
+    return result
+
+
+def test_without_a_wish_all_studies_are_drawn_as_often(items):
+    assert study_weights(items) is None
+    assert study_weights(items, balance_tracers="false") is None
+
+
+def test_healthy_studies_have_their_share_and_studies_of_a_kind_are_drawn_as_often(items):
+    weights = study_weights(items, healthy_fraction=0.25)
+    found = shares(items, weights)
+    assert found["fdg", True] + found["psma", True] == pytest.approx(0.25)
+    assert len({round(weights[number], 9) for number in (1, 4, 7)}) == 1
+    assert len({round(weights[number], 9) for number in (0, 2, 3, 5, 6, 8)}) == 1
+    assert sum(study_weights(items, healthy_fraction=0)[number] for number in (1, 4, 7)) == 0
+
+
+def test_tracers_are_drawn_as_often_among_healthy_studies_and_others(items):
+    assert shares(items, study_weights(items, 0.2, True)) == {
+        ("fdg", False): pytest.approx(0.4),
+        ("psma", False): pytest.approx(0.4),
+        ("fdg", True): pytest.approx(0.1),
+        ("psma", True): pytest.approx(0.1),
+    }
+    weights = study_weights(items, balance_tracers=True)
+    assert weights == pytest.approx([1 / 12] * 6 + [1 / 6] * 3)
+
+
+@pytest.mark.parametrize(
+    ("cases", "kind", "remedy"), [((0, 2), "without", "--keep_healthy true"), ((1, 4), "with", "has lesions")]
+)
+def test_a_share_of_studies_that_are_not_there_is_one_sentence(items, cases, kind, remedy):
+    with pytest.raises(InputError, match=f"healthy_fraction is 0.5, and no training study is {kind} lesions: .*{remedy}"):
+        study_weights([items[number] for number in cases], 0.5)
+
+
+def test_studies_are_drawn_by_their_weights_in_one_process_and_in_many(items):
+    weights = [0.0, 0.1, 0.2, 0.3, 0.4, 0, 0, 0, 0]
+    torch.manual_seed(0)
+    alone = list(studies_of_epoch(items, 1000, 4, weights))
+    samplers = [
+        StepsSampler(items, 1000, 2, weights=weights, num_replicas=2, rank=rank, shuffle=True, seed=1) for rank in range(2)
+    ]
+    parts = [list(sampler) for sampler in samplers]
+    assert [len(part) for part in parts] == [len(sampler) for sampler in samplers] == [2000, 2000]
+    assert parts[0] != parts[1]
+    for drawn in (alone, parts[0] + parts[1]):
+        found = np.bincount(drawn, minlength=9) / len(drawn)
+        assert len(drawn) == 4000
+        assert (np.abs(found - weights) <= 4 * np.sqrt(np.array(weights) * (1 - np.array(weights)) / 4000)).all()
+    samplers[0].set_epoch(1)
+    assert list(samplers[0]) != parts[0]
+
+
+def test_an_epoch_stays_as_long_as_without_weights(items):
+    assert studies_of_epoch(items, None, 2) is None
+    assert len(studies_of_epoch(items, None, 2, [1] * 9)) == 9
+    assert len(studies_of_epoch(items, 5, 2)) == len(studies_of_epoch(items, 5, 2, [1] * 9)) == 10
+    assert len(StepsSampler(items, None, 2, weights=[1] * 9, num_replicas=2, rank=0)) == 5
+
+
+@pytest.mark.parametrize("bundle", NETWORKS)
+def test_the_configs_draw_studies_by_weights_only_where_it_is_asked_for(bundle, prepared):
+    off = parse(bundle, prepared, quick=True)
+    assert off.get_parsed_content("train::sampler") is None
+    on = parse(bundle, prepared, quick=True, balance_tracers=True)
+    loader = on.get_parsed_content("train::dataloader")
+    assert loader.sampler is on.get_parsed_content("train::sampler")
+    assert loader.sampler.weights.tolist() == pytest.approx([1 / 4] * 4)
+    with pytest.raises(SystemExit, match="no training study is without lesions"):
+        parse(bundle, prepared, quick=True, healthy_fraction=0.5).get_parsed_content("train::sampler")

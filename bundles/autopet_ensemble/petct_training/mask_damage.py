@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-import cc3d
 import numpy as np
 import torch
 from monai.config import KeysCollection
@@ -14,8 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Randomizable
 from torch.nn.functional import max_pool3d
 
-# Lesions are 18-connected, as they are scored.
-CONNECTIVITY: Final = 18
+from petct_training.components import components, labelled_components
 
 
 @dataclass(frozen=True)
@@ -117,12 +115,6 @@ def damaged_mask(
     return damaged
 
 
-def components(mask: np.ndarray) -> list[np.ndarray]:
-    """Return the 18-connected components of a boolean mask (X, Y, Z), each as a mask."""
-    labels, number = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=CONNECTIVITY, return_N=True)
-    return [labels == index for index in range(1, number + 1)]
-
-
 def region_of_uptake(suv: np.ndarray, taken: np.ndarray, least_suv: float, state: np.random.RandomState) -> np.ndarray:
     """Return the connected region of uptake around a randomly drawn voxel; nothing where there is no uptake.
 
@@ -142,7 +134,7 @@ def region_of_uptake(suv: np.ndarray, taken: np.ndarray, least_suv: float, state
         return np.zeros_like(taken)
     voxel = np.unravel_index(candidates[state.randint(len(candidates))], suv.shape)
     bright = free & (suv >= state.uniform(least, suv[voxel]))
-    labels = cc3d.connected_components(np.ascontiguousarray(bright), connectivity=CONNECTIVITY)
+    labels, _ = labelled_components(bright)
     return labels == labels[voxel]
 
 

@@ -17,6 +17,7 @@ from monai.transforms.utils import correct_crop_centers
 from monai.utils import MAX_SEED, ensure_tuple_rep
 from torch.nn.functional import grid_sample
 
+from petct_training.components import labelled_components
 from petct_training.errors import InputError, boolean
 from petct_training.grids import affine_of_part, bounding_box, open_volume
 
@@ -76,7 +77,7 @@ class ReadPatchd(Randomizable, MapTransform):
     Uncompressed NIfTI files are mapped into memory, so that the disk gives up only the patch, and the label for the search for
     lesions; compressed ones, such as stage 1's masks, are decompressed whole. Nothing is kept from one call to the next.
 
-    `background` and `inside` go beyond the paper. Without them, not a single random number is drawn otherwise.
+    `background`, `inside` and `by_lesion` go beyond the paper. Without them, not a single random number is drawn otherwise.
 
     Args:
         keys: keys of files on one grid, (X, Y, Z) or (X, Y, Z, channels). They become float32 `MetaTensor` (channels, X', Y', Z').
@@ -90,6 +91,7 @@ class ReadPatchd(Randomizable, MapTransform):
         background: where background voxels are drawn; None for anywhere in the padded study with the same probability.
         inside: whether the patch lies in the study as far as it is large enough: one around a voxel near the border is pushed back,
             and one of the background lies anywhere in it with the same probability, as nnU-Net draws it.
+        by_lesion: whether each lesion, large or small, is drawn with the same probability, and then a voxel of it.
 
     Raises:
         InputError: when a file's grid has another size than the label's.
@@ -107,6 +109,7 @@ class ReadPatchd(Randomizable, MapTransform):
         allow_missing_keys: bool = False,
         background: Background | None = None,
         inside: bool | str = False,
+        by_lesion: bool | str = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.label_key = label_key
@@ -115,7 +118,7 @@ class ReadPatchd(Randomizable, MapTransform):
         self.outside = ensure_tuple_rep(outside, len(self.keys))
         self.background = background or Background()
         # The command line gives "true" and "false" as texts.
-        self.inside = boolean("patch_inside", inside)
+        self.inside, self.by_lesion = boolean("patch_inside", inside), boolean("balance_lesions", by_lesion)
 
     def randomize(self, label: np.ndarray, image: np.ndarray | None = None) -> tuple[int, ...]:  # type: ignore[override]
         """Draw a window for a label (X, Y, Z). Returns its first voxel, counted in the study without padding.
@@ -128,7 +131,7 @@ class ReadPatchd(Randomizable, MapTransform):
         lesion = _lesion_indices(label, padding, shape)
         background = int(np.prod(shape)) - len(lesion)
         around_lesion = self.R.rand() < (self.lesion_fraction if len(lesion) and background else float(len(lesion) > 0))
-        voxel = None if around_lesion else self._background_voxel(label, image)
+        voxel = self._lesion_voxel(label) if around_lesion else self._background_voxel(label, image)
         if voxel is None:
             number = self.R.randint(len(lesion) if around_lesion else background)
             index = lesion[number] if around_lesion else _nth_missing(lesion, number)
@@ -138,6 +141,16 @@ class ReadPatchd(Randomizable, MapTransform):
         in_padded = [v + p for v, p in zip(voxel, padding, strict=True)]
         centre = correct_crop_centers(in_padded, self.window_size, shape)
         return tuple(c - w // 2 - p for c, w, p in zip(centre, self.window_size, padding, strict=True))
+
+    def _lesion_voxel(self, label: np.ndarray) -> list[int] | None:
+        """Draw a lesion, and a voxel of it; None for a voxel of all lesions, which larger ones have more of."""
+        if not self.by_lesion:
+            return None
+        x, y, z = cast(tuple[slice, slice, slice], bounding_box(label != 0))
+        labels, number = labelled_components(label[x, y, z] != 0)
+        voxels = np.argwhere(labels == self.R.randint(number) + 1)
+        voxel = voxels[self.R.randint(len(voxels))] + [x.start, y.start, z.start]
+        return [int(index) for index in voxel]
 
     def _background_voxel(self, label: np.ndarray, image: np.ndarray | None) -> list[int] | None:
         """Draw the voxel of the study around which a patch of the background lies; None for anywhere in the padded study."""

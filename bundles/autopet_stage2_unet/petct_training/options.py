@@ -36,13 +36,15 @@ SWITCHES = (
     "deidentified",
     "cross_validation",
     "patch_inside",
+    "balance_tracers",
+    "balance_lesions",
 )
 # What an option of a few words may be.
 CHOICES = {"dicom_segments": ("lesions", "one")}
 SHARES = (
     *("threshold", "validation_fraction", "lesion_fraction", "affine_prob", "noise_prob", "smooth_prob", "intensity_prob"),
     *("low_resolution_prob", "gamma_prob", "gamma_inverted_prob", "flip_prob", "dropout_prob"),
-    *("background_in_body", "background_uptake", "ct_move_prob"),
+    *("background_in_body", "background_uptake", "ct_move_prob", "healthy_fraction"),
     *("mask_empty_prob", "mask_reference_prob", "mask_drop_prob", "mask_click_prob", "mask_border_prob", "mask_add_prob"),
 )
 # The least of each whole number.
@@ -98,6 +100,7 @@ TRIPLES = {
 BEYOND_THE_PAPER: dict[str, Any] = {
     **{"background_in_body": 0, "background_uptake": 0, "patch_inside": False},
     **{"ct_move_prob": 0, "ct_shift": [2, 2, 0], "ct_rotation": 0.087, "average_weights": 0},
+    **{"healthy_fraction": None, "balance_tracers": False, "balance_lesions": False},
     **dict.fromkeys(("mask_empty_prob", "mask_reference_prob", "mask_drop_prob", "mask_click_prob"), 0),
     **{"mask_border_prob": 0, "mask_add_prob": 0},
     **{"mask_border_voxels": [1, 3], "mask_add_components": [1, 3], "mask_add_suv": 2.5},
