@@ -110,7 +110,7 @@ def test_all_four_bundles_have_the_same_ids_in_the_same_order(config):
 @pytest.mark.parametrize("config", CONFIG_FILES)
 def test_stage_2_bundles_differ_only_in_network_and_what_it_forces(config):
     network = re.compile(
-        r"^::(_desc_|network_def::.*|network_def|patch_size|batch_size|deep_supervision_heads|loss_function.*|masks::kind"
+        r"^::(_desc_|network_def::.*|network_def|patch_size|batch_size|deep_supervision_heads|masks::kind"
         + ("|max_epochs|val_interval|learning_rate" if config == "demo" else "")
         + ")$"
     )

@@ -74,9 +74,8 @@ NUMBERS = {
     **dict.fromkeys(("momentum", "average_weights"), (0, 0.9999, "a number from 0 to below 1")),
     "learning_rate": (1e-12, math.inf, "a number above 0"),
     "picture_suv": (1e-12, math.inf, "an SUV above 0"),
-    **dict.fromkeys(
-        ("weight_decay", "poly_power", "rotation", "translation", "noise_std", "intensity_factor", "ct_rotation"), NOT_NEGATIVE
-    ),
+    **dict.fromkeys(("weight_decay", "poly_power", "rotation", "translation", "noise_std", "intensity_factor"), NOT_NEGATIVE),
+    **dict.fromkeys(("ct_rotation", "dice_smooth", "small_lesion_weight"), NOT_NEGATIVE),
     **dict.fromkeys(("body_suv", "mask_add_suv"), (0, math.inf, "an SUV, 0 or more")),
 }
 # Two numbers, the first below or equal to the second: the least of both, and what they are.
@@ -100,6 +99,7 @@ TRIPLES = {
 BEYOND_THE_PAPER: dict[str, Any] = {
     **{"background_in_body": 0, "background_uptake": 0, "patch_inside": False},
     **{"ct_move_prob": 0, "ct_shift": [2, 2, 0], "ct_rotation": 0.087, "average_weights": 0},
+    **{"dice_smooth": 1e-5, "small_lesion_weight": 0},
     **{"healthy_fraction": None, "balance_tracers": False, "balance_lesions": False},
     **dict.fromkeys(("mask_empty_prob", "mask_reference_prob", "mask_drop_prob", "mask_click_prob"), 0),
     **{"mask_border_prob": 0, "mask_add_prob": 0},
