@@ -25,7 +25,9 @@ from petct_training.augmentation import (
     QuickRandGaussianSmoothd,
     QuickRandSimulateLowResolutiond,
     RandFlipAxesd,
+    RandMoveCTd,
     ScaleChannelsd,
+    rigid_motion,
 )
 
 AFFINE = torch.tensor([[-2.0, 0, 0, 10], [0, 3, 0, 20], [0, 0, 4, 30], [0, 0, 0, 1]], dtype=torch.float64)
@@ -144,3 +146,76 @@ def test_the_recipes_numbers_are_the_plain_chains(bundle, prepared):
     flips, each_axis = quick.get_parsed_content("train::flip"), plain.get_parsed_content("plain::flips")
     assert [(flip.flipper.spatial_axis, flip.prob) for flip in each_axis] == [(axis, flips.prob) for axis in range(3)]
     assert {flip.keys for flip in each_axis} == {flips.keys}
+
+
+class Most(np.random.RandomState):
+    """Draws the upper end of every range."""
+
+    def uniform(self, low, high):
+        return high
+
+
+def move(shift: list[float], rotation: list[float], image: MetaTensor) -> MetaTensor:
+    """An image whose CT is always moved, by the most that is allowed."""
+    transform = RandMoveCTd("image", prob=1, shift=shift, rotation=rotation)
+    transform.R = Most(0)
+    return transform({"image": image})["image"]
+
+
+def test_a_known_shift_moves_the_ct_by_it_and_nothing_else():
+    image = noise_image((2, 12, 10, 9))
+    before = image.clone()
+    moved = move([2, -1, 3], [0, 0, 0], image)
+    assert torch.equal(image, before)
+    assert torch.equal(moved[1].as_tensor(), image[1].as_tensor())
+    torch.testing.assert_close(moved[0, 2:, :-1, 3:].as_tensor(), image[0, :-2, 1:, :-3].as_tensor(), rtol=0, atol=1e-5)
+    assert not moved[0, :2].any()
+    assert not moved[0, :, :, :3].any()
+    assert torch.equal(moved.affine, AFFINE)
+    assert moved.meta["filename_or_obj"] == "a.nii"
+
+
+@pytest.mark.parametrize(("axis", "plane"), [(0, (1, 2)), (1, (2, 0)), (2, (0, 1))])
+def test_a_quarter_turn_is_numpys(axis, plane):
+    image = noise_image((2, 9, 9, 9))
+    angles = [np.pi / 2 if other == axis else 0 for other in range(3)]
+    moved = move([0, 0, 0], angles, image)
+    np.testing.assert_allclose(moved[0].numpy(), np.rot90(image[0].numpy(), axes=plane), atol=1e-5)
+    assert torch.equal(moved[1].as_tensor(), image[1].as_tensor())
+
+
+def test_turn_and_shift_are_those_of_a_rigid_motion():
+    """A point in the middle of the volume is shifted, and distances stay."""
+    shift, angles, size = np.array([1.5, -2, 0.5]), np.array([0.1, -0.2, 0.3]), (20, 16, 12)
+    matrix = rigid_motion(shift, angles, size)
+    middle = (np.array(size) - 1) / 2
+    np.testing.assert_allclose(matrix @ [*(middle + shift), 1], [*middle, 1], atol=1e-12)
+    np.testing.assert_allclose(matrix[:3, :3] @ matrix[:3, :3].T, np.eye(3), atol=1e-12)
+    assert np.linalg.det(matrix[:3, :3]) == pytest.approx(1)
+
+
+def test_the_ct_is_moved_by_its_chance_and_within_its_limits():
+    image = MetaTensor(torch.zeros(2, 21, 21, 21))
+    image[:, 10, 10, 10] = 1
+    transform = RandMoveCTd("image", prob=0.3, shift=(4, 2, 0), rotation=(0, 0, 0)).set_random_state(0)
+    found = []
+    for _ in range(400):
+        ct = transform({"image": image})["image"][0].as_tensor()
+        if not torch.equal(ct, image[0].as_tensor()):
+            where = ct.nonzero().double()
+            found.append(((ct[ct > 0].double()[:, None] * where).sum(dim=0) - 10).numpy())
+    assert abs(len(found) / 400 - 0.3) < 4 * np.sqrt(0.3 * 0.7 / 400)
+    furthest = np.abs(found).max(axis=0)
+    assert (furthest <= [4.001, 2.001, 0.001]).all()
+    assert (furthest[:2] > [3.5, 1.7]).all()
+
+
+@pytest.mark.parametrize("bundle", NETWORKS)
+def test_the_configs_move_the_ct_only_where_a_probability_is_given(bundle, prepared):
+    def moving(**options) -> list[RandMoveCTd]:
+        chain = parse(bundle, prepared, quick=True, **options).get_parsed_content("train::preprocessing")
+        return [item for item in chain.transforms if isinstance(item, RandMoveCTd)]
+
+    assert moving() == []
+    (transform,) = moving(ct_move_prob=0.2, ct_shift=[1, 2, 3], ct_rotation=0.05)
+    assert (transform.prob, transform.shift.tolist(), transform.rotation.tolist()) == (0.2, [1, 2, 3], [0.05] * 3)

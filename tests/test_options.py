@@ -7,11 +7,22 @@ import sys
 
 import pytest
 import torch
-from helpers import BUNDLES
+from helpers import BUNDLES, NETWORKS
 from monai.bundle import ConfigParser
 
 from petct_training.errors import InputError, boolean
-from petct_training.options import COUNTS, NUMBERS, RANGES, SHARES, SWITCHES, check_names, check_options, check_values
+from petct_training.options import (
+    BEYOND_THE_PAPER,
+    COUNTS,
+    NUMBERS,
+    RANGES,
+    SHARES,
+    SWITCHES,
+    TRIPLES,
+    check_names,
+    check_options,
+    check_values,
+)
 
 
 @pytest.fixture
@@ -90,6 +101,8 @@ def test_values_that_make_sense_are_taken(name, text):
         ("max_epochs", "2.5", "--max_epochs is 2.5: give a whole number, 1 or more"),
         ("num_workers", "True", "--num_workers is True: give a whole number, 0 or more"),
         ("amp", "maybe", "amp is 'maybe': give true or false"),
+        ("ct_shift", "[2,-1,0]", "--ct_shift is [2,-1,0]: give the most voxels along x, y, z, such as [2,2,0]"),
+        ("patch_size", "[96,96]", "--patch_size is [96,96]: give three whole numbers of voxels, such as [96,96,96]"),
         ("output_dir", "2026_11_26", "--output_dir is 2026_11_26, which is read as 20261126: write --output_dir ./2026_11_26"),
         ("output_dir", "20261126", "--output_dir is 20261126, which is read as 20261126: write --output_dir ./20261126"),
         ("studies", "Doe,Jane", "--studies is Doe,Jane, which is read as ('Doe', 'Jane'): write --studies ./Doe,Jane"),
@@ -109,7 +122,7 @@ def test_values_that_make_no_sense_are_refused(name, text, sentence):
 
 def test_every_number_of_the_configs_has_a_range():
     """Of the ids on the top level, which `--help` and the tables of the READMEs name."""
-    ranged = {*SWITCHES, *SHARES, *COUNTS, *NUMBERS, *RANGES, "patch_size"}
+    ranged = {*SWITCHES, *SHARES, *COUNTS, *NUMBERS, *RANGES, *TRIPLES}
     for file in BUNDLES.glob("*/configs/*.json"):
         for name, value in ConfigParser.load_config_file(file).items():
             if "::" not in name and is_number_or_numbers(value):
@@ -132,3 +145,13 @@ def test_word_that_is_no_choice_is_refused_with_the_choices():
     check_values({"dicom_segments": "one"})
     with pytest.raises(InputError, match="--dicom_segments is two: give lesions or one"):
         check_values({"dicom_segments": "two"})
+
+
+@pytest.mark.parametrize("bundle", NETWORKS)
+def test_every_option_beyond_the_paper_is_off_and_part_of_a_trainings_state(bundle):
+    config = ConfigParser.load_config_file(BUNDLES / bundle / "configs/train.json")
+    remembered = {name: value for name, value in config["beyond_the_paper"].items() if name != "_target_"}
+    assert remembered == {name: f"@{name}" for name in remembered}
+    assert {*remembered} == {name for name in BEYOND_THE_PAPER if name in config}
+    for name in remembered:
+        assert config[name] == BEYOND_THE_PAPER[name], name

@@ -10,7 +10,7 @@ import torch
 from ignite.engine import Engine
 
 from petct_training.errors import InputError
-from petct_training.saving import BestWeights, LastState, resume, save, save_weights, set_aside
+from petct_training.saving import BestWeights, LastState, remembered, resume, save, save_weights, set_aside
 
 FINGERPRINT = {"spacing": [2, 2, 3]}
 
@@ -136,6 +136,23 @@ def test_the_state_of_another_network_fingerprint_or_number_of_epochs_is_refused
     assert "was trained with another fingerprint" in refusal(state())
     last.write_bytes(last.read_bytes()[:500])
     assert "it is damaged" in refusal(state())
+
+
+def test_a_training_goes_on_with_the_options_beyond_the_paper_that_it_began_with(tmp_path):
+    def refusal(objects: dict) -> str:
+        with pytest.raises(InputError) as error:
+            resume(True, tmp_path / "last.pt", objects, FINGERPRINT, max_epochs=5)
+        return str(error.value)
+
+    with_option = {**state(), "options": remembered({"background_uptake": 0.5})}
+    LastState(with_option, tmp_path / "last.pt")(Engine(lambda engine, batch: None))
+    assert resume(True, tmp_path / "last.pt", with_option, FINGERPRINT, max_epochs=5)
+    assert "is of a training with another background_uptake: give the same options" in refusal(state())
+    both = remembered({"background_uptake": 0.5, "patch_inside": True})
+    assert "with another patch_inside" in refusal({**state(), "options": both})
+    LastState(state(), tmp_path / "last.pt")(Engine(lambda engine, batch: None))
+    assert "with another background_uptake" in refusal(with_option)
+    assert remembered({}) is None, "without options the state is that of a training which knows none"
 
 
 def test_the_bytes_do_not_depend_on_the_files_name(tmp_path):

@@ -35,12 +35,17 @@ SWITCHES = (
     "viewer",
     "deidentified",
     "cross_validation",
+    "patch_inside",
+    "balance_tracers",
+    "balance_lesions",
 )
 # What an option of a few words may be.
 CHOICES = {"dicom_segments": ("lesions", "one")}
 SHARES = (
     *("threshold", "validation_fraction", "lesion_fraction", "affine_prob", "noise_prob", "smooth_prob", "intensity_prob"),
     *("low_resolution_prob", "gamma_prob", "gamma_inverted_prob", "flip_prob", "dropout_prob"),
+    *("background_in_body", "background_uptake", "ct_move_prob", "healthy_fraction"),
+    *("mask_empty_prob", "mask_reference_prob", "mask_drop_prob", "mask_click_prob", "mask_border_prob", "mask_add_prob"),
 )
 # The least of each whole number.
 COUNTS = {
@@ -66,11 +71,12 @@ COUNTS = {
 NUMBERS = {
     **dict.fromkeys(SHARES, (0, 1, "a number from 0 to 1")),
     "overlap": (0, 0.99, "a share from 0 to 0.99 of a window"),
-    "momentum": (0, 0.9999, "a number from 0 to below 1"),
+    **dict.fromkeys(("momentum", "average_weights"), (0, 0.9999, "a number from 0 to below 1")),
     "learning_rate": (1e-12, math.inf, "a number above 0"),
     "picture_suv": (1e-12, math.inf, "an SUV above 0"),
     **dict.fromkeys(("weight_decay", "poly_power", "rotation", "translation", "noise_std", "intensity_factor"), NOT_NEGATIVE),
-    "body_suv": (0, math.inf, "an SUV, 0 or more"),
+    **dict.fromkeys(("ct_rotation", "dice_smooth", "small_lesion_weight"), NOT_NEGATIVE),
+    **dict.fromkeys(("body_suv", "mask_add_suv"), (0, math.inf, "an SUV, 0 or more")),
 }
 # Two numbers, the first below or equal to the second: the least of both, and what they are.
 RANGES = {
@@ -80,7 +86,24 @@ RANGES = {
     "low_resolution_zoom": (0.01, "the least and the largest zoom, such as [0.5,1.0]"),
     "gamma": (0.01, "the least and the largest exponent, such as [0.7,1.5]"),
     "dropout_size": (1, "the least and the largest edge in voxels, such as [10,32]"),
+    "mask_border_voxels": (1, "the least and the largest number of voxels, such as [1,3]"),
+    "mask_add_components": (1, "the least and the largest number of regions, such as [1,3]"),
     "dropout_holes": (1, "the least and the largest number of holes, such as [3,5]"),
+}
+# Three numbers, along x, y, z: the least of each, whether they are whole, and what they are.
+TRIPLES = {
+    "patch_size": (1, True, "three whole numbers of voxels, such as [96,96,96]"),
+    "ct_shift": (0, False, "the most voxels along x, y, z, such as [2,2,0]"),
+}
+# Options of a training that go beyond the paper, and the value of each with which it is off.
+BEYOND_THE_PAPER: dict[str, Any] = {
+    **{"background_in_body": 0, "background_uptake": 0, "patch_inside": False},
+    **{"ct_move_prob": 0, "ct_shift": [2, 2, 0], "ct_rotation": 0.087, "average_weights": 0},
+    **{"dice_smooth": 1e-5, "small_lesion_weight": 0},
+    **{"healthy_fraction": None, "balance_tracers": False, "balance_lesions": False},
+    **dict.fromkeys(("mask_empty_prob", "mask_reference_prob", "mask_drop_prob", "mask_click_prob"), 0),
+    **{"mask_border_prob": 0, "mask_add_prob": 0},
+    **{"mask_border_voxels": [1, 3], "mask_add_components": [1, 3], "mask_add_suv": 2.5},
 }
 # Options of `monai.bundle run` itself.
 OF_MONAI = tuple(inspect.signature(monai.bundle.run).parameters)
@@ -107,6 +130,18 @@ def check_options(renamed: Mapping[str, str] | None = None) -> None:
     if given is not None:
         check_names(given, _config_files(given), renamed or {})
         check_values(given)
+
+
+def options_on(**values: Any) -> dict[str, Any]:
+    """Return those options of a training that go beyond the paper and are on.
+
+    Example:
+        >>> options_on(background_in_body=0, background_uptake=0.5, patch_inside="false")
+        {'background_uptake': 0.5}
+    """
+    given = {name: boolean(name, value) if name in SWITCHES else value for name, value in values.items()}
+    given = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+    return {name: value for name, value in given.items() if value != BEYOND_THE_PAPER[name]}
 
 
 def options_of(arguments: Sequence[str]) -> dict[str, str] | None:
@@ -175,8 +210,8 @@ def check_values(given: Mapping[str, str]) -> None:
             _check_number(name, text, *NUMBERS[name])
         elif name in RANGES:
             _check_range(name, text, *RANGES[name])
-        elif name == "patch_size":
-            _check_patch_size(name, text)
+        elif name in TRIPLES:
+            _check_triple(name, text, *TRIPLES[name])
         elif name == "device":
             check_device(text)
         else:
@@ -235,13 +270,11 @@ def _check_range(name: str, text: str, low: float, what: str) -> None:
         raise InputError(f"--{name} is {text}: give {what}")
 
 
-def _check_patch_size(name: str, text: str) -> None:
+def _check_triple(name: str, text: str, low: float, whole: bool, what: str) -> None:
     value = DefaultParseValue(text)
-    whole = (
-        isinstance(value, (list, tuple)) and len(value) == 3 and all(_is_number(size, whole=True) and size > 0 for size in value)
-    )
-    if not whole:
-        raise InputError(f"--{name} is {text}: give three whole numbers of voxels, such as [96,96,96]")
+    fits = isinstance(value, (list, tuple)) and len(value) == 3 and all(_is_number(size, whole) and size >= low for size in value)
+    if not fits:
+        raise InputError(f"--{name} is {text}: give {what}")
 
 
 def _check_text(name: str, text: str, instead: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -16,8 +17,52 @@ from monai.transforms.utils import correct_crop_centers
 from monai.utils import MAX_SEED, ensure_tuple_rep
 from torch.nn.functional import grid_sample
 
-from petct_training.errors import InputError
+from petct_training.components import labelled_components
+from petct_training.errors import InputError, boolean
 from petct_training.grids import affine_of_part, bounding_box, open_volume
+
+# Channel of the PET in an image of CT and PET.
+PET = 1
+
+# Voxels that are drawn at once until one is found where a patch of the background shall lie, and how often, before any is taken.
+DRAWS, ROUNDS = 1024, 100
+
+
+@dataclass(frozen=True)
+class Background:
+    """Where patches of the background lie.
+
+    Attributes:
+        in_body: probability that the voxel in the middle lies in the body, that is, has an SUV above `body_suv`.
+        by_uptake: probability that it is drawn by uptake: voxels with a probability that grows with their SUV, up to `most_suv`.
+            It comes before `in_body`.
+        body_suv: the SUV above which a voxel belongs to the body, as preparing crops it.
+        most_suv: voxels above this SUV are as likely as those that have it, since networks see no difference.
+        image_key: key of the file (X, Y, Z, 2) of CT and PET.
+    """
+
+    in_body: float = 0
+    by_uptake: float = 0
+    body_suv: float = 0.3
+    most_suv: float = 10
+    image_key: str = "image"
+
+    @property
+    def looks_at_pet(self) -> bool:
+        """Whether any patch lies where the PET says."""
+        return bool(self.in_body or self.by_uptake)
+
+    def draw(self, state: np.random.RandomState) -> Literal["uptake", "body"] | None:
+        """Draw by what a patch is placed; None for anywhere. Draws nothing where no option asks for it."""
+        if self.by_uptake and state.rand() < self.by_uptake:
+            return "uptake"
+        return "body" if self.in_body and state.rand() < self.in_body else None
+
+    def accepts(self, kind: Literal["uptake", "body"], suv: np.ndarray, state: np.random.RandomState) -> np.ndarray:
+        """Say of voxels (N), drawn with one probability, which are taken so that the rest is drawn as it shall be."""
+        if kind == "body":
+            return suv > self.body_suv
+        return state.rand(len(suv)) * self.most_suv < suv
 
 
 class ReadPatchd(Randomizable, MapTransform):
@@ -32,6 +77,8 @@ class ReadPatchd(Randomizable, MapTransform):
     Uncompressed NIfTI files are mapped into memory, so that the disk gives up only the patch, and the label for the search for
     lesions; compressed ones, such as stage 1's masks, are decompressed whole. Nothing is kept from one call to the next.
 
+    `background`, `inside` and `by_lesion` go beyond the paper. Without them, not a single random number is drawn otherwise.
+
     Args:
         keys: keys of files on one grid, (X, Y, Z) or (X, Y, Z, channels). They become float32 `MetaTensor` (channels, X', Y', Z').
         label_key: key of the label's file (X, Y, Z), non-zero in lesions.
@@ -41,6 +88,10 @@ class ReadPatchd(Randomizable, MapTransform):
         lesion_fraction: probability of a window around a lesion voxel, from 0 to 1.
         outside: value of voxels outside of the study, one for all keys or one each.
         allow_missing_keys: whether an item may lack a key.
+        background: where background voxels are drawn; None for anywhere in the padded study with the same probability.
+        inside: whether the patch lies in the study as far as it is large enough: one around a voxel near the border is pushed back,
+            and one of the background lies anywhere in it with the same probability, as nnU-Net draws it.
+        by_lesion: whether each lesion, large or small, is drawn with the same probability, and then a voxel of it.
 
     Raises:
         InputError: when a file's grid has another size than the label's.
@@ -56,31 +107,96 @@ class ReadPatchd(Randomizable, MapTransform):
         lesion_fraction: float = 0.5,
         outside: float | Sequence[float] = 0,
         allow_missing_keys: bool = False,
+        background: Background | None = None,
+        inside: bool | str = False,
+        by_lesion: bool | str = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.label_key = label_key
         self.spatial_size, self.window_size, self.border = tuple(spatial_size), tuple(window_size), tuple(border)
         self.lesion_fraction = lesion_fraction
         self.outside = ensure_tuple_rep(outside, len(self.keys))
+        self.background = background or Background()
+        # The command line gives "true" and "false" as texts.
+        self.inside, self.by_lesion = boolean("patch_inside", inside), boolean("balance_lesions", by_lesion)
 
-    def randomize(self, label: np.ndarray) -> tuple[int, ...]:  # type: ignore[override]
-        """Draw a window for a label (X, Y, Z). Returns its first voxel, counted in the study without padding."""
+    def randomize(self, label: np.ndarray, image: np.ndarray | None = None) -> tuple[int, ...]:  # type: ignore[override]
+        """Draw a window for a label (X, Y, Z). Returns its first voxel, counted in the study without padding.
+
+        Args:
+            label: non-zero in lesions.
+            image: CT and PET (X, Y, Z, 2), needed where `background` looks at the PET.
+        """
         padding, shape = self._padding(label.shape)
         lesion = _lesion_indices(label, padding, shape)
         background = int(np.prod(shape)) - len(lesion)
         around_lesion = self.R.rand() < (self.lesion_fraction if len(lesion) and background else float(len(lesion) > 0))
-        number = self.R.randint(len(lesion) if around_lesion else background)
-        index = lesion[number] if around_lesion else _nth_missing(lesion, number)
-        centre = correct_crop_centers([int(i) for i in np.unravel_index(index, shape)], self.window_size, shape)
+        voxel = self._lesion_voxel(label) if around_lesion else self._background_voxel(label, image)
+        if voxel is None:
+            number = self.R.randint(len(lesion) if around_lesion else background)
+            index = lesion[number] if around_lesion else _nth_missing(lesion, number)
+            voxel = [int(i) - p for i, p in zip(np.unravel_index(index, shape), padding, strict=True)]
+        if self.inside:
+            return self._pushed_inside(voxel, label.shape)
+        in_padded = [v + p for v, p in zip(voxel, padding, strict=True)]
+        centre = correct_crop_centers(in_padded, self.window_size, shape)
         return tuple(c - w // 2 - p for c, w, p in zip(centre, self.window_size, padding, strict=True))
+
+    def _lesion_voxel(self, label: np.ndarray) -> list[int] | None:
+        """Draw a lesion, and a voxel of it; None for a voxel of all lesions, which larger ones have more of."""
+        if not self.by_lesion:
+            return None
+        x, y, z = cast(tuple[slice, slice, slice], bounding_box(label != 0))
+        labels, number = labelled_components(label[x, y, z] != 0)
+        voxels = np.argwhere(labels == self.R.randint(number) + 1)
+        voxel = voxels[self.R.randint(len(voxels))] + [x.start, y.start, z.start]
+        return [int(index) for index in voxel]
+
+    def _background_voxel(self, label: np.ndarray, image: np.ndarray | None) -> list[int] | None:
+        """Draw the voxel of the study around which a patch of the background lies; None for anywhere in the padded study."""
+        kind = self.background.draw(self.R)
+        if kind is None and not self.inside:
+            return None
+        low, high = np.zeros(3, int), np.array(label.shape)
+        if kind is None:
+            # The centres of the patches that lie within the study; where it is smaller than a patch, the only one.
+            low = np.minimum(np.array(self.spatial_size) // 2, high // 2)
+            high = np.maximum(high - np.array(self.spatial_size) + low, low) + 1
+        for _ in range(ROUNDS):
+            voxels = self.R.randint(low, high, size=(DRAWS, 3))
+            places = tuple(voxels.T)
+            accepted = label[places] == 0
+            if kind is not None:
+                suv = cast(np.ndarray, image)[..., PET][places]
+                accepted &= self.background.accepts(kind, suv, self.R)
+            if accepted.any():
+                return voxels[accepted.argmax()].tolist()
+        return None
+
+    def _pushed_inside(self, voxel: Sequence[int], grid: Sequence[int]) -> tuple[int, ...]:
+        """Return the first voxel of the window whose patch lies around a voxel, as near to it as the study allows."""
+        first = []
+        for centre, patch, window, side in zip(voxel, self.spatial_size, self.window_size, grid, strict=True):
+            start = min(max(centre - patch // 2, 0), side - patch) if patch <= side else side // 2 - patch // 2
+            first.append(start - (window // 2 - patch // 2))
+        return tuple(first)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         start = [whole // 2 - part // 2 for whole, part in zip(self.window_size, self.spatial_size, strict=True)]
         return self.read(data, self.draw(data), start, self.spatial_size)
 
     def draw(self, data: Mapping[Hashable, Any]) -> tuple[int, ...]:
-        """Draw a window for an item. Returns its first voxel, counted in the study without padding."""
-        return self.randomize(np.asanyarray(open_volume(data[self.label_key]).dataobj))
+        """Draw a window for an item. Returns its first voxel, counted in the study without padding.
+
+        Raises:
+            InputError: when the image's grid has another size than the label's.
+        """
+        label = np.asanyarray(open_volume(data[self.label_key]).dataobj)
+        if not self.background.looks_at_pet:
+            return self.randomize(label)
+        image = np.asanyarray(open_volume(data[self.background.image_key]).dataobj)
+        _check_grid(data[self.background.image_key], image.shape, label.shape)
+        return self.randomize(label, image)
 
     def grid(self, data: Mapping[Hashable, Any]) -> tuple[int, ...]:
         """Number of voxels of an item's study along x, y, z."""
@@ -252,10 +368,7 @@ def read_box(
         InputError: when the file has another size.
     """
     image = open_volume(file)
-    if image.shape[:3] != tuple(grid):
-        raise InputError(
-            f"{file} is of another preparation: its size is {image.shape[:3]}, and the label's {tuple(grid)}: make it again"
-        )
+    _check_grid(file, image.shape, grid)
     voxels = np.asanyarray(image.dataobj).reshape(*image.shape[:3], -1, order="F")
     inside = [
         slice(max(first, 0), max(min(first + length, side), 0)) for first, length, side in zip(start, size, grid, strict=True)
@@ -266,6 +379,14 @@ def read_box(
     box[filled] = np.moveaxis(voxels[tuple(inside)], 3, 0)
     affine = affine_of_part(image.affine, start)
     return MetaTensor(torch.from_numpy(box), affine=torch.from_numpy(affine), meta={"filename_or_obj": str(file)})
+
+
+def _check_grid(file: str | os.PathLike, shape: Sequence[int], grid: Sequence[int]) -> None:
+    """Refuse a file of another size than the label's."""
+    if tuple(shape[:3]) != tuple(grid):
+        raise InputError(
+            f"{file} is of another preparation: its size is {shape[:3]}, and the label's {tuple(grid)}: make it again"
+        )
 
 
 def _lesion_indices(label: np.ndarray, padding: Sequence[int], shape: Sequence[int]) -> np.ndarray:

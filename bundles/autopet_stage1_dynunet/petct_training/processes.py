@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -47,12 +47,22 @@ class StepsSampler(DistributedSampler):
         steps: of an epoch; None for every study once, divided among the processes.
         batch_size: studies that one process takes in a step.
         seed: the same in all processes.
+        weights: with which probability each study is drawn, see `petct_training.sampling.study_weights`; None for all as often.
         others: further arguments of `monai.data.DistributedSampler`.
     """
 
-    def __init__(self, dataset: Any, steps: int | None, batch_size: int, seed: int = 0, **others: Any) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        steps: int | None,
+        batch_size: int,
+        seed: int = 0,
+        weights: Sequence[float] | None = None,
+        **others: Any,
+    ) -> None:
         super().__init__(dataset, even_divisible=True, seed=seed, **others)
-        self.whole = steps is None
+        self.weights = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+        self.whole = steps is None and weights is None
         if steps is not None:
             self.num_samples = steps * batch_size
             self.total_size = self.num_samples * self.num_replicas
@@ -61,6 +71,9 @@ class StepsSampler(DistributedSampler):
         if self.whole:
             return super().__iter__()
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        if self.weights is not None:
+            drawn = torch.multinomial(self.weights, self.total_size, replacement=True, generator=generator)
+            return iter(drawn[self.rank :: self.num_replicas].tolist())
         number = len(self.dataset)  # type: ignore[arg-type]
         draw = partial(torch.randperm, generator=generator) if self.shuffle else torch.arange
         rounds = [draw(number) for _ in range(-(-self.total_size // number))]

@@ -119,6 +119,29 @@ class LastState(Checkpoint):
             save(state, self.file)
 
 
+class RememberedOptions:
+    """Options of a training that are part of its state, so that it goes on with no others.
+
+    Args:
+        options: their values by name.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.options = dict(options)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the options."""
+        return self.options
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Nothing: `resume` refuses a state with others."""
+
+
+def remembered(options: Mapping[str, Any]) -> RememberedOptions | None:
+    """Return the options that go beyond the paper as a part of a training's state; None where all are off."""
+    return RememberedOptions(options) if options else None
+
+
 def save(content: object, file: Path) -> None:
     """Write tensors, atomically. The bytes do not depend on the file's name, which PyTorch else writes into it.
 
@@ -208,7 +231,8 @@ def resume(
         Whether a state was loaded.
 
     Raises:
-        InputError: when the state is damaged, or that of another network, fingerprint, or number of epochs or of steps.
+        InputError: when the state is damaged, or that of another network, fingerprint, number of epochs or of steps, or of other
+            options that go beyond the paper.
     """
     if not resume or not os.path.isfile(file):
         return False
@@ -234,5 +258,16 @@ def resume(
             f"{file} is of a training of {steps} steps an epoch, and this one has {own_steps}: give the same data set, batch_size "
             "and steps_per_epoch, or begin anew without --resume"
         )
+    _check_options(content.get("options", {}), state.get("options"), file)
     Checkpoint.load_objects(dict(state), content)
     return True
+
+
+def _check_options(earlier: Mapping[str, Any], own: RememberedOptions | None, file: str | os.PathLike) -> None:
+    """Refuse to go on with other options that go beyond the paper than a training began with."""
+    options = {} if own is None else own.options
+    different = sorted(name for name in {*earlier, *options} if earlier.get(name) != options.get(name))
+    if different:
+        raise InputError(
+            f"{file} is of a training with another {' and '.join(different)}: give the same options, or begin anew without --resume"
+        )

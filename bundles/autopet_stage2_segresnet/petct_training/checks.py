@@ -112,13 +112,13 @@ def check_lesions(items: Iterable[Item], datalist: str | os.PathLike) -> None:
     Raises:
         InputError: when every label is empty.
     """
-    if not any(map(_has_lesion, items)):
+    if not any(map(has_lesion, items)):
         raise InputError(f"no label of the training studies in {datalist} marks a lesion: prepare a data set that has lesions")
 
 
 def warn_of_few_studies(items: Iterable[Item]) -> None:
     """Warn when hardly any validation study has a lesion, whose Dice chooses the best weights. Only the first process prints."""
-    number = len(list(itertools.islice(filter(_has_lesion, items), FEW + 1)))
+    number = len(list(itertools.islice(filter(has_lesion, items), FEW + 1)))
     if number <= FEW and rank() == 0:
         print(
             f"warning: {number} validation {'study has' if number == 1 else 'studies have'} lesions, so that chance has a large "
@@ -182,7 +182,8 @@ def check_fit(network: torch.nn.Module, state: object, file: str | os.PathLike) 
         )
 
 
-def _has_lesion(item: Item) -> bool:
+def has_lesion(item: Item) -> bool:
+    """Whether the label of an item marks a lesion."""
     return bool(np.asanyarray(open_volume(item["label"]).dataobj).any())
 
 

@@ -9,6 +9,7 @@ from petct_training import files as _files
 from petct_training import folds as _folds
 from petct_training import inference as _inference
 from petct_training import masks as _masks
+from petct_training import sampling as _sampling
 from petct_training import saving as _saving
 from petct_training import training as _training
 from petct_training.commands import command
@@ -25,6 +26,7 @@ check_unseen = command(_folds.check_unseen)
 check_coarse_masks = command(_folds.check_coarse_masks)
 make_folder = command(_files.make_folder)
 read_items = command(_data.read_items)
+study_weights = command(_sampling.study_weights)
 resume = command(_saving.resume)
 set_aside = command(_saving.set_aside)
 train = command(_training.train)

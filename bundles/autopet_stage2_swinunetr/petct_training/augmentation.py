@@ -27,6 +27,9 @@ from monai.transforms import (
     RandSimulateLowResolutiond,
 )
 from monai.utils import MAX_SEED
+from torch.nn.functional import grid_sample
+
+from petct_training.patches import sampling_grid
 
 # Planes along x that are worked on at once: some hundred kilobytes of a patch, which stay in a core's cache from one step to
 # the next.
@@ -102,6 +105,70 @@ class RandFlipAxesd(RandomizableTransform, MapTransform):
         for key in self.key_iterator(item) if flip.spatial_axis else ():
             item[key] = flip(item[key])
         return item
+
+
+class RandMoveCTd(RandomizableTransform, MapTransform):
+    """Shift and turn the CT against the PET, as breathing and a patient who moves between the two do, and nothing else.
+
+    What comes in from outside of the patch is 0.
+
+    Args:
+        keys: keys of CT and PET, float32 tensors (2, X, Y, Z), whose first channel is moved.
+        prob: probability that it is.
+        shift: the most voxels along each axis by which it is shifted, to either side.
+        rotation: the largest angle around each axis through the middle of the patch, in radians, to either side.
+        allow_missing_keys: whether an item may lack a key.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        prob: float = 0.1,
+        shift: Sequence[float] = (2, 2, 0),
+        rotation: Sequence[float] = (0.087, 0.087, 0.087),
+        allow_missing_keys: bool = False,
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        RandomizableTransform.__init__(self, prob)
+        self.shift, self.rotation = np.array(shift, float), np.array(rotation, float)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        self.randomize(None)
+        if not self._do_transform:
+            return item
+        shift, angles = self.R.uniform(-self.shift, self.shift), self.R.uniform(-self.rotation, self.rotation)
+        for key in self.key_iterator(item):
+            image = item[key].clone()
+            matrix = rigid_motion(shift, angles, image.shape[1:])
+            grid = sampling_grid(matrix, image.shape[1:], image.shape[1:])
+            ct = image.as_tensor()[:1]
+            ct[:] = grid_sample(ct[None], grid.to(ct.device), mode="bilinear", align_corners=False)[0]
+            item[key] = image
+        return item
+
+
+def rigid_motion(shift: np.ndarray, angles: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Return the matrix (4, 4) from voxels of a moved volume to voxels of the volume.
+
+    Args:
+        shift: voxels along x, y, z by which what is in the volume moves.
+        angles: around x, y, z, in radians, one after another, through the middle of the volume. Voxels are taken as cubes.
+        size: voxels along x, y, z.
+    """
+    turn = np.eye(3)
+    for axis, angle in enumerate(angles):
+        first, second = (axis + 1) % 3, (axis + 2) % 3
+        around = np.eye(3)
+        around[[first, second], [first, second]] = np.cos(angle)
+        around[first, second], around[second, first] = -np.sin(angle), np.sin(angle)
+        turn = around @ turn
+    matrix = np.eye(4)
+    middle = (np.array(size) - 1) / 2
+    # What comes to lie at a voxel was, before turning and shifting, where the inverse motion leads.
+    matrix[:3, :3] = turn.T
+    matrix[:3, 3] = middle - turn.T @ (middle + shift)
+    return matrix
 
 
 class QuickRandGaussianNoised(RandGaussianNoised):
