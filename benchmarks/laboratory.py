@@ -1,0 +1,213 @@
+"""What each option beyond the paper gains: python benchmarks/laboratory.py run, then python benchmarks/laboratory.py table
+
+The method is trained once a variant and seed, in the demo profile, on hard phantoms of the challenge's scanners, and scored on other
+hard phantoms of scanners that no training has seen. laboratory.json names the variants. "run" does what is missing, one training of
+the whole method after the other, until --minutes are over; run it again to go on. A variant that changes stage 2 alone keeps the
+paper's stage 1. "table" prints, of each variant, the mean over all test studies and seeds, and the paired difference to the paper's
+recipe of the same seed, with a 95 % interval that draws both studies and seeds. Every result is kept in dist/laboratory/scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import common
+import numpy as np
+
+from petct_cascade.method import NETWORKS, STAGE1
+from petct_cascade.phantom import write_phantoms
+from petct_cascade.pipeline import run_pipeline
+from petct_training.files import read_json, write_json
+
+BUNDLES = common.ROOT / "bundles"
+FOLDER = common.ROOT / "dist/laboratory"
+VARIANTS = Path(__file__).with_name("laboratory.json")
+PAPER = "paper"
+TRAIN, TEST = {"num_patients": 24, "seed": 100}, {"num_patients": 16, "seed": 200, "scanners": "other"}
+SHRINK = 3
+METRICS = {"dice": ("Dice", 3), "fpv_ml": ("FPV, ml", 2), "fnv_ml": ("FNV, ml", 2), "f1": ("lesion F1", 3)}
+MODELS = ("DynUNet", "Ensemble")
+RESAMPLES = 2000
+
+# Of a model and metric, the values (seeds, studies); NaN where there is none.
+Scores = Mapping[tuple[str, str], np.ndarray]
+
+
+def run(names: Sequence[str], seeds: int, minutes: float, folder: Path = FOLDER, **training: Any) -> None:
+    """Train and score what is missing, seed by seed, until the time is over; what has begun is finished.
+
+    Args:
+        names: of variants.
+        seeds: how many.
+        minutes: after which no training of the method begins.
+        folder: of the laboratory.
+        training: options of all trainings.
+    """
+    end = time.monotonic() + 60 * minutes
+    raw, test = folder / "train", folder / "test"
+    write_phantoms(raw, **TRAIN, shrink=SHRINK, difficulty="hard", num_workers=os.cpu_count() or 1)
+    write_phantoms(test, **TEST, shrink=SHRINK, difficulty="hard", num_workers=os.cpu_count() or 1)
+    variants = read_json(VARIANTS)
+    for seed in range(seeds):
+        # The others begin with the paper's steps, as far as they are the same.
+        for name in sorted(names, key=lambda name: name != PAPER):
+            file = scores_file(folder, name, seed)
+            if file.is_file():
+                continue
+            if time.monotonic() > end:
+                print("The time is over: run the same command again to go on.")
+                return
+            print(f"\n=== {name}, seed {seed}", flush=True)
+            work = folder / "work" / f"{name} {seed}"
+            base = folder / "work" / f"{PAPER} {seed}"
+            if not work.exists() and base.is_dir():
+                shutil.copytree(base, work)
+            start = cpu_seconds()
+            train(variants[name], raw, work, seed, training)
+            write_json(file, {"rows": score(test, work), "cpu_seconds": cpu_seconds() - start})
+
+
+def train(variant: Mapping[str, Any], raw: Path, work: Path, seed: int, training: Mapping[str, Any]) -> None:
+    """Train the whole method with a variant's options."""
+    common_options = {"seed": seed, **training, **variant.get("training", {})}
+    of_stage2 = {bundle: variant["stage2"] for bundle in NETWORKS.values() if bundle != STAGE1} if "stage2" in variant else {}
+    run_pipeline(
+        raw,
+        work,
+        BUNDLES,
+        profile="demo",
+        folds=variant.get("folds", 0),
+        cross_validation=variant.get("cross_validation", True),
+        train_options=common_options | of_stage2,
+    )
+
+
+def score(test: Path, work: Path) -> list[dict[str, str]]:
+    """Score a trained method on the test studies; return the rows of scores.csv."""
+    output = work / "test"
+    options = {"studies": test, "ckpt_dir": work / "models/autopet_ensemble", "output_dir": output, "single_file": True}
+    configs = [f"configs/{name}.json" for name in ("inference", "evaluate", "demo")]
+    command = [sys.executable, "-m", "monai.bundle", "run", "evaluating", "--config_file", str(configs)]
+    command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
+    subprocess.run(command, cwd=common.ENSEMBLE, check=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+    with open(output / "scores.csv", newline="", encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def cpu_seconds() -> float:
+    """Processor time of all commands that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def scores_file(folder: Path, name: str, seed: int) -> Path:
+    return folder / "scores" / f"{name} {seed}.json"
+
+
+def scores_of(folder: Path, name: str) -> dict[int, dict[str, Any]]:
+    """Return what is known of a variant, by seed."""
+    files = {int(file.stem.rpartition(" ")[2]): file for file in sorted((folder / "scores").glob(f"{name} *.json"))}
+    return {seed: read_json(file) for seed, file in files.items()}
+
+
+def arrays_of(runs: Mapping[int, Mapping[str, Any]], seeds: Sequence[int]) -> dict[tuple[str, str], np.ndarray]:
+    """Return the values (seeds, studies) of each model and metric, studies sorted by case."""
+    arrays = {}
+    for model in MODELS:
+        for metric in METRICS:
+            rows = [{row["case"]: row[metric] for row in runs[seed]["rows"] if row["model"] == model} for seed in seeds]
+            cases = sorted(rows[0])
+            arrays[model, metric] = np.array([[float(of_seed[case] or "nan") for case in cases] for of_seed in rows])
+    return arrays
+
+
+def difference(values: np.ndarray, others: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
+    """Return the mean of paired differences, and its 95 % interval by a bootstrap that draws seeds and studies.
+
+    Args:
+        values, others: (seeds, studies); a study without a value in any of them is left out.
+        seed: of the bootstrap.
+    """
+    differences = values - others
+    differences = differences[:, ~np.isnan(differences).any(axis=0)]
+    if not differences.size:
+        return math.nan, math.nan, math.nan
+    random = np.random.default_rng(seed)
+    means = []
+    for _ in range(RESAMPLES):
+        rows, columns = (random.integers(0, size, size) for size in differences.shape)
+        means.append(differences[rows][:, columns].mean())
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(differences.mean()), float(low), float(high)
+
+
+def with_interval(found: tuple[float, float, float], decimals: int) -> str:
+    mean, low, high = found
+    return f"{mean:+.{decimals}f} ({low:+.{decimals}f} to {high:+.{decimals}f})"
+
+
+def print_tables(folder: Path = FOLDER) -> None:
+    """Print means, differences to the paper's recipe, and what the second stage adds, as far as results are there."""
+    variants, papers = read_json(VARIANTS), scores_of(folder, PAPER)
+    means, against, stages = [], [], []
+    for name in variants:
+        runs = scores_of(folder, name)
+        if not runs:
+            continue
+        own = arrays_of(runs, sorted(runs))
+        minutes = statistics.mean(of_seed["cpu_seconds"] for of_seed in runs.values()) / 60
+        for model in MODELS:
+            figures = [f"{np.nanmean(own[model, metric]):.{decimals}f}" for metric, (_, decimals) in METRICS.items()]
+            means.append([name, model, str(len(runs)), *figures, f"{minutes:.0f}"])
+        stage_gain = [
+            with_interval(difference(own["Ensemble", metric], own["DynUNet", metric]), digits)
+            for metric, (_, digits) in METRICS.items()
+        ]
+        stages.append([name, str(len(runs)), *stage_gain])
+        shared = sorted(set(runs) & set(papers))
+        if name == PAPER or not shared:
+            continue
+        mine, paper = arrays_of(runs, shared), arrays_of(papers, shared)
+        for model in MODELS:
+            gains = [
+                with_interval(difference(mine[model, metric], paper[model, metric]), decimals)
+                for metric, (_, decimals) in METRICS.items()
+            ]
+            against.append([name, model, str(len(shared)), *gains])
+    headings = [heading for heading, _ in METRICS.values()]
+    print("Means over test studies and seeds:\n")
+    common.print_table(["variant", "model", "seeds", *headings, "CPU minutes"], means)
+    print("Paired difference to the paper's recipe, 95 % interval:\n")
+    common.print_table(["variant", "model", "seeds", *headings], against)
+    print("Paired difference of the ensemble to stage 1, 95 % interval:\n")
+    common.print_table(["variant", "seeds", *headings], stages)
+    print(f"{common.machine()}, {time.strftime('%Y-%m-%d')}. All scores: {(folder / 'scores').relative_to(common.ROOT)}")
+
+
+def main() -> None:
+    variants = list(read_json(VARIANTS))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("run", "table"))
+    parser.add_argument("--variants", nargs="+", choices=variants, default=variants, metavar="NAME", help=", ".join(variants))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="no training of the method begins later")
+    arguments = parser.parse_args()
+    if arguments.what == "run":
+        run(arguments.variants, arguments.seeds, arguments.minutes)
+    print_tables()
+
+
+if __name__ == "__main__":
+    main()
