@@ -72,6 +72,12 @@ def in_a_process(script: str, *arguments: str, threads: int = 1) -> Any:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def in_a_command(script: str, *arguments: str) -> None:
+    """Run a script in a fresh process with all cores; what it prints goes to stderr."""
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    subprocess.run([sys.executable, script, *arguments], check=True, stdout=sys.stderr, env=environment)
+
+
 def side_by_side(competitors: Mapping[str, Callable[[], Figure]], rounds: int) -> dict[str, list[Figure]]:
     """Let each competitor measure itself in turn, `rounds` times, so that a busy machine is busy for all."""
     figures: dict[str, list[Figure]] = {name: [] for name in competitors}

@@ -18,9 +18,10 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import budget
 import common
@@ -56,14 +57,19 @@ def write_models() -> None:
         "network_def::stage1::network": {"_target_": "torch.nn.Conv3d", "in_channels": 2, "out_channels": 1, "kernel_size": 1},
         "network_def::members": {"UNet": read_json(ENSEMBLE / "configs/inference.json")["network_def"]["members"]["UNet"]},
     }
-    for folder, overrides in ((MODELS, {}), (ALONE, alone)):
-        folder.mkdir(parents=True, exist_ok=True)
-        parser = parser_of("autopet_ensemble", "inference")
-        parser.update(overrides)
-        torch.manual_seed(0)
-        torch.save(parser.get_parsed_content("network_def").state_dict(), folder / "model.pt")
-        shutil.copy(common.PREPARED / "fingerprint.json", folder)
+    write_weights(MODELS)
+    write_weights(ALONE, overrides=alone)
     write_json(ALONE_CONFIG, alone)
+
+
+def write_weights(folder: Path, patches: Sequence[str] = (), overrides: Mapping[str, Any] | None = None) -> None:
+    """Write random weights of inference.json, patched by further configs and overrides, and the phantoms' fingerprint."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parser = parser_of("autopet_ensemble", "inference", *patches)
+    parser.update(dict(overrides or {}))
+    torch.manual_seed(0)
+    torch.save(parser.get_parsed_content("network_def").state_dict(), folder / "model.pt")
+    shutil.copy(common.PREPARED / "fingerprint.json", folder)
 
 
 def command(overrides: dict[str, str], alone: bool = False) -> dict[str, float]:
@@ -107,20 +113,28 @@ def forwards(overrides: dict[str, str]) -> dict[str, dict[str, float]]:
     parser.update({"ckpt_dir": str(MODELS), **{name: json.loads(value) for name, value in overrides.items()}})
     item = parser.get_parsed_content("preprocessing")({"image": list(map(str, study()))})
     box, whole = item["image"].shape[1:], nib.load(study()[1]).shape
+    overlap, results = parser.get_parsed_content("overlap"), {}
+    for name, (seconds, size) in seconds_a_window(parser).items():
+        results[name] = {
+            "seconds_a_window": seconds,
+            "box": budget.windows(box, size, overlap),
+            "whole": budget.windows(whole, size, overlap),
+        }
+        print(name, results[name], file=sys.stderr, flush=True)
+    return results
+
+
+def seconds_a_window(parser: ConfigParser) -> dict[str, tuple[float, tuple[int, ...]]]:
+    """Of each network the seconds of one window, and the window's size."""
     device, results = parser.get_parsed_content("device"), {}
     for name, module, windows in networks_and_windows(parser):
-        size, overlap, seconds = windows.shape[2:], parser.get_parsed_content("overlap"), []
+        seconds = []
         with torch.no_grad(), module.computing(device.type) as bare:
             for _ in range(FORWARDS_BEFORE + FORWARDS_TIMED):
                 start = time.perf_counter()
                 bare(windows).cpu()
                 seconds.append((time.perf_counter() - start) / len(windows))
-        results[name] = {
-            "seconds_a_window": min(seconds[FORWARDS_BEFORE:]),
-            "box": budget.windows(box, size, overlap),
-            "whole": budget.windows(whole, size, overlap),
-        }
-        print(name, results[name], file=sys.stderr, flush=True)
+        results[name] = min(seconds[FORWARDS_BEFORE:]), tuple(windows.shape[2:])
     return results
 
 

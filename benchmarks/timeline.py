@@ -1,0 +1,162 @@
+"""When each of several full-size studies is read, segmented, written and read out: python benchmarks/timeline.py
+
+One command segments all full-size phantoms with the paper's networks and random weights. It prints how much longer it takes than the
+bare networks on the same windows, and draws what is done when to dist/benchmarks/timeline.png. With --demo, networks,
+windows and studies have the size of the demo, which shows the overlap in a minute. Linux only: elsewhere the processes that read are
+not seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import budget
+import common
+import inference
+import matplotlib.pyplot as plt
+from common import ENSEMBLE, RAW, RESULTS
+from helpers import parser_of
+
+from petct_cascade import running, stream, study_results, tasks, writing
+from petct_cascade.phantom import write_phantoms
+
+FILE = "PETCT_TIMELINE"  # environment variable: where all processes write down what they have done
+SMALL = RESULTS / "raw_small"
+PHASES = {"read": "#4477aa", "segmented": "#cc6677", "written": "#ddaa33", "read out": "#228833"}
+
+
+def note(phase: str, case: str, start: float) -> None:
+    """Write down that something was done with a study from a moment until now, both in seconds of the system's clock."""
+    line = json.dumps({"phase": phase, "case": case, "start": start, "stop": time.time()})
+    with open(os.environ[FILE], "a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def timed(phase: str, function: Callable[..., Any], case_of: Callable[..., str]) -> Callable[..., Any]:
+    """Return a function that does the same, and notes when."""
+
+    @wraps(function)
+    def call(*arguments: Any, **options: Any) -> Any:
+        start = time.time()
+        try:
+            return function(*arguments, **options)
+        finally:
+            note(phase, case_of(*arguments), start)
+
+    return call
+
+
+def do_study(task: tasks.StudyTask) -> tasks.Results:
+    """What reads a study out, in a process of its own."""
+    return timed("read out", tasks.do_study, lambda task: task.item["case"])(task)
+
+
+def segment(demo: bool, studies: Path, models: Path, output: Path) -> None:
+    """Segment all phantoms, and note when what is done."""
+    from monai.bundle import ConfigWorkflow
+
+    given: dict[str, float] = {}
+    take, tell = stream.StudyStream.__next__, running._Watch._tell
+
+    def next_study(self: stream.StudyStream) -> dict[str, Any]:
+        batch = take(self)
+        given[self.case] = time.time()
+        return batch
+
+    def segmented(self: Any, engine: Any) -> None:
+        note("segmented", self.stream.case, given[self.stream.case])
+        tell(self, engine)
+
+    stream.StudyReader._transform = timed("read", stream.StudyReader._transform, lambda self, index: self.data[index]["case"])
+    stream.StudyStream.__next__, running._Watch._tell = next_study, segmented
+    writing.AtomicNibabelWriter._write = timed(
+        "written", writing.AtomicNibabelWriter._write, lambda self, file, *_: Path(file).name.removesuffix(".nii.gz")
+    )
+    study_results.do_study = do_study
+    os.chdir(ENSEMBLE)
+    configs = ["configs/inference.json", *(["configs/demo.json"] if demo else [])]
+    options = {"studies": str(studies), "ckpt_dir": str(models), "output_dir": str(output), "num_workers": 2}
+    workflow = ConfigWorkflow(config_file=configs, meta_file=None, logging_file=False, workflow_type="infer", **options)
+    workflow.initialize()
+    workflow.run()
+
+
+def bare_seconds(demo: bool, studies: Path, models: Path) -> float:
+    """Return the seconds that the bare networks need for the windows of all phantoms' bodies."""
+    os.chdir(ENSEMBLE)
+    parser = parser_of("autopet_ensemble", "inference", *(["demo"] if demo else []))
+    parser.update({"ckpt_dir": str(models)})
+    preprocess = parser.get_parsed_content("preprocessing")
+    images = sorted((studies / "imagesTr").glob("*_0001.nii.gz"))
+    pairs = [[str(pet).replace("_0001.nii.gz", "_0000.nii.gz"), str(pet)] for pet in images]
+    boxes = [tuple(preprocess({"image": pair})["image"].shape[1:]) for pair in pairs]
+    overlap, total = parser.get_parsed_content("overlap"), 0.0
+    for seconds, size in inference.seconds_a_window(parser).values():
+        total += seconds * math.fsum(budget.windows(box, size, overlap) for box in boxes)
+    return total
+
+
+def draw(events: list[dict[str, Any]], file: Path) -> None:
+    """Draw a line a study, from the first moment on."""
+    first = min(event["start"] for event in events)
+    by_case = defaultdict(list)
+    for event in events:
+        by_case[event["case"]].append(event)
+    figure, axes = plt.subplots(figsize=(10, 0.9 + 0.5 * len(by_case)), layout="constrained")
+    order = sorted(by_case, key=lambda case: min(event["start"] for event in by_case[case]))
+    for row, case in enumerate(order):
+        for event in by_case[case]:
+            place = row + 0.2 * (list(PHASES).index(event["phase"]) - 1.5)
+            axes.barh(place, event["stop"] - event["start"], 0.18, event["start"] - first, color=PHASES[event["phase"]])
+    axes.set_yticks(range(len(order)), [f"study {row + 1}" for row in range(len(order))])
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds after the first study was begun")
+    handles = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in PHASES.values()]
+    axes.legend(handles, list(PHASES), ncols=len(PHASES), loc="lower center", bbox_to_anchor=(0.5, 1), frameon=False)
+    figure.savefig(file, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--demo", action="store_true")
+    parser.add_argument("--segment", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    studies, models = (SMALL, RESULTS / "models_small") if arguments.demo else (RAW, inference.MODELS)
+    if arguments.segment:
+        segment(arguments.demo, studies, models, arguments.segment)
+        return
+    common.prepared_studies()
+    write_phantoms(SMALL, num_patients=4, shrink=2)
+    inference.write_weights(models, ["demo"] if arguments.demo else [])
+    with tempfile.TemporaryDirectory(dir=RESULTS) as output:
+        os.environ[FILE] = str(Path(output) / "events.jsonl")
+        start = time.perf_counter()
+        demo = ["--demo"] if arguments.demo else []
+        common.in_a_command(__file__, *demo, "--segment", str(Path(output) / "masks"))
+        took = time.perf_counter() - start
+        events = [json.loads(line) for line in Path(os.environ[FILE]).read_text(encoding="utf-8").splitlines()]
+    draw(events, RESULTS / "timeline.png")
+    bare = bare_seconds(arguments.demo, studies, models)
+    spent = {phase: math.fsum(e["stop"] - e["start"] for e in events if e["phase"] == phase) for phase in PHASES}
+    rows = [
+        ["command", f"{took:.0f}"],
+        ["the bare forwards of its windows", f"{bare:.0f}"],
+        ["command / bare forwards (at most 1.15)", f"{took / bare:.2f}"],
+    ]
+    rows += [[f"sum over studies: {phase}", f"{seconds:.0f}"] for phase, seconds in spent.items()]
+    name = "timeline-demo" if arguments.demo else "timeline"
+    common.report(name, ["a batch of all phantoms", "seconds"], rows, {"command": took, "forwards": bare, "events": events})
+
+
+if __name__ == "__main__":
+    main()
