@@ -119,7 +119,7 @@ def viewer() -> Iterator[str]:
 def test_ohif_lists_every_lesion_by_its_name(folder, viewer, tmp_path):
     with Browser(tmp_path / "profile", 1600, timeout=300, offline=False) as browser:
         browser.call("Page.navigate", url=f"{viewer}/local")
-        browser.wait_for("document.querySelector('input[type=file]')")
+        browser.wait_for("document.querySelectorAll('input[type=file]').length > 0")
         files = [file for place in ("DICOM", "OUT") for file in (folder / place).rglob("*") if file.is_file()]
         browser.choose_files("input[type=file]", files)
         browser.wait_for("document.body.innerText.includes('CT/PT/SR/SEG')")
