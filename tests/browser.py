@@ -10,6 +10,7 @@ import select
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,14 +29,14 @@ FLAGS = (
 
 
 class Browser:
-    """One page of a browser, cut off from the network.
+    """One page of a browser, cut off from the network unless a server's pages are looked at.
 
     Attributes:
         messages: what the page wrote to the console, and its uncaught errors.
         requests: addresses that the page asked for.
     """
 
-    def __init__(self, profile: Path, width: int, height: int = 1000, timeout: float = 120) -> None:
+    def __init__(self, profile: Path, width: int, height: int = 1000, timeout: float = 120, offline: bool = True) -> None:
         self.messages: list[str] = []
         self.requests: list[str] = []
         self.timeout = timeout
@@ -59,7 +60,8 @@ class Browser:
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
-        self.call("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
+        if offline:
+            self.call("Network.emulateNetworkConditions", offline=True, latency=0, downloadThroughput=0, uploadThroughput=0)
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def __enter__(self) -> Browser:
@@ -75,6 +77,21 @@ class Browser:
         """Open a file, and wait until it is loaded."""
         self.call("Page.navigate", url=page.as_uri())
         self.wait_for("document.readyState === 'complete' && location.protocol === 'file:'")
+
+    def choose_files(self, selector: str, files: Sequence[Path]) -> None:
+        """Choose files in the first input that a selector finds."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file) for file in files])
+
+    def click(self, selector: str, text: str, count: int = 1) -> None:
+        """Click, once or twice, into the last element that a selector finds and whose text is the given one, once there is one."""
+        found = f"[...document.querySelectorAll({selector!r})].filter(e => e.textContent.trim() === {text!r} && e.offsetWidth)"
+        self.wait_for(f"{found}.length > 0")
+        x, y = self.run(f"(r => [r.x + r.width / 2, r.y + r.height / 2])({found}.at(-1).getBoundingClientRect())")
+        for number in range(1, count + 1):
+            for kind in ("mousePressed", "mouseReleased"):
+                self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=number)
 
     def run(self, script: str) -> Any:
         """Return the value of an expression in the page; of a promise, what it becomes."""

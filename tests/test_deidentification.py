@@ -19,7 +19,7 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_writer import Person, Variant, small_study, write_study
-from helpers import BUNDLES, ENSEMBLE, ENVIRONMENT, SHARED, WINDOWS, needs_shared, write_nifti
+from helpers import BUNDLES, ENSEMBLE, ENVIRONMENT, SHARED, WINDOWS, las, needs_shared, rewrite, write_nifti
 from helpers import write_study as write_nifti_study
 from monai.bundle import ConfigWorkflow
 
@@ -238,6 +238,71 @@ def test_read_outs_of_masks_tell_nothing_and_are_kept(tmp_path, capfd):
     assert row["case"] == pseudonym("psma", pet)
 
 
+class TestScores:
+    SECRETS = frozenset({"zwiebelfisch", "karoline", "2020-01-02", "quittengelee"})
+
+    def write(self, folder: Path) -> tuple[Path, Path]:
+        """Write two studies with images and labels, and the labels once more as masks; return both folders."""
+        for seed, name in enumerate(("Zwiebelfisch Karoline", "Quittengelee")):
+            _, _, label = write_nifti_study(folder / "raw", f"fdg_{name}_2020-01-02", seed=seed)
+            (folder / "masks").mkdir(exist_ok=True)
+            shutil.copy(label, folder / "masks")
+        return folder / "raw", folder / "masks"
+
+    def score(self, raw: Path, masks: Path, output: Path, images: Path | None = None) -> None:
+        commands.score_folder(masks, commands.reference_items(raw, images=images, deidentified=True), output, options=OPTIONS)
+
+    def test_tell_nothing_and_a_rerun_leaves_all_as_it_was(self, tmp_path, capfd):
+        raw, masks = self.write(tmp_path)
+        self.score(raw, masks, tmp_path / "out")
+        assert_nothing_tells(tmp_path / "out", set(self.SECRETS), "".join(capfd.readouterr()))
+        with open(tmp_path / "out/scores.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert {row["case"] for row in rows} == {pseudonym("fdg", pet) for pet in (raw / "imagesTr").glob("*_0001.nii.gz")}
+        assert {row["dice"] for row in rows} == {"1.0"}
+        assert len(list((tmp_path / "out/studies").glob("*.html"))) == 2
+        page = (tmp_path / "out/report.html").read_bytes()
+        self.score(raw, masks, tmp_path / "out")
+        assert (tmp_path / "out/report.html").read_bytes() == page
+        with pytest.raises(SystemExit, match="another kind"):
+            commands.score_folder(masks, commands.reference_items(raw), tmp_path / "out")
+
+    def test_problems_tell_nothing_and_all_others_are_scored(self, tmp_path, capfd):
+        raw, masks = self.write(tmp_path)
+        first, second = sorted(masks.iterdir())
+        shutil.copy(first, masks / "of Karoline Zwiebelfisch.nii.gz")
+        nib.save(nib.load(first), first.with_suffix(""))
+        rewrite(second, np.full((16, 14, 18), 0.5, np.float32))
+        with pytest.raises(SystemExit) as end:
+            self.score(raw, masks, tmp_path / "out")
+        assert end.value.code == 3
+        said = "".join(capfd.readouterr()) + str(end.value)
+        assert_nothing_tells(tmp_path / "out", set(self.SECRETS), said)
+        for words in ("there is a second file", "belongs to no study", "mask of Prediction holds the values 0.5"):
+            assert words in said
+
+    def test_references_that_are_there_twice_are_refused_without_their_name(self, tmp_path):
+        raw, masks = self.write(tmp_path)
+        label = min((raw / "labelsTr").iterdir())
+        nib.save(nib.load(label), label.with_suffix(""))
+        with pytest.raises(SystemExit, match="there is a second file") as end:
+            self.score(raw, masks, tmp_path / "out")
+        assert not any(secret in str(end.value).lower() for secret in self.SECRETS)
+
+    def test_studies_without_images_are_called_after_their_labels_and_equal_ones_are_told_apart(self, tmp_path):
+        for patient, filled in (("Zwiebelfisch", 0), ("Quittengelee", 0), ("Karoline", 1)):
+            for folder in ("masks", "references"):
+                mask = np.full((8, 8, 8), filled, np.uint8)
+                write_nifti(tmp_path / folder / f"fdg_{patient}_2020-01-02.nii", mask, las((4, 4, 5)))
+        self.score(tmp_path / "references", tmp_path / "masks", tmp_path / "out")
+        assert_nothing_tells(tmp_path / "out", set(self.SECRETS))
+        with open(tmp_path / "out/scores.csv", newline="") as file:
+            cases = [row["case"] for row in csv.DictReader(file)]
+        empty = pseudonym("fdg", tmp_path / "references/fdg_Quittengelee_2020-01-02.nii")
+        full = pseudonym("fdg", tmp_path / "references/fdg_Karoline_2020-01-02.nii")
+        assert cases == sorted([empty, f"{empty}_2", full])
+
+
 def test_validation_studies_get_names_that_tell_nothing(tmp_path):
     ct, pet, label = write_nifti_study(tmp_path / "raw", "fdg_Zwiebelfisch_2020-01-02")
     original = {"ct": f"imagesTr/{ct.name}", "pet": f"imagesTr/{pet.name}", "label": f"labelsTr/{label.name}"}
@@ -319,6 +384,17 @@ def test_evaluation_tells_nothing(models, tmp_path, monkeypatch, capfd):
     page = (tmp_path / "out/report.html").read_text()
     assert "model.pt" in page
     assert "overlap" in page
+
+
+@pytest.mark.parametrize("option", [["--deidentified"], ["--set", "deidentified=true"]], ids=" ".join)
+def test_option_is_quiet_of_the_folder_too(option, tmp_path):
+    folder = write_dicom(tmp_path / "in")
+    arguments = ["convert", str(folder), "-o", str(tmp_path / "out"), *option]
+    done = subprocess.run(
+        [sys.executable, "-m", "petct_cascade.cli", *arguments], capture_output=True, text=True, env=ENVIRONMENT
+    )
+    assert done.returncode == 0, done.stderr
+    assert_nothing_tells(tmp_path / "out", secrets_of(folder) | {"zwiebelfisch", str(folder)}, done.stdout, done.stderr)
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
     pytest tests/test_same_mask.py -m "slow or not slow"
 
-writes the table of docs/integrations.md to dist/same_mask.md.
+writes the table of docs/integrations.md to dist/same_mask.md, and that of docs/dicom.md to dist/dicom_and_nifti.md.
 """
 
 from __future__ import annotations
@@ -72,12 +72,14 @@ class Setting:
         studies: folder of raw studies in the challenge's layout.
         cases: their names.
         rows: what was found out about each way.
+        pairs: what was found out about each study in DICOM and in NIfTI.
     """
 
     bundle: Path
     studies: Path
     cases: list[str]
     rows: dict[str, list[str]] = field(default_factory=dict)
+    pairs: list[list[str]] = field(default_factory=list)
 
     def files(self, case: str) -> list[str]:
         """Files of CT and PET."""
@@ -130,6 +132,10 @@ def write_table(setting: Setting) -> None:
     lines = ["| Way to the mask | " + " | ".join(setting.cases) + " |", "| --- " * (len(setting.cases) + 1) + "|"]
     lines += [f"| {way} | {' | '.join(found)} |" for way, found in setting.rows.items()]
     (ROOT / "dist/same_mask.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    titles = ["Study", "Given as", "Lesions", "TMTV, ml", "TLG, g", "SUVmax", "SUVpeak", "Mask"]
+    lines = ["| " + " | ".join(titles) + " |", "| --- " * len(titles) + "|"]
+    lines += [f"| {' | '.join(pair)} |" for pair in setting.pairs]
+    (ROOT / "dist/dicom_and_nifti.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -378,6 +384,39 @@ def test_every_tool_gives_the_same_mask(setting: Setting, expected: dict[str, Ma
     masks = way(setting, tmp_path)
     setting.rows[name] = [difference(masks[case], expected[case]) for case in setting.cases]
     assert setting.rows[name] == ["the same"] * len(setting.cases)
+
+
+@needs_shared(SARCOMA)
+@needs_shared(SARCOMA_DICOM)
+@pytest.mark.parametrize("patient", ["002", "019"])
+def test_real_study_in_dicom_and_in_nifti_gives_the_same_mask_and_read_outs(setting: Setting, tmp_path: Path, patient: str):
+    ct, pet = (str(REAL / f"fdg_STS{patient}_pre-treatment_{number}.nii.gz") for number in ("0000", "0001"))
+    infer(setting, tmp_path / "dicom", studies=SARCOMA_DICOM / f"STS_{patient}")
+    infer(setting, tmp_path / "nifti", ct=ct, pet=pet)
+    readouts, masks = {}, {}
+    for form in ("dicom", "nifti"):
+        ((case, readouts[form]),) = json.loads((tmp_path / form / "readouts.json").read_text()).items()
+        masks[form] = Mask.read(tmp_path / form / f"{case}.nii.gz")
+    same = difference(on_grid_of(masks["dicom"], pet), masks["nifti"])
+    for form, said in (("dicom", same), ("nifti", f"{masks['nifti'].array.sum()} of {masks['nifti'].array.size} voxels")):
+        study = readouts[form]["study"]
+        numbers = (f"{study[name]:.2f}" for name in ("tmtv_ml", "tlg_g", "suv_max", "suv_peak"))
+        setting.pairs.append([f"STS_{patient}", form, str(study["lesions"]), *numbers, said])
+    assert same == "the same"
+    for of_dicom, of_nifti in zip(groups_of(readouts["dicom"]), groups_of(readouts["nifti"]), strict=True):
+        # Only DICOM tells weight, height and sex.
+        assert {name for name in of_dicom.keys() - of_nifti.keys() if not name.startswith("sul_")} == set()
+        common = {name: of_dicom[name] for name in of_nifti}
+        assert common == pytest.approx(of_nifti, rel=1e-5, abs=1e-3)
+    objects = {file.name for file in (tmp_path / "dicom").rglob("*.dcm")}
+    assert objects == {"segmentation.dcm", "report.dcm"}
+    assert (tmp_path / "dicom/report.html").is_file()
+
+
+def groups_of(readouts: dict) -> list[dict[str, float]]:
+    """The numbers of a study and of each of its lesions."""
+    groups = [readouts["study"], *readouts["lesions"]]
+    return [{name: value for name, value in group.items() if isinstance(value, (int, float))} for group in groups]
 
 
 def difference(mask: Mask, expected: Mask) -> str:

@@ -15,6 +15,7 @@ from petct_cascade.command_line import bundle_command
 from petct_cascade.installation import ensemble_folder
 from petct_cascade.method import ENSEMBLE, PROFILES
 from petct_cascade.version import program_version
+from petct_training.errors import InputError, boolean
 
 NO_WEIGHTS = (
     "no weights come with this program: train them with `petct train STUDIES -o WORK` and give --weights WORK, or convert the "
@@ -57,17 +58,26 @@ def run(run_id: str, configs: Sequence[str], overrides: Mapping[str, Any], setti
     bundle = bundles_folder() / ENSEMBLE
     files = [bundle / f"configs/{name}.json" for name in configs]
     given = {name: value for name, value in overrides.items() if value is not None}
-    if given.get("deidentified"):
+    deidentified = _is_deidentified({**given, **dict(settings)})
+    if deidentified:
         # MONAI's log begins with all options.
-        given["logging_file"] = False
+        given["logging_file"] = bundle / "configs/logging_deidentified.conf"
     arguments = bundle_command(run_id, files, {"bundle_root": bundle, **given})
     arguments += [text for name, value in settings for text in (f"--{name}", value)]
-    if given.get("deidentified"):
+    if deidentified:
         click.echo(f"$ python -m monai.bundle run {run_id} (its options are left out: paths may name patients)")
     else:
         click.echo(f"$ {shlex.join(['python', *arguments])}")
     sys.stdout.flush()
     sys.exit(subprocess.run([sys.executable, *arguments], check=False).returncode)
+
+
+def _is_deidentified(options: Mapping[str, Any]) -> bool:
+    """Return whether nothing may be said of the studies; also where a value is none, as a run refuses it in a sentence."""
+    try:
+        return boolean("deidentified", options.get("deidentified", False))
+    except InputError:
+        return True
 
 
 def _settings(context: click.Context, parameter: click.Parameter, values: Sequence[str]) -> list[tuple[str, str]]:
@@ -342,8 +352,16 @@ def evaluate(
 @click.option("--references", type=THERE, required=True, help="Folder of reference masks, or of studies with labels.")
 @click.option("--images", type=THERE, help="Folder of the studies' CT and PET, for read-outs and pictures.")
 @output
+@deidentified
 @settings("score")
-def score(masks: Path, references: Path, images: Path | None, output: Path, settings: list[tuple[str, str]]) -> None:
+def score(
+    masks: Path,
+    references: Path,
+    images: Path | None,
+    output: Path,
+    settings: list[tuple[str, str]],
+    deidentified: bool | None,
+) -> None:
     """Score masks of any origin against references.
 
     \b
@@ -355,7 +373,13 @@ def score(masks: Path, references: Path, images: Path | None, output: Path, sett
     Example:
       petct score MASKS --references REFERENCES -o OUT
     """
-    overrides = {"predictions": masks, "references": references, "images": images, "output_dir": output}
+    overrides = {
+        "predictions": masks,
+        "references": references,
+        "images": images,
+        "output_dir": output,
+        "deidentified": deidentified,
+    }
     run("score", ("score",), overrides, settings)
 
 

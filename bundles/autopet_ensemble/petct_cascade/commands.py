@@ -31,7 +31,7 @@ from petct_cascade.preparation import PrepareOptions
 from petct_cascade.provenance import facts_of_run
 from petct_cascade.tasks import ReadoutOptions
 from petct_training.commands import command
-from petct_training.errors import InputError, SomeFailedError
+from petct_training.errors import InputError, SomeFailedError, boolean
 from petct_training.masks import Masks
 from petct_training.records import Records
 
@@ -40,11 +40,9 @@ check_patch_sizes = command(_assemble.check_patch_sizes)
 check_weights = command(_assemble.check_weights)
 source_folders = command(_assemble.source_folders)
 require_weights = command(_assemble.require_weights)
-reference_items = command(_items.reference_items)
 write_phantoms = command(_phantom.write_phantoms)
 run_pipeline = command(_pipeline.run_pipeline)
 import_weights = command(_published.import_weights)
-score_folder = command(_scoring.score_folder)
 gather = command(_gathering.gather)
 
 
@@ -171,6 +169,35 @@ def read_out_folder(
 
 
 @command
+def reference_items(
+    references: str | os.PathLike | None = None,
+    dataset_dir: str | os.PathLike | None = None,
+    images: str | os.PathLike | None = None,
+    allow_outside: bool = False,
+    deidentified: bool = False,
+) -> list[dict[str, Any]]:
+    """Return the studies against which masks are scored, as `petct_cascade.items.reference_items`; what is wrong with them tells
+    nothing of their patients if `deidentified`.
+    """
+    with _hiding(boolean("deidentified", deidentified), references):
+        return _items.reference_items(references, dataset_dir, images, allow_outside)
+
+
+@command
+def score_folder(
+    predictions: str | os.PathLike | None,
+    items: Sequence[Mapping[str, Any]],
+    output_dir: str | os.PathLike,
+    model: str = "Prediction",
+    options: ReadoutOptions | None = None,
+    seed: int = 0,
+) -> None:
+    """Score a folder of masks, as `petct_cascade.scoring.score_folder`."""
+    with _hiding(options is not None and options.deidentified, predictions):
+        _scoring.score_folder(predictions, items, output_dir, model, options, seed)
+
+
+@command
 def select_studies(
     studies: str | os.PathLike,
     ct: str | os.PathLike | None = None,
@@ -212,8 +239,12 @@ def select_studies(
 
 
 @contextlib.contextmanager
-def _hiding(deidentified: bool) -> Iterator[None]:
+def _hiding(deidentified: bool, folder: str | os.PathLike | None = None) -> Iterator[None]:
     """Leave out of the sentences that end a command, if `deidentified`, what may tell whose study it is.
+
+    Args:
+        deidentified: whether anything is left out.
+        folder: whose files have names that must not be said; those of None are not known.
 
     Raises:
         InputError: with such a sentence.
@@ -228,4 +259,5 @@ def _hiding(deidentified: bool) -> Iterator[None]:
     except InputError as error:
         if not deidentified:
             raise
-        raise InputError(words_of([]).hide(str(error))) from None
+        files = [] if folder is None else Path(folder).rglob("*")
+        raise InputError(words_of(("a file", file) for file in files).hide(str(error))) from None

@@ -103,14 +103,20 @@ def words_of(sources: Iterable[tuple[str, Any]], names: Iterable[str] = ()) -> W
     return Words(roles, frozenset(texts))
 
 
-def words_of_items(items: Iterable[Mapping[str, Any]]) -> Words:
-    """Return what must not be said of items with "image" and perhaps "label"; their names may be said."""
-    sources: list[tuple[str, Any]] = []
+def words_of_items(items: Iterable[Mapping[str, Any]], masks: Iterable[Path] = (), names: Iterable[str] = ()) -> Words:
+    """Return what must not be said of items with "image" and perhaps "label"; their names may be said.
+
+    Args:
+        items: the studies.
+        masks: files of their masks.
+        names: that must not be said either.
+    """
+    sources: list[tuple[str, Any]] = [("mask", mask) for mask in masks]
     for item in items:
         image = item.get("image")
         pair = [("image", image)] if isinstance(image, (str, os.PathLike)) else zip(("ct", "pet"), image or (), strict=False)
         sources += [*pair, ("label", item.get("label"))]
-    return words_of(sources)
+    return words_of(sources, names)
 
 
 def deidentified_studies(
@@ -156,21 +162,24 @@ def deidentified_items(items: Iterable[Mapping[str, Any]], masks: Mapping[str, P
 
     Args:
         items: "case" and "image" ([CT file or None, PET file], or one file), perhaps "tracer" and "patient".
-        masks: of each case the file by which it is named where it has no image.
+        masks: of each case the file by which it is named where it has no image. Masks may be the same, such as empty ones: the
+            second of them is `<name>_2`.
 
     Raises:
         InputError: when a file cannot be read, or an image is there twice.
     """
     renamed: dict[str, dict[str, Any]] = {}
     for number, item in enumerate(items, 1):
+        pet = _pet_of(item)
         try:
-            name = pseudonym(str(item.get("tracer", "")), _pet_of(item) or (masks or {})[item["case"]])
+            name = pseudonym(str(item.get("tracer", "")), pet or (masks or {})[item["case"]])
         except OSError as error:
             raise InputError(
                 f"the image of study {number} of the list cannot be read ({error.strerror}): see that it is there"
             ) from error
-        if name in renamed:
+        if name in renamed and pet:
             raise InputError(f"the image of study {number} of the list is there twice: keep one of the two")
+        name = next(new for new in (name, *(f"{name}_{count}" for count in range(2, number + 1))) if new not in renamed)
         renamed[name] = {**item, "case": name, **({"patient": name} if "patient" in item else {})}
     return list(renamed.values())
 

@@ -59,7 +59,8 @@ def read_out_folder(
     items = [item_of_case(case, Path(images)) | of_patient for case in files]
     hidden = options is not None and options.deidentified
     if hidden:
-        problems = [words_of(("mask", file) for file in files.values()).problem(problem, "unnamed") for problem in problems]
+        words = words_of((("mask", file) for file in files.values()), [problem.case for problem in problems])
+        problems = [words.problem(problem, "unnamed") for problem in problems]
         named = deidentified_items(items, files)
         files = {new["case"]: files[item["case"]] for item, new in zip(items, named, strict=True)}
         items = named

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from petct_cascade.deidentification import deidentified_items, kind_of_results
 from petct_cascade.items import masks_in_folder
 from petct_cascade.problems import Problem
 from petct_cascade.provenance import record_of, summary_of
@@ -45,12 +47,18 @@ def score_folder(
         seed: of the bootstrap.
 
     Raises:
-        InputError: the folder is missing or empty.
+        InputError: the folder is missing or empty, or, of results without names, an image cannot be read or is there twice.
         SomeFailedError: after all other masks were scored, some masks could not be scored.
     """
     if predictions is None:
         raise InputError("no masks are given: name their folder with --predictions.")
-    score_studies(items, {model: predictions}, output_dir, options, seed=seed)
+    options, names = options or ReadoutOptions(), None
+    if options.deidentified:
+        named = deidentified_items(items, {item["case"]: Path(item["label"]) for item in items})
+        names = {item["case"]: new["case"] for item, new in zip(items, named, strict=True)}
+        items = named
+    kind = kind_of_results("scores", options.deidentified)
+    score_studies(items, {model: predictions}, output_dir, options, seed=seed, kind=kind, names=names)
 
 
 def score_studies(
@@ -62,6 +70,7 @@ def score_studies(
     seed: int = 0,
     kind: str = "scores",
     known: Sequence[Problem] = (),
+    names: Mapping[str, str] | None = None,
 ) -> list[dict[str, Any]]:
     """Score the masks of one or more models, read out the primary model's, draw each study, and write the report.
 
@@ -78,6 +87,7 @@ def score_studies(
         seed: of the bootstrap.
         kind: what is run; an output folder holds results of one kind, see `petct_training.records`.
         known: errors of studies that are not among the items.
+        names: the items' names by those of the masks' files, where they differ.
 
     Returns:
         The rows of `scores.csv`.
@@ -93,6 +103,9 @@ def score_studies(
     if not items:
         raise InputError("there are no studies to score: check the folder or data list of references.")
     masks, twice = _masks_of_models(predictions)
+    words = words_if_hidden(items, options, _files_of(masks), [*(names or ()), *(problem.case for problem in twice)])
+    if names is not None:
+        masks, twice = _renamed(masks, twice, names)
     unpaired = _unpaired([item["case"] for item in items], masks, {problem.case for problem in twice})
     records = Records(output_dir, kind, identifying=not options.deidentified)
     kept = StudyResults(records)
@@ -104,7 +117,7 @@ def score_studies(
         kept.keep_only(task.item["case"] for task in tasks)
         origins = {task.item["case"]: record_of(records, task.item["case"], files_of(task)) for task in tasks}
         results.problems += [*known, *twice, *unpaired]
-        if (words := words_if_hidden(items, options)) is not None:
+        if words is not None:
             results.problems = [words.problem(problem) for problem in results.problems]
         order = {model: position for position, model in enumerate(predictions)}
         results.rows.sort(key=lambda row: (row["case"], order[row["model"]]))
@@ -117,13 +130,27 @@ def score_studies(
     return results.rows
 
 
-def _masks_of_models(predictions: Mapping[str, str | os.PathLike]) -> tuple[dict[str, dict[str, Path]], list[Problem]]:
+def _masks_of_models(predictions: Mapping[str, str | os.PathLike]) -> tuple[Masks, list[Problem]]:
     """Return per model the file of each case in its folder, and an error for each case that has two."""
-    masks, problems = {}, []
+    masks: dict[str, dict[str, Path]] = {}
+    problems: list[Problem] = []
     for model, folder in predictions.items():
         masks[model], found = masks_in_folder(Path(folder))
         problems += found
     return masks, problems
+
+
+def _files_of(masks: Masks) -> list[Path]:
+    """Return the files of all masks."""
+    return [file for files in masks.values() for file in files.values()]
+
+
+def _renamed(masks: Masks, problems: Sequence[Problem], names: Mapping[str, str]) -> tuple[Masks, list[Problem]]:
+    """Return masks and problems under the names of their studies; what belongs to no study has a number as its name."""
+    cases = {case for files in masks.values() for case in files} | {problem.case for problem in problems}
+    names = {**names, **{case: f"unnamed {number}" for number, case in enumerate(sorted(cases - set(names)), 1)}}
+    renamed = {model: {names[case]: file for case, file in files.items()} for model, files in masks.items()}
+    return renamed, [replace(problem, case=names[problem.case]) for problem in problems]
 
 
 def _unpaired(cases: Sequence[str], masks: Masks, named: Iterable[str]) -> list[Problem]:

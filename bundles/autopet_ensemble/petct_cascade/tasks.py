@@ -189,9 +189,11 @@ def _read_out_and_draw(
     return readouts | {"suv_range": list(task.suv_range)}
 
 
-def words_if_hidden(items: Iterable[Mapping[str, Any]], options: ReadoutOptions | None) -> Words | None:
-    """Return the words that must not be said of studies; None where all may be."""
-    return words_of_items(items) if options is not None and options.deidentified else None
+def words_if_hidden(
+    items: Iterable[Mapping[str, Any]], options: ReadoutOptions | None, masks: Iterable[Path] = (), names: Iterable[str] = ()
+) -> Words | None:
+    """Return the words that must not be said of studies, see `words_of_items`; None where all may be."""
+    return words_of_items(items, masks, names) if options is not None and options.deidentified else None
 
 
 def files_of(task: StudyTask) -> dict[str, Path | Source | None]:
