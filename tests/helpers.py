@@ -117,6 +117,20 @@ def write_study(
     return files
 
 
+def write_validation(folder: Path) -> Path:
+    """Write two tiny studies in the challenge's layout, and a prepared data set's list that has them for validation."""
+    items = []
+    for seed, case in enumerate(("fdg_a_1", "psma_b_2018")):
+        write_study(folder, case, seed=seed, shape=(24, 18, 22))
+        files = {"ct": f"imagesTr/{case}_0000.nii.gz", "pet": f"imagesTr/{case}_0001.nii.gz", "label": f"labelsTr/{case}.nii.gz"}
+        items.append({"case": case, "patient": case.split("_")[1], "tracer": case.split("_")[0], "original": files})
+    prepared = folder.with_name(folder.name + "_prepared")
+    prepared.mkdir()
+    datalist = {"studies_dir": os.path.relpath(folder, prepared), "training": [], "validation": items, "excluded": []}
+    (prepared / "datalist.json").write_text(json.dumps(datalist))
+    return prepared
+
+
 def hundred_lesions(shape: tuple[int, int, int] = (400, 400, 282), seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Predicted and reference mask of a hundred boxes that stand apart; each is predicted two voxels beside itself, and overlaps.
 

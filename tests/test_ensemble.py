@@ -176,7 +176,8 @@ def test_preprocessing_and_numbers_are_those_of_the_network_bundles(model):
         assert ensemble[name] == bundle[name]
     for name in ("ct_clip", "pet_clip", "ct_normalised", "pet_normalised", "fingerprint_file", "model_file"):
         assert ensemble[name] == bundle[name]
-    own = ensemble["preprocessing::transforms"]
+    # Off, unless small faint components shall be removed.
+    own = [item for item in ensemble["preprocessing::transforms"] if item != "%keep_suv"]
     others = json.loads(
         json.dumps(bundle["preprocessing::transforms"]).replace(', "coarse_mask"]', "]").replace(', "nearest"]', "]")
     )

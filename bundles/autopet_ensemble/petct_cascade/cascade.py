@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -47,6 +49,10 @@ class SlidingWindow(nn.Module):
         amp: whether to compute in mixed precision: float16 on a GPU, bfloat16 on a CPU; None for where the hardware has it. It is
             said here and not to the evaluator, whose own switch does nothing on a CPU, so that the network gives the same voxels
             through whatever runs it.
+        mirror: axes, of 0, 1, 2 for x, y, z, along which the volume is mirrored in every combination; the probability is then the
+            mean over these passes and the plain one. Two axes take four times as long, three eight times.
+        mirror_seconds: how long a study may take with this network; no further mirrored pass begins that would not be done by then.
+            The probability then depends on the machine's speed, and a warning says so. None for as long as it takes.
     """
 
     def __init__(
@@ -56,9 +62,14 @@ class SlidingWindow(nn.Module):
         overlap: float = 0.5,
         sw_batch_size: int = 2,
         amp: bool | None = False,
+        mirror: Sequence[int] = (),
+        mirror_seconds: float | None = None,
     ) -> None:
         super().__init__()
         self.network = network
+        self.mirror_seconds = mirror_seconds
+        # The axes that a pass mirrors, fewer of them first.
+        self.mirrored = [axes for number in range(len(mirror)) for axes in itertools.combinations(sorted(mirror), number + 1)]
         self.amp = None if amp is None else boolean("amp", amp)
         self.roi_size = roi_size
         self.inferer = SlidingWindowInferer(roi_size=roi_size, sw_batch_size=sw_batch_size, overlap=overlap, mode="constant")
@@ -66,9 +77,34 @@ class SlidingWindow(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the lesion probability (B, 1, X, Y, Z) of normalised channels (B, C, X, Y, Z)."""
         padded, (x, y, z) = pad_to_window(image, self.roi_size)
+        started = time.monotonic()
         with self.computing(image.device.type) as network:
             logits = self._logits(padded, network)[..., x, y, z]
-        return torch.sigmoid(logits.float()).to(image.device)
+            probability = torch.sigmoid(logits.float()).to(image.device)
+            passes, longest = 1, self._seconds_since(started)
+            for axes in self.mirrored:
+                begun = time.monotonic()
+                if self.mirror_seconds is not None and begun - started + longest > self.mirror_seconds:
+                    print(f"warning: {self._shortage(passes - 1)}", flush=True)
+                    break
+                dims = [axis + 2 for axis in axes]
+                logits = self._logits(padded.flip(dims), network).flip(dims)[..., x, y, z]
+                probability += torch.sigmoid(logits.float()).to(image.device)
+                passes, longest = passes + 1, max(longest, self._seconds_since(begun))
+        return probability if passes == 1 else probability / passes
+
+    def _seconds_since(self, begun: float) -> float:
+        """Return how long a pass took, where it matters."""
+        if self.mirror_seconds is None:
+            return 0
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.monotonic() - begun
+
+    def _shortage(self, passes: int) -> str:
+        """Say that the time was not enough for all passes."""
+        done = f"{passes} of {len(self.mirrored)} mirrored passes of {type(self.network).__name__}"
+        return f"{self.mirror_seconds} s sufficed for {done}, so that the mask depends on this machine's speed"
 
     @contextlib.contextmanager
     def computing(self, kind: str) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
@@ -167,6 +203,7 @@ class Cascade(nn.Module):
         threshold: probability from which on a voxel belongs to the coarse mask.
         folds_of: number of folds of "stage1" and of members by their names, whose networks then answer with their mean; those that
             are not named are one network.
+        member_weights: weight of each member, in their order; None for one weight for all.
     """
 
     def __init__(
@@ -175,8 +212,10 @@ class Cascade(nn.Module):
         members: Mapping[str, SlidingWindow],
         threshold: float = 0.5,
         folds_of: Mapping[str, int] | None = None,
+        member_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        self.member_weights = member_weights
         parts = {
             name: MeanOfFolds(window, folds_of[name]) if folds_of and name in folds_of else window
             for name, window in {"stage1": stage1, **members}.items()
@@ -200,7 +239,7 @@ class Cascade(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the mean probability (B, 1, X, Y, Z) of the members for normalised CT and PET (B, 2, X, Y, Z)."""
         _, stage2_input = self.with_coarse_mask(image)
-        return mean([member(stage2_input) for member in self.members.values()])
+        return mean([member(stage2_input) for member in self.members.values()], self.member_weights)
 
 
 class PrepareCoarseMask(PrepareBatch):

@@ -13,6 +13,7 @@ from typing import Any
 from monai.engines import Evaluator
 
 from petct_cascade import assemble as _assemble
+from petct_cascade import choosing as _choosing
 from petct_cascade import convert as _convert
 from petct_cascade import evaluation as _evaluation
 from petct_cascade import gathering as _gathering
@@ -38,6 +39,8 @@ from petct_training.records import Records
 assemble = command(_assemble.assemble)
 check_patch_sizes = command(_assemble.check_patch_sizes)
 check_weights = command(_assemble.check_weights)
+choose_members = command(_choosing.choose_members)
+weights_of_members = command(_choosing.weights_of_members)
 source_folders = command(_assemble.source_folders)
 require_weights = command(_assemble.require_weights)
 write_phantoms = command(_phantom.write_phantoms)

@@ -88,7 +88,8 @@ def load_cascade(ckpt_dir: str | os.PathLike, profile: str = "full", **options: 
     network = parser.get_parsed_content("network_def")
     check_weights(network, files[0])
     device = torch.device(parser.get_parsed_content("device"))
-    after = [parser.get_parsed_content(name) for name in ("invert", "apply_threshold", "pad_to_study")]
+    names = ("invert", "apply_threshold", "remove_faint", "pad_to_study")
+    after = [transform for transform in map(parser.get_parsed_content, names) if transform is not None]
     return Predictor(network.to(device).eval(), parser.get_parsed_content("preprocessing"), Compose(after), device)
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
+
+from petct_cascade.metrics import label_lesions, voxel_volume_ml
 
 
 class MeanOfMembersd(MapTransform):
@@ -21,20 +24,28 @@ class MeanOfMembersd(MapTransform):
         output_key: key of the mean.
         spread_key: key for the standard deviation over the members, their disagreement; None for none.
         keep_members: whether the members' own probabilities stay in the item.
+        weights: weight of each member in the mean, in the order of the keys; None for one weight for all. The disagreement knows no
+            weights.
     """
 
     def __init__(
-        self, keys: KeysCollection, output_key: str = "pred", spread_key: str | None = None, keep_members: bool = False
+        self,
+        keys: KeysCollection,
+        output_key: str = "pred",
+        spread_key: str | None = None,
+        keep_members: bool = False,
+        weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys=True)
         self.output_key, self.spread_key, self.keep_members = output_key, spread_key, keep_members
+        self.weights = weights
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
         present = list(self.key_iterator(item))
         members = [item[key] if self.keep_members else item.pop(key) for key in present]
         if members:
-            item[self.output_key] = mean(members)
+            item[self.output_key] = mean(members, self.weights)
             if self.spread_key is not None:
                 item[self.spread_key] = standard_deviation(members)
         return item
@@ -60,8 +71,58 @@ class Roundd(MapTransform):
         return item
 
 
-def mean(probabilities: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return the mean of tensors of one shape, by a running sum, which needs no stack of them."""
+class RemoveFaintd(MapTransform):
+    """Take small components of low uptake out of a mask: those that are both smaller than a volume and below an SUV.
+
+    Args:
+        keys: keys of masks (1, X, Y, Z), zero outside of lesions.
+        suv_key: key of the PET (1, X, Y, Z) in SUV on the masks' grid.
+        below_ml: components of this volume (ml) or more stay.
+        below_suv: components with a voxel of this SUV or more stay.
+        allow_missing_keys: whether an item may lack a key.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, suv_key: str, below_ml: float, below_suv: float, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.suv_key, self.below_ml, self.below_suv = suv_key, below_ml, below_suv
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        suv = item[self.suv_key][0].cpu().numpy()
+        for key in self.key_iterator(item):
+            mask = item[key].clone()
+            voxel_ml = voxel_volume_ml(mask.pixdim.tolist())
+            faint = _faint_components(mask[0].cpu().numpy() != 0, suv, self.below_ml / voxel_ml, self.below_suv)
+            mask[0][torch.from_numpy(faint).to(mask.device)] = 0
+            item[key] = mask
+        return item
+
+
+def _faint_components(mask: np.ndarray, suv: np.ndarray, below_voxels: float, below_suv: float) -> np.ndarray:
+    """Return the components of a boolean mask (X, Y, Z) that have fewer voxels and a lower maximum than given, as a mask."""
+    labels, number = label_lesions(mask)
+    inside = labels[mask]
+    sizes, highest = np.bincount(inside, minlength=number + 1), np.full(number + 1, -np.inf)
+    np.maximum.at(highest, inside, suv[mask])
+    faint = (sizes < below_voxels) & (highest < below_suv)
+    faint[0] = False
+    return faint[labels]
+
+
+def mean(probabilities: Sequence[torch.Tensor], weights: Sequence[float] | None = None) -> torch.Tensor:
+    """Return the mean of tensors of one shape, by a running sum, which needs no stack of them.
+
+    Args:
+        probabilities: the tensors.
+        weights: of each tensor, whose sum is 1; None for one weight for all.
+    """
+    if weights is not None:
+        total = weights[0] * probabilities[0]
+        for weight, probability in zip(weights[1:], probabilities[1:], strict=True):
+            total += weight * probability
+        return total
     total = probabilities[0].clone()
     for probability in probabilities[1:]:
         total += probability

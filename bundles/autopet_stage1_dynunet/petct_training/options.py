@@ -8,7 +8,7 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import monai.bundle
@@ -44,7 +44,7 @@ CHOICES = {"dicom_segments": ("lesions", "one")}
 SHARES = (
     *("threshold", "validation_fraction", "lesion_fraction", "affine_prob", "noise_prob", "smooth_prob", "intensity_prob"),
     *("low_resolution_prob", "gamma_prob", "gamma_inverted_prob", "flip_prob", "dropout_prob"),
-    *("background_in_body", "background_uptake", "ct_move_prob", "healthy_fraction"),
+    *("background_in_body", "background_uptake", "ct_move_prob", "healthy_fraction", "final_threshold"),
     *("mask_empty_prob", "mask_reference_prob", "mask_drop_prob", "mask_click_prob", "mask_border_prob", "mask_add_prob"),
 )
 # The least of each whole number.
@@ -62,6 +62,7 @@ COUNTS = {
     "part": 1,
     "of": 1,
     "parallel_trainings": 1,
+    "weight_steps": 1,
     "seed": 0,
     "fold": 0,
     "folds": 0,
@@ -76,7 +77,9 @@ NUMBERS = {
     "picture_suv": (1e-12, math.inf, "an SUV above 0"),
     **dict.fromkeys(("weight_decay", "poly_power", "rotation", "translation", "noise_std", "intensity_factor"), NOT_NEGATIVE),
     **dict.fromkeys(("ct_rotation", "dice_smooth", "small_lesion_weight"), NOT_NEGATIVE),
-    **dict.fromkeys(("body_suv", "mask_add_suv"), (0, math.inf, "an SUV, 0 or more")),
+    "mirror_seconds": (0, math.inf, "a number of seconds, 0 or more"),
+    "remove_below_ml": (0, math.inf, "a volume in ml, 0 or more"),
+    **dict.fromkeys(("body_suv", "mask_add_suv", "remove_below_suv"), (0, math.inf, "an SUV, 0 or more")),
 }
 # Two numbers, the first below or equal to the second: the least of both, and what they are.
 RANGES = {
@@ -95,7 +98,7 @@ TRIPLES = {
     "patch_size": (1, True, "three whole numbers of voxels, such as [96,96,96]"),
     "ct_shift": (0, False, "the most voxels along x, y, z, such as [2,2,0]"),
 }
-# Options of a training that go beyond the paper, and the value of each with which it is off.
+# Options of trainings and of the ensemble that go beyond the paper, and the value of each with which it is off.
 BEYOND_THE_PAPER: dict[str, Any] = {
     **{"background_in_body": 0, "background_uptake": 0, "patch_inside": False},
     **{"ct_move_prob": 0, "ct_shift": [2, 2, 0], "ct_rotation": 0.087, "average_weights": 0},
@@ -103,6 +106,8 @@ BEYOND_THE_PAPER: dict[str, Any] = {
     **{"healthy_fraction": None, "balance_tracers": False, "balance_lesions": False},
     **dict.fromkeys(("mask_empty_prob", "mask_reference_prob", "mask_drop_prob", "mask_click_prob"), 0),
     **{"mask_border_prob": 0, "mask_add_prob": 0},
+    **{"mirror": [], "mirror_seconds": None, "member_weights": None, "final_threshold": None},
+    **{"remove_below_ml": 0, "remove_below_suv": 0},
     **{"mask_border_voxels": [1, 3], "mask_add_components": [1, 3], "mask_add_suv": 2.5},
 }
 # Options of `monai.bundle run` itself.
@@ -133,7 +138,7 @@ def check_options(renamed: Mapping[str, str] | None = None) -> None:
 
 
 def options_on(**values: Any) -> dict[str, Any]:
-    """Return those options of a training that go beyond the paper and are on.
+    """Return those options that go beyond the paper and are on.
 
     Example:
         >>> options_on(background_in_body=0, background_uptake=0.5, patch_inside="false")
@@ -212,8 +217,8 @@ def check_values(given: Mapping[str, str]) -> None:
             _check_range(name, text, *RANGES[name])
         elif name in TRIPLES:
             _check_triple(name, text, *TRIPLES[name])
-        elif name == "device":
-            check_device(text)
+        elif name in OTHERS:
+            OTHERS[name](name, text)
         else:
             _check_words(name, text)
 
@@ -239,6 +244,12 @@ def check_device(text: str) -> None:
         raise InputError(
             f"--device is {text}, and PyTorch finds {number} devices of this kind here: give cpu, or one that is there"
         )
+
+
+def _check_axes(name: str, text: str) -> None:
+    value = DefaultParseValue(text)
+    if not isinstance(value, (list, tuple)) or len(set(value)) != len(value) or not {*value} <= {0, 1, 2}:
+        raise InputError(f"--{name} is {text}: give axes among 0, 1 and 2, such as [0,1]")
 
 
 def _check_words(name: str, text: str) -> None:
@@ -299,6 +310,10 @@ def _ids_of_tracking(tracking: str | None) -> set[str]:
         return set()
     settings: dict[str, Any] = DEFAULT_EXP_MGMT_SETTINGS.get(tracking) or ConfigParser.load_config_files(tracking)
     return set(settings["configs"])
+
+
+# Options of which each is checked in a way of its own.
+OTHERS: dict[str, Callable[[str, str], None]] = {"device": lambda _, text: check_device(text), "mirror": _check_axes}
 
 
 def first_part(name: str) -> str:

@@ -1,0 +1,229 @@
+"""Promises of what the ensemble can do beyond the paper: mirroring, weighed members, a rule for small components."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from helpers import BUNDLES, ENSEMBLE, WINDOWS, make_cascade, parser_of, write_validation
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.data import MetaTensor
+from scipy import ndimage
+from torch import nn
+
+from petct_cascade.cascade import Cascade, SlidingWindow
+from petct_cascade.predict import load_cascade
+from petct_cascade.transforms import MeanOfMembersd, RemoveFaintd, mean
+from petct_training.errors import InputError
+from petct_training.options import BEYOND_THE_PAPER, check_values
+
+SHAPE = (14, 12, 10)
+
+
+@pytest.fixture
+def image() -> torch.Tensor:
+    return torch.randn((1, 2, *SHAPE), generator=torch.Generator().manual_seed(1))
+
+
+class Symmetric(nn.Module):
+    """An equivariant network: a logit is the mean of the PET around it."""
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        return nn.functional.avg_pool3d(windows[:, 1:2], 3, 1, 1)
+
+
+def counted(network: nn.Module) -> list[int]:
+    """The list to which a network adds at each forward."""
+    calls: list[int] = []
+    network.register_forward_hook(lambda *_: calls.append(1))
+    return calls
+
+
+@torch.no_grad()
+def test_mirroring_an_equivariant_network_changes_nothing(image):
+    network = Symmetric()
+    calls = counted(network)
+    plain = SlidingWindow(network, SHAPE)(image)
+    torch.testing.assert_close(SlidingWindow(network, SHAPE, mirror=[0, 1, 2])(image), plain, rtol=0, atol=1e-6)
+    assert len(calls) == 1 + 8
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("axes", [[0], [2, 0], [0, 1, 2]])
+def test_a_mirrored_probability_is_the_mean_over_every_combination_of_the_axes(image, axes):
+    network = make_cascade().eval().stage1.network
+    plain = SlidingWindow(network, (8, 8, 8))
+    combinations = [some for number in range(len(axes) + 1) for some in itertools.combinations(axes, number)]
+    assert len(combinations) == 2 ** len(axes)
+    expected = sum(plain(image.flip([a + 2 for a in some])).flip([a + 2 for a in some]) for some in combinations)
+    mirrored = SlidingWindow(network, (8, 8, 8), mirror=axes)(image)
+    torch.testing.assert_close(mirrored, expected / len(combinations), rtol=0, atol=1e-6)
+    assert not torch.equal(mirrored, plain(image))
+
+
+@torch.no_grad()
+def test_without_mirroring_the_probability_is_the_very_same(image):
+    network = make_cascade().eval().stage1.network
+    plain, off = SlidingWindow(network, (8, 8, 8)), SlidingWindow(network, (8, 8, 8), mirror=[], mirror_seconds=5)
+    assert torch.equal(plain(image), off(image))
+
+
+@torch.no_grad()
+def test_no_mirrored_pass_begins_that_would_not_be_done_in_time(image, monkeypatch, capsys):
+    """Each pass takes 10 s of a clock of its own, and 35 s are enough for the plain pass and two others."""
+    now = [0.0]
+    monkeypatch.setattr("petct_cascade.cascade.time.monotonic", lambda: now[0])
+    network = Symmetric()
+    network.register_forward_hook(lambda *_: now.__setitem__(0, now[0] + 10))
+    calls = counted(network)
+    probability = SlidingWindow(network, SHAPE, mirror=[0, 1, 2], mirror_seconds=35)(image)
+    assert len(calls) == 3
+    assert "warning: 35 s sufficed for 2 of 7 mirrored passes of Symmetric" in capsys.readouterr().out
+    torch.testing.assert_close(probability, SlidingWindow(network, SHAPE)(image), rtol=0, atol=1e-6)
+
+
+# ---------------------------------------------------------------- weighed members
+
+
+def test_a_weighed_mean_is_the_formulas_and_without_weights_it_is_the_mean_to_the_bit():
+    members = [torch.rand(1, 3, 4, 5) for _ in range(3)]
+    torch.testing.assert_close(mean(members, [0.5, 0.3, 0.2]), 0.5 * members[0] + 0.3 * members[1] + 0.2 * members[2])
+    before = [member.clone() for member in members]
+    assert torch.equal(mean(members), (members[0] + members[1] + members[2]) / 3)
+    assert all(torch.equal(left, right) for left, right in zip(members, before, strict=True))
+
+
+@torch.no_grad()
+def test_the_cascade_and_the_evaluators_transform_weigh_the_members_alike(image):
+    cascade: Cascade = make_cascade().eval()
+    cascade.member_weights = [0.8, 0.2]
+    _, stage2_input = cascade.with_coarse_mask(image)
+    members = {name: member(stage2_input)[0] for name, member in cascade.members.items()}
+    expected = 0.8 * members["SegResNet"] + 0.2 * members["UNet"]
+    torch.testing.assert_close(cascade(image)[0], expected)
+    joined = MeanOfMembersd(list(members), weights=[0.8, 0.2])(members)
+    assert torch.equal(joined["pred"], cascade(image)[0])
+
+
+# ---------------------------------------------------------------- small components
+
+
+def random_mask(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A mask of many components, and a PET."""
+    rng = np.random.default_rng(seed)
+    mask = ndimage.gaussian_filter(rng.normal(size=(30, 28, 26)), 1.2) > 0.12
+    return mask, rng.gamma(2, 2, mask.shape).astype(np.float32)
+
+
+def test_components_that_are_small_and_faint_are_removed_and_no_others():
+    mask, suv = random_mask()
+    # Voxels of 2 x 3 x 4 mm have 0.024 ml.
+    item = {
+        "pred": MetaTensor(torch.from_numpy(mask)[None].to(torch.uint8), affine=torch.diag(torch.tensor([2.0, 3, 4, 1]))),
+        "suv": torch.from_numpy(suv)[None],
+    }
+    before = item["pred"].clone()
+    kept = RemoveFaintd("pred", "suv", below_ml=0.25, below_suv=9)(item)["pred"]
+    labels, number = ndimage.label(mask, ndimage.generate_binary_structure(3, 2))
+    expected, reasons = mask.copy(), set()
+    for index in range(1, number + 1):
+        small, faint = (labels == index).sum() * 0.024 < 0.25, suv[labels == index].max() < 9
+        reasons.add((bool(small), bool(faint)))
+        if small and faint:
+            expected[labels == index] = False
+    assert len(reasons) >= 3, "components of all kinds"
+    assert np.array_equal(kept[0].numpy() != 0, expected)
+    assert kept.dtype == torch.uint8
+    assert torch.equal(item["pred"], before)
+
+
+def test_an_empty_mask_stays_empty():
+    item = {"pred": MetaTensor(torch.zeros(1, 4, 4, 4)), "suv": torch.ones(1, 4, 4, 4)}
+    assert not RemoveFaintd("pred", "suv", 1, 1)(item)["pred"].any()
+
+
+# ---------------------------------------------------------------- configs
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("raw")
+    return folder, write_validation(folder)
+
+
+def infer(raw, models, output, monkeypatch, **options) -> dict[str, np.ndarray]:
+    """The masks of the inference with some options."""
+    monkeypatch.chdir(BUNDLES / ENSEMBLE)
+    given = {"studies": str(raw[0]), "ckpt_dir": str(models), "output_dir": str(output), "patch_sizes": WINDOWS, "num_workers": 0}
+    workflow = ConfigWorkflow(
+        config_file=[f"configs/{name}.json" for name in ("inference", "demo")],
+        meta_file=None,
+        logging_file=False,
+        workflow_type="infer",
+        viewer=False,
+        **given,
+        **options,
+    )
+    workflow.initialize()
+    workflow.run()
+    return {file.name.removesuffix(".nii.gz"): np.asarray(nib.load(file).dataobj) for file in sorted(output.glob("*.nii.gz"))}
+
+
+def test_the_options_reach_the_masks_and_their_records(raw, models, tmp_path, monkeypatch):
+    """Only the UNet, mirrored, with its own threshold; and of this what is neither small nor faint."""
+    options = {"mirror": [0], "member_weights": {"SegResNet": 0, "SwinUNETR": 0, "UNet": 1}, "final_threshold": 0.52}
+    masks = infer(raw, models, tmp_path / "a", monkeypatch, **options)
+    removed = infer(raw, models, tmp_path / "b", monkeypatch, **options, remove_below_ml=2, remove_below_suv=3)
+    record = json.loads(next((tmp_path / "a").rglob("*psma_b*.json")).read_text())
+    assert {name: record["settings"][name] for name in options} == options
+    different = 0
+    for case, mask in masks.items():
+        pet = nib.load(raw[0] / f"imagesTr/{case}_0001.nii.gz")
+        labels, number = ndimage.label(mask, ndimage.generate_binary_structure(3, 2))
+        suv, voxel_ml = np.asarray(pet.dataobj), np.prod(pet.header.get_zooms()) / 1000
+        for index in range(1, number + 1):
+            inside = labels == index
+            gone = inside.sum() * voxel_ml < 2 and suv[inside].max() < 3
+            assert removed[case][inside].any() == (not gone)
+            different += gone
+        assert not (removed[case] > mask).any()
+        predictor = load_cascade(models, "demo", patch_sizes=WINDOWS, **options, remove_below_ml=2, remove_below_suv=3)
+        ct = nib.load(raw[0] / f"imagesTr/{case}_0000.nii.gz")
+        again = predictor.predict(np.asarray(ct.dataobj), ct.affine, suv, pet.affine)
+        assert np.array_equal(again, removed[case])
+    assert different, "a rule that removes nothing shows nothing"
+
+
+def test_every_option_of_the_ensemble_beyond_the_paper_is_off_and_in_no_record():
+    config = ConfigParser.load_config_file(BUNDLES / ENSEMBLE / "configs/inference.json")
+    names = {name for name in config["beyond_the_paper"] if name != "_target_"}
+    assert names == {name for name in BEYOND_THE_PAPER if name in config}
+    assert all(config[name] == BEYOND_THE_PAPER[name] for name in names)
+    parser = parser_of(ENSEMBLE, "inference")
+    assert parser.get_parsed_content("settings") == parser.get_parsed_content("settings_of_paper")
+    parser = parser_of(ENSEMBLE, "inference")
+    assert parser.get_parsed_content("weights_of_members") is None
+    assert parser.get_parsed_content("threshold_of_mask") == 0.5
+    assert parser.get_parsed_content("remove_faint") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("mirror", "[0,3]", "--mirror is [0,3]: give axes among 0, 1 and 2, such as [0,1]"),
+        ("mirror", "[1,1]", "--mirror is [1,1]: give axes among 0, 1 and 2, such as [0,1]"),
+        ("mirror", "all", "--mirror is all: give axes among 0, 1 and 2, such as [0,1]"),
+        ("remove_below_ml", "-1", "--remove_below_ml is -1: give a volume in ml, 0 or more"),
+        ("final_threshold", "2", "--final_threshold is 2: give a number from 0 to 1"),
+    ],
+)
+def test_senseless_values_are_refused(name, text, sentence):
+    check_values({"mirror": "[0,1,2]"})
+    check_values({"mirror": "[]"})
+    with pytest.raises(InputError) as refusal:
+        check_values({name: text})
+    assert str(refusal.value) == sentence
