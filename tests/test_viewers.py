@@ -19,7 +19,7 @@ import numpy as np
 import ohif
 import pytest
 from browser import BROWSER, Browser
-from dicom_writer import small_study, write_study
+from dicom_writer import Person, small_study, write_study
 from helpers import ROOT
 
 from petct_cascade.dicom.finding import find_in_folder
@@ -117,15 +117,16 @@ def viewer() -> Iterator[str]:
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome: install chromium")
 def test_ohif_lists_every_lesion_by_its_name(folder, viewer, tmp_path):
-    with Browser(tmp_path / "profile", 1600, timeout=300, offline=False) as browser:
+    with Browser(tmp_path / "profile", 1600, timeout=120, offline=False) as browser:
         browser.call("Page.navigate", url=f"{viewer}/local")
         browser.wait_for("document.querySelectorAll('input[type=file]').length > 0")
         files = [file for place in ("DICOM", "OUT") for file in (folder / place).rglob("*") if file.is_file()]
         browser.choose_files("input[type=file]", files)
-        browser.wait_for("document.body.innerText.includes('CT/PT/SR/SEG')")
         browser.click("button", "Confirm and hide")
-        browser.click("td", "CT/PT/SR/SEG")
+        browser.click("td", Person().identifier)
         browser.click("button", "Segmentation")
+        # Both viewports tell their window and level once they show an image.
+        browser.wait_for("document.body.innerText.split('W:').length > 2")
         browser.click("div, span", "Lesions", count=2)
         browser.click("button", "Yes")
         browser.wait_for("document.body.innerText.includes('Lesion 3 (tracer-avid)')")
