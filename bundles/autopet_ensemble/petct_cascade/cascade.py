@@ -17,6 +17,9 @@ from petct_cascade.transforms import mean
 from petct_training.cpu import channels_last, freed_memory_kept
 from petct_training.errors import InputError, boolean
 
+# CT and PET.
+CHANNELS = 2
+
 REDUCED_PRECISION = {"cuda": torch.float16, "cpu": torch.bfloat16}
 
 # Names of the instructions with which a CPU computes in bfloat16, x86 and ARM. Without them it only imitates it, slowly.
@@ -158,6 +161,9 @@ class MeanOfFolds(nn.Module):
 class Cascade(nn.Module):
     """Stage 1 finds lesions coarsely, the members of stage 2 refine its mask, and their mean is the answer.
 
+    An image of CT and PET may have a coarse mask as its third channel, 0 and 1. It takes the place of stage 1's, which does not
+    run.
+
     Its state dict holds the networks' own under `stage1.network.` and `members.<name>.network.`; where a network was trained once a
     fold, under `stage1.folds.<fold>.network.` and so on.
 
@@ -192,13 +198,23 @@ class Cascade(nn.Module):
                 part.only = fold
 
     def with_coarse_mask(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return stage 1's probability (B, 1, X, Y, Z), and CT, PET and its mask (B, 3, X, Y, Z), of CT and PET (B, 2, X, Y, Z)."""
+        """Return what the members see.
+
+        Args:
+            image: normalised CT and PET (B, 2, X, Y, Z); or with a coarse mask (B, 3, X, Y, Z).
+
+        Returns:
+            Stage 1's probability (B, 1, X, Y, Z), or the coarse mask that was given; and CT, PET and the coarse mask
+            (B, 3, X, Y, Z).
+        """
+        if image.shape[1] > CHANNELS:
+            return image[:, CHANNELS:], image
         probability = self.stage1(image)
         coarse = (probability >= self.threshold).to(image.dtype)
         return probability, torch.cat([image, coarse], dim=1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the mean probability (B, 1, X, Y, Z) of the members for normalised CT and PET (B, 2, X, Y, Z)."""
+        """Return the mean probability (B, 1, X, Y, Z) of the members for an image as `with_coarse_mask` takes it."""
         _, stage2_input = self.with_coarse_mask(image)
         return mean([member(stage2_input) for member in self.members.values()])
 
@@ -224,7 +240,7 @@ class PrepareCoarseMask(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, Any]:
-        """Return the members' input (B, 3, X, Y, Z) and `label` of a batch whose `image` is normalised CT and PET (B, 2, X, Y, Z).
+        """Return the members' input (B, 3, X, Y, Z) and `label` of a batch whose `image` is as `Cascade.with_coarse_mask` takes it.
 
         What the batch holds as `label`, if anything, is handed on as it is, for the post-processing.
         """

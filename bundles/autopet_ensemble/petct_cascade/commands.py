@@ -174,6 +174,7 @@ def select_studies(
     ct: str | os.PathLike | None = None,
     pet: str | os.PathLike | None = None,
     case: str | None = None,
+    coarse_mask: str | os.PathLike | None = None,
     output_dir: str | os.PathLike | None = None,
     uncertainty_dir: str | os.PathLike | None = None,
     weights: Sequence[str | os.PathLike] = (),
@@ -189,6 +190,7 @@ def select_studies(
         ct: one study's CT (HU, on any grid): a file, or a folder or series in DICOM.
         pet: its PET (body-weight SUV).
         case: name of this one study; see `petct_cascade.studies.study_of_places` for its name without one.
+        coarse_mask: of this one study, a mask in place of stage 1's.
         output_dir: folder of masks, and of their records; without one, every study is selected.
         uncertainty_dir: folder of maps; when it is given, a study without a map is done again.
         weights: the other files from which masks are made.
@@ -205,7 +207,7 @@ def select_studies(
     chosen = dicom_options(**(dicom or {}))
     given = _selection.SelectOptions(**options, dicom=chosen, deidentified=deidentified, named=case is not None)
     with _hiding(deidentified):
-        source, known = _selection.source_of(studies, ct, pet, case, chosen)
+        source, known = _selection.source_of(studies, ct, pet, case, chosen, coarse_mask)
         return _selection.select_studies(source, masks, given, known)
 
 

@@ -43,7 +43,14 @@ class Predictor:
     postprocessing: Compose
     device: torch.device
 
-    def predict(self, ct: np.ndarray, ct_affine: np.ndarray, pet: np.ndarray, pet_affine: np.ndarray) -> np.ndarray:
+    def predict(
+        self,
+        ct: np.ndarray,
+        ct_affine: np.ndarray,
+        pet: np.ndarray,
+        pet_affine: np.ndarray,
+        coarse_mask: np.ndarray | str | os.PathLike | None = None,
+    ) -> np.ndarray:
         """Return the lesion mask of a study, 1 inside of lesions and 0 elsewhere, uint8 (X, Y, Z) on the PET's grid.
 
         Args:
@@ -51,6 +58,7 @@ class Predictor:
             ct_affine: (4, 4), from the CT's voxel indices to world coordinates in mm, RAS as in NIfTI.
             pet: PET (X, Y, Z) in body-weight SUV.
             pet_affine: the same of the PET.
+            coarse_mask: a mask in place of stage 1's: 0 and 1 (X, Y, Z) on the PET's grid, or a file on any grid.
 
         Raises:
             InputError: the arrays cannot be a CT in HU and a PET in SUV of one study; the sentence says why. What is only
@@ -61,11 +69,20 @@ class Predictor:
             if problem.error:
                 raise InputError(problem.sentence)
             warnings.warn(problem.sentence, stacklevel=2)
-        return self.segment(volumes["ct"], volumes["pet"])
+        if isinstance(coarse_mask, np.ndarray):
+            coarse_mask = _volume("coarse mask", coarse_mask, pet_affine)
+        return self.segment(volumes["ct"], volumes["pet"], coarse_mask)
 
-    def segment(self, ct: Volume, pet: Volume) -> np.ndarray:
-        """Return the lesion mask as `predict` does, of a CT in HU and a PET in body-weight SUV that have been judged."""
-        item = self.preprocessing({"image": [ct, pet]})
+    def segment(self, ct: Volume, pet: Volume, coarse_mask: Volume | str | os.PathLike | None = None) -> np.ndarray:
+        """Return the lesion mask as `predict` does, of a CT in HU and a PET in body-weight SUV that have been judged.
+
+        Args:
+            ct: on any grid.
+            pet: on whose grid the mask is.
+            coarse_mask: in place of stage 1's, on any grid; None for stage 1's own.
+        """
+        given = {} if coarse_mask is None else {"coarse_mask": coarse_mask}
+        item = self.preprocessing({"image": [ct, pet], **given})
         with torch.no_grad():
             item["pred"] = self.network(item["image"][None].to(self.device))[0]
         return self.postprocessing(item)["pred"].as_tensor()[0].cpu().numpy()

@@ -87,7 +87,10 @@ OF_MONAI = tuple(inspect.signature(monai.bundle.run).parameters)
 # Names that may look like something else.
 NAMES = ("case", "ct_series", "pet_series", "sex", "injection_time")
 # Files and folders whose names do not end with `_file` or `_dir`.
-PATHS = ("studies", "ct", "pet", "datalist", "predictions", "references", "images", "dynunet", "segresnet", "swinunetr", "unet")
+PATHS = (
+    *("studies", "ct", "pet", "coarse_mask", "datalist", "predictions", "references", "images"),
+    *("dynunet", "segresnet", "swinunetr", "unet"),
+)
 
 
 @command
