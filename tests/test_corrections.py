@@ -16,7 +16,10 @@ import torch
 from dicom_writer import Person, Variant, small_study, write_seg, write_study
 from helpers import BUNDLES, ENSEMBLE, WINDOWS, las, make_study, parser_of, write_nifti
 from monai.bundle import ConfigWorkflow
+from nibabel.affines import apply_affine
 
+import petct_cascade.challenge_container as container
+import petct_cascade.predict
 from petct_cascade.coarse_mask import read_coarse_mask
 from petct_cascade.metaimage import write_metaimage
 from petct_cascade.predict import load_cascade
@@ -159,7 +162,7 @@ def test_mask_on_another_grid_is_brought_to_that_of_the_pet(study, tmp_path):
     mask = np.asarray(nib.load(study["mask"]).dataobj)
     # Twice as fine along x, turned about, and larger: each voxel of the PET has its centre in the same lesion.
     fine = np.pad(np.kron(mask, np.ones((2, 1, 1), np.uint8)), 3)[::-1]
-    affine = AFFINE @ np.array([[-0.5, 0, 0, SHAPE[0] + 1.25], [0, 1, 0, -3.25], [0, 0, 1, -2.75], [0, 0, 0, 1]])
+    affine = AFFINE @ np.array([[-0.5, 0, 0, SHAPE[0] + 0.75], [0, 1, 0, -3.25], [0, 0, 1, -2.75], [0, 0, 0, 1]])
     write_metaimage(tmp_path / "mask.mha", fine, affine)
     for file in (tmp_path / "mask.mha", write_nifti(tmp_path / "mask.nii.gz", fine, affine), study["mask"]):
         np.testing.assert_array_equal(read_coarse_mask(file, SHAPE, AFFINE), mask)
@@ -231,8 +234,84 @@ def test_what_cannot_be_the_mask_of_its_study_is_one_sentence(study, infer, tmp_
 
 
 def test_mask_is_that_of_one_study_and_never_the_file_to_be_written(study, infer, tmp_path):
-    with pytest.raises(SystemExit, match="is the mask of one study: give its --ct and --pet; in a list, fill in the column"):
+    with pytest.raises(SystemExit, match="belongs to one study: give its --ct and --pet; in a list, fill in the column"):
         infer(studies=str(study["ct"].parent), coarse_mask=str(study["mask"]))
     infer(**pair(study), case="a")
     with pytest.raises(SystemExit, match="would be replaced by the answer: name another output folder"):
         infer(**pair(study), case="a", coarse_mask=str(tmp_path / "masks/a.nii.gz"))
+
+
+# ---------------------------------------------------------------- clicks
+
+
+@pytest.fixture(scope="module")
+def automatic(study, predictor) -> np.ndarray:
+    return predictor.predict(*arrays_of(study))
+
+
+@pytest.fixture(scope="module")
+def points(automatic, tmp_path_factory) -> dict:
+    """Points, in mm, on a voxel that the networks have not found, and in a lesion that they have."""
+    missed, found = np.argwhere(automatic[5:-5, 5:-5, 5:-5] == 0)[40] + 5, np.argwhere(automatic)[200]
+    places = [apply_affine(AFFINE, voxel) * [-1, -1, 1] for voxel in (missed, found)]
+    content = {"foreground": [places[0].tolist()], "background": [places[1].tolist()], "unit": "mm", "space": "LPS"}
+    file = tmp_path_factory.mktemp("points") / "points.json"
+    file.write_text(json.dumps(content))
+    return {"file": file, "content": content, "foreground": tuple(missed), "background": tuple(found)}
+
+
+def test_points_by_command_container_and_python_give_the_same_mask(
+    study, points, automatic, infer, predictor, tmp_path, monkeypatch
+):
+    by_python = predictor.predict(*arrays_of(study), points=points["content"])
+    assert (by_python[points["foreground"]], automatic[points["foreground"]]) == (1, 0)
+    assert (by_python[points["background"]], automatic[points["background"]]) == (0, 1)
+    (by_command,) = infer(**pair(study), case="a", points=str(points["file"])).values()
+    np.testing.assert_array_equal(by_command, by_python)
+    record = read_record(tmp_path / "masks/records/a.json")
+    assert list(record["sources"]) == ["ct", "pet", "points"]
+    assert record["about"]["points"] == points["content"]
+    assert (record["settings"]["click_reach_mm"], record["settings"]["click_share"]) == (15, 0.41)
+    files = []
+    for role in ("ct", "pet"):
+        image = nib.load(study[role])
+        (tmp_path / role).mkdir()
+        files.append([tmp_path / role / "case.mha"])
+        write_metaimage(files[-1][0], np.asarray(image.dataobj), image.affine)
+    monkeypatch.setattr(petct_cascade.predict, "load_cascade", lambda *arguments: predictor)
+    container.segment_case(container.Case(*files, points["file"]), tmp_path / "mask.mha", container.Model(tmp_path, "demo"))
+    np.testing.assert_array_equal(read_volume(tmp_path / "mask.mha")[0].array, by_python)
+
+
+def test_rounds_of_one_study_give_the_masks_of_single_runs_and_need_stage_1_once(study, points, automatic, predictor):
+    calls = []
+    hook = predictor.network.stage1.register_forward_hook(lambda *arguments: calls.append(1))
+    opened = predictor.open(*arrays_of(study))
+    answers = [
+        opened.segment(),
+        opened.segment(points=points["content"]),
+        opened.segment(coarse_mask=automatic, points=points["file"]),
+        opened.segment(points={"foreground": []}),
+    ]
+    assert len(calls) == 1
+    hook.remove()
+    np.testing.assert_array_equal(answers[0], automatic)
+    np.testing.assert_array_equal(answers[1], predictor.predict(*arrays_of(study), points=points["file"]))
+    np.testing.assert_array_equal(answers[2], predictor.predict(*arrays_of(study), coarse_mask=automatic, points=points["file"]))
+    np.testing.assert_array_equal(answers[3], automatic)
+    assert answers[2][points["foreground"]] == 1
+    assert answers[2][points["background"]] == 0
+
+
+def test_points_that_cannot_be_used_are_one_sentence_and_cost_no_other_study(study, points, infer, tmp_path):
+    shutil.copyfile(points["file"], tmp_path / "right.json")
+    (tmp_path / "wrong.json").write_text('{"foreground": [[1, 2, 300]]}')
+    rows = [{"case": name, **pair(study), "points": f"{name}.json"} for name in ("right", "wrong")]
+    (tmp_path / "studies.json").write_text(json.dumps(rows))
+    with pytest.raises(SystemExit) as error:
+        infer(studies=str(tmp_path / "studies.json"), allow_outside=True)
+    words = (
+        r"  study wrong: wrong\.json has foreground point 1 at voxel \[1, 2, 300\], outside of the PET, which has 24 x 18 x 22"
+    )
+    assert re.search(words, str(error.value))
+    assert (tmp_path / "masks/right.nii.gz").is_file()

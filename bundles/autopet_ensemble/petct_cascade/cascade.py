@@ -7,6 +7,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from monai.engines import PrepareBatch
 from monai.inferers import SlidingWindowInferer
@@ -14,6 +15,7 @@ from monai.networks.utils import eval_mode
 from torch import nn
 
 from petct_cascade.transforms import mean
+from petct_training.clicks import corrected, marks_in
 from petct_training.cpu import channels_last, freed_memory_kept
 from petct_training.errors import InputError, boolean
 
@@ -161,8 +163,9 @@ class MeanOfFolds(nn.Module):
 class Cascade(nn.Module):
     """Stage 1 finds lesions coarsely, the members of stage 2 refine its mask, and their mean is the answer.
 
-    An image of CT and PET may have a coarse mask as its third channel, 0 and 1. It takes the place of stage 1's, which does not
-    run.
+    What a person says comes with CT and PET, since hosts hand nothing but the image to a network. The third channel is a coarse
+    mask, 0 and 1, in the place of stage 1's, which does not run; or -1 everywhere for stage 1's own. The fourth is a map of the
+    marks of clicks (`petct_training.clicks`), which correct either mask.
 
     Its state dict holds the networks' own under `stage1.network.` and `members.<name>.network.`; where a network was trained once a
     fold, under `stage1.folds.<fold>.network.` and so on.
@@ -173,6 +176,7 @@ class Cascade(nn.Module):
         threshold: probability from which on a voxel belongs to the coarse mask.
         folds_of: number of folds of "stage1" and of members by their names, whose networks then answer with their mean; those that
             are not named are one network.
+        spacing: voxel size (mm) of the images along X, Y, Z, by which the nearest click is found.
     """
 
     def __init__(
@@ -181,6 +185,7 @@ class Cascade(nn.Module):
         members: Mapping[str, SlidingWindow],
         threshold: float = 0.5,
         folds_of: Mapping[str, int] | None = None,
+        spacing: Sequence[float] = (1, 1, 1),
     ) -> None:
         super().__init__()
         parts = {
@@ -189,7 +194,7 @@ class Cascade(nn.Module):
         }
         self.stage1 = parts.pop("stage1")
         self.members = nn.ModuleDict(parts)
-        self.threshold = threshold
+        self.threshold, self.spacing = threshold, spacing
 
     def hold_out(self, fold: int | None) -> None:
         """Let the networks that have not seen the studies of a fold answer alone; with None, all answer with their mean again."""
@@ -201,17 +206,25 @@ class Cascade(nn.Module):
         """Return what the members see.
 
         Args:
-            image: normalised CT and PET (B, 2, X, Y, Z); or with a coarse mask (B, 3, X, Y, Z).
+            image: normalised CT and PET (B, 2, X, Y, Z); or with corrections (B, 3 or 4, X, Y, Z).
 
         Returns:
-            Stage 1's probability (B, 1, X, Y, Z), or the coarse mask that was given; and CT, PET and the coarse mask
-            (B, 3, X, Y, Z).
+            Stage 1's probability (B, 1, X, Y, Z), or the coarse mask that was given; and CT, PET and the coarse mask as clicks have
+            corrected it (B, 3, X, Y, Z).
         """
-        if image.shape[1] > CHANNELS:
-            return image[:, CHANNELS:], image
-        probability = self.stage1(image)
-        coarse = (probability >= self.threshold).to(image.dtype)
-        return probability, torch.cat([image, coarse], dim=1)
+        image, given, marks = image[:, :CHANNELS], image[:, CHANNELS : CHANNELS + 1], image[:, CHANNELS + 1 :]
+        is_given = given.shape[1] > 0 and bool((given >= 0).all())
+        probability = given if is_given else self.stage1(image)
+        coarse = given > 0 if is_given else probability >= self.threshold
+        if marks.shape[1]:
+            coarse = torch.stack([self._corrected(*of_study) for of_study in zip(coarse, marks, strict=True)])
+        return probability, torch.cat([image, coarse.to(image.dtype)], dim=1)
+
+    def _corrected(self, mask: torch.Tensor, marks: torch.Tensor) -> torch.Tensor:
+        """Return a coarse mask (1, X, Y, Z) as clicks correct it whose marks are a map (1, X, Y, Z)."""
+        mask_voxels, volume = (tensor[0].cpu().numpy() for tensor in (mask, marks))
+        result = corrected(mask_voxels, marks_in(volume.astype(np.uint8)), self.spacing)
+        return torch.from_numpy(result)[None].to(mask.device)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the mean probability (B, 1, X, Y, Z) of the members for an image as `with_coarse_mask` takes it."""

@@ -71,6 +71,8 @@ NUMBERS = {
     "picture_suv": (1e-12, math.inf, "an SUV above 0"),
     **dict.fromkeys(("weight_decay", "poly_power", "rotation", "translation", "noise_std", "intensity_factor"), NOT_NEGATIVE),
     "body_suv": (0, math.inf, "an SUV, 0 or more"),
+    "click_reach_mm": (0, 100, "a radius from 0 to 100 mm"),
+    "click_share": (0, 1, "a share from 0 to 1 of the peak's uptake"),
 }
 # Two numbers, the first below or equal to the second: the least of both, and what they are.
 RANGES = {
@@ -88,7 +90,7 @@ OF_MONAI = tuple(inspect.signature(monai.bundle.run).parameters)
 NAMES = ("case", "ct_series", "pet_series", "sex", "injection_time")
 # Files and folders whose names do not end with `_file` or `_dir`.
 PATHS = (
-    *("studies", "ct", "pet", "coarse_mask", "datalist", "predictions", "references", "images"),
+    *("studies", "ct", "pet", "coarse_mask", "points", "datalist", "predictions", "references", "images"),
     *("dynunet", "segresnet", "swinunetr", "unet"),
 )
 
