@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import monai.transforms
@@ -14,12 +17,13 @@ import pydicom
 import pytest
 import torch
 from dicom_writer import Person, Variant, small_study, write_seg, write_study
-from helpers import BUNDLES, ENSEMBLE, WINDOWS, las, make_study, parser_of, write_nifti
+from helpers import BUNDLES, ENSEMBLE, ENVIRONMENT, ROOT, WINDOWS, las, make_study, parser_of, write_nifti
 from monai.bundle import ConfigWorkflow
 from nibabel.affines import apply_affine
 
 import petct_cascade.challenge_container as container
 import petct_cascade.predict
+from petct_cascade.changes import changes
 from petct_cascade.coarse_mask import read_coarse_mask
 from petct_cascade.metaimage import write_metaimage
 from petct_cascade.predict import load_cascade
@@ -299,6 +303,10 @@ def test_rounds_of_one_study_give_the_masks_of_single_runs_and_need_stage_1_once
     np.testing.assert_array_equal(answers[1], predictor.predict(*arrays_of(study), points=points["file"]))
     np.testing.assert_array_equal(answers[2], predictor.predict(*arrays_of(study), coarse_mask=automatic, points=points["file"]))
     np.testing.assert_array_equal(answers[3], automatic)
+    kept = [list(map(id, remembered.answers.values())) for remembered in opened.remembered.values()]
+    opened.segment()
+    assert [list(map(id, remembered.answers.values())) for remembered in opened.remembered.values()] == kept
+    assert all(kept), "nothing is remembered of the last round"
     assert answers[2][points["foreground"]] == 1
     assert answers[2][points["background"]] == 0
 
@@ -315,3 +323,98 @@ def test_points_that_cannot_be_used_are_one_sentence_and_cost_no_other_study(stu
     )
     assert re.search(words, str(error.value))
     assert (tmp_path / "masks/right.nii.gz").is_file()
+
+
+# ---------------------------------------------------------------- what is said of it
+
+
+def box(*corners: tuple[int, int]) -> np.ndarray:
+    """A mask of 20 x 10 x 10 voxels of boxes of 3 x 3 x 3, each from its x and y on."""
+    mask = np.zeros((20, 10, 10), np.uint8)
+    for x, y in corners:
+        mask[x : x + 3, y : y + 3, 2:5] = 1
+    return mask
+
+
+def test_lesions_are_added_removed_or_reshaped_with_their_volumes_before_and_after():
+    before, after = box((1, 1), (6, 1), (11, 1)), box((1, 1), (12, 1), (1, 6))
+    counts, rows = changes(before, after, las((2, 5, 10)))
+    # A voxel has 0.1 ml, a box 2.7 ml.
+    assert counts == {
+        "lesions_added": 1,
+        "lesions_removed": 1,
+        "lesions_reshaped": 1,
+        "volume_before_ml": pytest.approx(8.1),
+    }
+    told = {row["change"]: (row["volume_before_ml"], row["volume_after_ml"], row["centroid_x_mm"]) for row in rows}
+    assert told == {
+        "added": pytest.approx((0, 2.7, -4)),
+        "removed": pytest.approx((2.7, 0, -14)),
+        "reshaped": pytest.approx((2.7, 2.7, -25)),
+    }
+    assert changes(box(), box(), las((2, 5, 10)))[1] == []
+
+
+def test_report_and_dicom_objects_say_what_a_person_has_changed(infer, tmp_path):
+    written = write_study(tmp_path / "dicom", small_study())
+    seg = write_seg(tmp_path / "seg.dcm", written)
+    place = {"ct": str(tmp_path / "dicom"), "pet": str(tmp_path / "dicom")}
+    infer(**place, case="automatic")
+    infer(**place, case="given", coarse_mask=str(seg))
+    (tmp_path / "points.json").write_text(json.dumps({"foreground": [[int(index) for index in np.argwhere(written.label)[0]]]}))
+    masks = infer(**place, case="clicked", points=str(tmp_path / "points.json"))
+    readouts = json.loads((tmp_path / "masks/readouts.json").read_text())
+    assert "changes" not in readouts["automatic"]
+    found = np.asarray(nib.load(tmp_path / "masks/coarse_masks/clicked.nii.gz").dataobj)
+    assert [file.name for file in (tmp_path / "masks/coarse_masks").iterdir()] == ["clicked.nii.gz"]
+    for case, before in (("given", written.label), ("clicked", found)):
+        counts, rows = changes(before, masks[f"{case}.nii.gz"], written.pet_affine)
+        assert readouts[case]["study"] == {**readouts[case]["study"], **counts}
+        assert readouts[case]["changes"] == rows
+        page = (tmp_path / f"masks/studies/{case}.html").read_text()
+        assert page.count("<h2>Changed by hand</h2>") == 1
+    assert "Changed by hand" not in (tmp_path / "masks/studies/automatic.html").read_text()
+    assert "Added by hand" in (tmp_path / "masks/report.html").read_text()
+    for case in ("automatic", "given", "clicked"):
+        segmentation, report = (
+            pydicom.dcmread(tmp_path / f"masks/dicom/{case}/{name}.dcm") for name in ("segmentation", "report")
+        )
+        kind = "AUTOMATIC" if case == "automatic" else "SEMIAUTOMATIC"
+        assert {segment.SegmentAlgorithmType for segment in segmentation.SegmentSequence} == {kind}
+        assert ("SEMIAUTOMATIC" in report.to_json()) == (case != "automatic")
+
+
+# ---------------------------------------------------------------- the page
+
+
+def page() -> str:
+    return (ROOT / "docs/corrections.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def folder(study, tmp_path, monkeypatch) -> Path:
+    """The current folder, with the files that docs/corrections.md names."""
+    for name, role in (("CT", "ct"), ("SUV", "pet"), ("MASK", "mask")):
+        shutil.copyfile(study[role], tmp_path / f"{name}.nii.gz")
+    (shown,) = re.findall(r"^```json\n(.*?)^```", page(), flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "POINTS.json").write_text(shown)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_python_in_corrections_goes_on_in_rounds(study, folder, predictor):
+    (shown,) = re.findall(r"^```python\n(.*?)^```", page(), flags=re.MULTILINE | re.DOTALL)
+    names = dict(zip(("ct", "ct_affine", "pet", "pet_affine"), arrays_of(study), strict=True)) | {"cascade": predictor}
+    exec(shown, names)
+    assert names["mask"][12, 9, 11] == 1
+    assert not names["mask"][10, 8, 6]
+
+
+@pytest.mark.slow
+def test_every_petct_in_corrections_does_what_it_says(folder, models):
+    commands = re.findall(r"^    (petct .*)$", page(), flags=re.MULTILINE)
+    assert len(commands) == 2
+    for number, command in enumerate(commands):
+        words = [{"WORK": str(models), "OUT": f"OUT{number}"}.get(word, word) for word in shlex.split(command)[1:]]
+        subprocess.run([sys.executable, "-m", "petct_cascade.cli", *words, "--profile", "demo"], env=ENVIRONMENT, check=True)
+        assert len(list((folder / f"OUT{number}").glob("*.nii.gz"))) == 1

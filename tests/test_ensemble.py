@@ -175,7 +175,7 @@ def test_preprocessing_and_numbers_are_those_of_the_network_bundles(model):
     for name in ("ct_clip", "pet_clip", "ct_normalised", "pet_normalised", "fingerprint_file", "model_file"):
         assert ensemble[name] == bundle[name]
     # What corrections do is in tests/test_corrections.py and tests/test_clicks.py.
-    own = [item for item in ensemble["preprocessing::transforms"] if item not in ("@encode_points", "@add_corrections")]
+    own = [item for item in ensemble["preprocessing::transforms"] if not isinstance(item, str)]
     others = json.loads(
         json.dumps(bundle["preprocessing::transforms"]).replace(', "coarse_mask"]', "]").replace(', "nearest"]', "]")
     )

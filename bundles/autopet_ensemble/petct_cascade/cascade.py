@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -37,12 +38,46 @@ def has_reduced_precision(device_type: str) -> bool:
     return device_type in REDUCED_PRECISION
 
 
+class Remembered:
+    """What a network has answered to windows, so that a window that is the same in the next image costs nothing.
+
+    A window's answer follows from the window alone, so that the image's is the same to the bit. Windows are told apart by a SHA-1
+    digest of their content. `forget_others` drops what the last image did not need.
+    """
+
+    def __init__(self) -> None:
+        self.answers: dict[bytes, torch.Tensor] = {}
+        self.needed: set[bytes] = set()
+
+    def instead_of(self, network: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return what answers as a network does, and asks it only for windows that are new."""
+
+        def answer(windows: torch.Tensor) -> torch.Tensor:
+            key = hashlib.sha1(windows.contiguous().cpu().numpy().data, usedforsecurity=False).digest()
+            if key not in self.answers:
+                self.answers[key] = network(windows)
+            self.needed.add(key)
+            # The inferer weights windows in their place.
+            return self.answers[key].clone()
+
+        return answer
+
+    def forget_others(self) -> None:
+        """Forget all windows that were not needed since this was called last."""
+        self.answers = {key: self.answers[key] for key in self.needed}
+        self.needed = set()
+
+
 class SlidingWindow(nn.Module):
     """A network that sees a volume through its own sliding window, and its lesion probability.
 
     Where the device's memory does not suffice, it takes fewer windows at once, down to one, and then gathers the windows' logits
     in the host's memory. It says so, and stays with what sufficed. The probabilities are the same up to rounding. On a CPU it
     is made faster by `petct_training.cpu`, whose switch it obeys.
+
+    Attributes:
+        remembered: what the network has answered to the windows of the last image, where that is worth its memory; None to remember
+            nothing.
 
     Args:
         network: takes (windows, C, *roi_size), gives logits (windows, 1, *roi_size).
@@ -66,13 +101,15 @@ class SlidingWindow(nn.Module):
         self.network = network
         self.amp = None if amp is None else boolean("amp", amp)
         self.roi_size = roi_size
+        self.remembered: Remembered | None = None
         self.inferer = SlidingWindowInferer(roi_size=roi_size, sw_batch_size=sw_batch_size, overlap=overlap, mode="constant")
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the lesion probability (B, 1, X, Y, Z) of normalised channels (B, C, X, Y, Z)."""
         padded, (x, y, z) = pad_to_window(image, self.roi_size)
         with self.computing(image.device.type) as network:
-            logits = self._logits(padded, network)[..., x, y, z]
+            call = network if self.remembered is None else self.remembered.instead_of(network)
+            logits = self._logits(padded, call)[..., x, y, z]
         return torch.sigmoid(logits.float()).to(image.device)
 
     @contextlib.contextmanager
@@ -213,9 +250,9 @@ class Cascade(nn.Module):
             corrected it (B, 3, X, Y, Z).
         """
         image, given, marks = image[:, :CHANNELS], image[:, CHANNELS : CHANNELS + 1], image[:, CHANNELS + 1 :]
-        is_given = given.shape[1] > 0 and bool((given >= 0).all())
-        probability = given if is_given else self.stage1(image)
-        coarse = given > 0 if is_given else probability >= self.threshold
+        skip = given.shape[1] > 0 and is_given(given, channel=0)
+        probability = given if skip else self.stage1(image)
+        coarse = given > 0 if skip else probability >= self.threshold
         if marks.shape[1]:
             coarse = torch.stack([self._corrected(*of_study) for of_study in zip(coarse, marks, strict=True)])
         return probability, torch.cat([image, coarse.to(image.dtype)], dim=1)
@@ -232,6 +269,11 @@ class Cascade(nn.Module):
         return mean([member(stage2_input) for member in self.members.values()])
 
 
+def is_given(image: torch.Tensor, channel: int = CHANNELS) -> bool:
+    """Return whether a channel of an image (B, C, X, Y, Z) is a coarse mask, and not -1 for stage 1's own."""
+    return bool((image[:, channel] >= 0).all())
+
+
 class PrepareCoarseMask(PrepareBatch):
     """Run stage 1 once a study, so that every member of the ensemble gets CT, PET and the same coarse mask.
 
@@ -241,10 +283,11 @@ class PrepareCoarseMask(PrepareBatch):
     Args:
         cascade: the cascade whose stage 1 runs, on the evaluator's device.
         stage1_key: key of the item under which stage 1's probability is kept for the post-processing; None to drop it.
+        found_key: the same, of those studies only whose stage 1's mask clicks correct.
     """
 
-    def __init__(self, cascade: Cascade, stage1_key: str | None = None) -> None:
-        self.cascade, self.stage1_key = cascade, stage1_key
+    def __init__(self, cascade: Cascade, stage1_key: str | None = None, found_key: str | None = None) -> None:
+        self.cascade, self.stage1_key, self.found_key = cascade, stage1_key, found_key
 
     def __call__(
         self,
@@ -265,4 +308,6 @@ class PrepareCoarseMask(PrepareBatch):
             probability, stage2_input = self.cascade.with_coarse_mask(image)
         if self.stage1_key is not None:
             batchdata[self.stage1_key] = probability
+        if self.found_key is not None and image.shape[1] > CHANNELS and not is_given(image):
+            batchdata[self.found_key] = probability
         return stage2_input, batchdata.get("label")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from petct_cascade.dicom.labels import contour_mask, segmentation_mask
 from petct_cascade.dicom.planes import Grid
 from petct_cascade.dicom.source import DicomSource
 from petct_cascade.resampling import mask_on_grid
-from petct_cascade.volumes import Source, Volume, as_mask, read_mask
+from petct_cascade.volumes import Source, Volume, as_mask, as_source, read_mask
 from petct_training.errors import InputError
 from petct_training.grids import extent
 
@@ -64,6 +65,22 @@ def read_coarse_mask(source: Path | Source | Volume, shape: Sequence[int], affin
     mask = as_mask(source) if isinstance(source, Volume) else read_mask(source)
     _check_place(mask, shape, affine)
     return mask_on_grid(mask.array, mask.affine, shape, affine)
+
+
+def read_named_coarse_mask(
+    source: str | os.PathLike | Source | Volume, shape: Sequence[int] | np.ndarray, affine: np.ndarray
+) -> np.ndarray:
+    """Read a coarse mask as `read_coarse_mask` does, of a volume or of whatever names a file.
+
+    Raises:
+        InputError: as there; the message is a sentence that begins with its name.
+    """
+    known = source if isinstance(source, Volume) else as_source(source)
+    name = known.file.name if isinstance(known, Volume) else known.name
+    try:
+        return read_coarse_mask(known, [int(length) for length in shape], affine)
+    except InputError as error:
+        raise InputError(f"{name} {error}") from error
 
 
 def _check_place(mask: Volume, shape: Sequence[int], affine: np.ndarray) -> None:

@@ -28,7 +28,7 @@ from petct_cascade.deidentification import keep_quiet, kind_of_results, words_of
 from petct_cascade.dicom.finding import dicom_options, suv_options
 from petct_cascade.preparation import PrepareOptions
 from petct_cascade.provenance import facts_of_run
-from petct_cascade.tasks import ReadoutOptions
+from petct_cascade.tasks import ReadoutOptions, found_dir_of
 from petct_training.commands import command
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.masks import Masks
@@ -209,7 +209,7 @@ def select_studies(
     if output_dir is not None:
         folders = [folder for folder in (output_dir, uncertainty_dir) if folder is not None]
         records = Records(Path(output_dir), kind_of_results("inference", deidentified), facts_of_run(weights), not deidentified)
-        masks = Masks(records, folders, settings or {}, weights, {"points": click_settings or {}})
+        masks = Masks(records, folders, settings or {}, weights, {"points": click_settings or {}}, found_dir_of(output_dir))
     chosen = dicom_options(**(dicom or {}))
     given = _selection.SelectOptions(**options, dicom=chosen, deidentified=deidentified, named=case is not None)
     with _hiding(deidentified):

@@ -15,10 +15,9 @@ from monai.transforms import MapTransform
 from nibabel.affines import apply_affine
 
 from petct_cascade.clicks import Clicks, clicks_of, read_points
-from petct_cascade.coarse_mask import read_coarse_mask
+from petct_cascade.coarse_mask import read_named_coarse_mask
 from petct_cascade.loading import PET, STUDY_AFFINE, STUDY_SHAPE, channel_first
 from petct_cascade.resampling import mask_on_grid
-from petct_cascade.volumes import Volume, as_source
 from petct_training.clicks import BACKGROUND, FOREGROUND, REACHED, Reach, corrected, map_of, marks_of
 from petct_training.errors import InputError
 from petct_training.grids import spacing_of
@@ -96,11 +95,11 @@ class AddCorrectionsd(MapTransform):
         if source is None and marks is None:
             return item
         shape, affine = (np.asarray(item[self.study_key].meta[name]) for name in (STUDY_SHAPE, STUDY_AFFINE))
+        mask = None if source is None else read_named_coarse_mask(source, shape, affine)
         for key in self.key_iterator(item):
             image = item[key]
             grid = image.shape[1:], image.affine.cpu().numpy()
-            mask = np.full(grid[0], NOT_GIVEN) if source is None else mask_on_grid(_mask(source, shape, affine), affine, *grid)
-            channels = [mask]
+            channels = [np.full(grid[0], NOT_GIVEN) if mask is None else mask_on_grid(mask, affine, *grid)]
             if marks is not None:
                 channels.append(marks_on_grid(marks.numpy(), shape, affine, *grid))
             together = torch.cat([image.as_tensor(), torch.from_numpy(np.stack(channels)).to(image.as_tensor())])
@@ -156,16 +155,6 @@ def marks_on_grid(
     for mark in (BACKGROUND, FOREGROUND):
         volume[tuple(places[inside & (marks[:, 0] == mark)].T)] = mark
     return volume
-
-
-def _mask(source: Any, shape: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    """Return a coarse mask on the grid of the PET, or raise a sentence that begins with its name."""
-    source = source if isinstance(source, Volume) else as_source(source)
-    name = source.file.name if isinstance(source, Volume) else source.name
-    try:
-        return read_coarse_mask(source, [int(length) for length in shape], affine)
-    except InputError as error:
-        raise InputError(f"{name} {error}") from error
 
 
 def _clicks(points: Any, shape: tuple[int, ...], affine: np.ndarray) -> Clicks:

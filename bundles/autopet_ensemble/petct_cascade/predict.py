@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
 from petct_cascade.assemble import check_weights, require_weights
-from petct_cascade.cascade import CHANNELS, Cascade
+from petct_cascade.cascade import CHANNELS, Cascade, Remembered, SlidingWindow
 from petct_cascade.clicks import Clicks
 from petct_cascade.corrections import AddCorrectionsd, EncodePointsd
 from petct_cascade.installation import ensemble_folder
@@ -97,19 +98,28 @@ class Predictor:
 
 @dataclass
 class OpenStudy:
-    """A study in rounds: what reading and stage 1 gave is kept, so that a further round costs stage 2 alone.
+    """A study in rounds: what reading and stage 1 gave is kept, so that a further round costs stage 2 alone; on a CPU only in those
+    windows whose coarse mask is not that of the last round. The answers are those of single runs, voxel by voxel.
 
     Attributes:
         predictor: which has opened it.
         pet: in body-weight SUV.
         item: CT and PET after the preprocessing.
         found: stage 1's mask on the network's grid (1, 1, x, y, z), once it was needed.
+        remembered: of each network of stage 2 its answers to the windows of the last round; empty on a GPU, where a round takes
+            little time anyway.
     """
 
     predictor: Predictor
     pet: Volume
     item: Mapping[Hashable, Any]
     found: torch.Tensor | None = None
+    remembered: dict[SlidingWindow, Remembered] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.predictor.device.type == "cpu":
+            windows = [module for module in self.predictor.network.members.modules() if isinstance(module, SlidingWindow)]
+            self.remembered = {window: Remembered() for window in windows}
 
     @torch.no_grad()
     def segment(self, coarse_mask: CoarseMask | None = None, points: Points | None = None) -> np.ndarray:
@@ -133,8 +143,21 @@ class OpenStudy:
             item["points"] = torch.from_numpy(marks)
         item = predictor.add_corrections(item)
         image = item["image"][None].to(predictor.device)
-        item["pred"] = predictor.network(image if coarse_mask is not None else self._with_found(image))[0]
+        with self._remembering():
+            item["pred"] = predictor.network(image if coarse_mask is not None else self._with_found(image))[0]
         return predictor.postprocessing(item)["pred"].as_tensor()[0].cpu().numpy()
+
+    @contextlib.contextmanager
+    def _remembering(self) -> Iterator[None]:
+        """Let the networks of stage 2 answer from memory in a block."""
+        for window, remembered in self.remembered.items():
+            window.remembered = remembered
+        try:
+            yield
+        finally:
+            for window, remembered in self.remembered.items():
+                window.remembered = None
+                remembered.forget_others()
 
     def _with_found(self, image: torch.Tensor) -> torch.Tensor:
         """Return an image (1, 2 or 4, x, y, z) with stage 1's mask as its third channel."""

@@ -22,6 +22,7 @@ class Masks:
         folders: where the files `<case>.nii.gz` go, one a kind: masks, maps of uncertainty.
         settings: the options that change voxels.
         weights: the files that change voxels: weights, fingerprint. Their digests are recorded.
+        found_dir: where stage 1's masks go of those studies that have points and no coarse mask of their own; None for nowhere.
         settings_with: the options that change voxels of those studies only whose item has a key, such as "points", by that key.
     """
 
@@ -30,12 +31,15 @@ class Masks:
     settings: Mapping[str, Any] = field(default_factory=dict)
     weights: Sequence[str | os.PathLike] = ()
     settings_with: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    found_dir: str | os.PathLike | None = None
 
     def plan(self, item: Mapping[str, Any]) -> Plan:
         """Return what is made of a study: an item with "case", "image" (a file, or [CT file, PET file]), perhaps "coarse_mask" and
         "points".
         """
-        outputs = [path_from(mask_file(item, folder), self.records.folder) for folder in self.folders]
+        found = self.found_dir if "points" in item and "coarse_mask" not in item else None
+        folders = [*self.folders, *([] if found is None else [found])]
+        outputs = [path_from(mask_file(item, folder), self.records.folder) for folder in folders]
         digests = {Path(file).name: self._digest(file) for file in self.weights}
         # Of the networks of a cascade, those answer that hold the study's fold out.
         fold = {"fold": item["fold"]} if "fold" in item else {}
