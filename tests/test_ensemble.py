@@ -108,7 +108,7 @@ def plain_preprocessing(parser) -> monai.transforms.Compose:
         margin=parser["body_margin"],
         allow_smaller=True,
     )
-    load, _, _, split, *others, _ = parser.get_parsed_content("preprocessing").transforms
+    _, load, _, _, split, *others, _ = parser.get_parsed_content("preprocessing").transforms
     return monai.transforms.Compose([load, split, crop, *others])
 
 
