@@ -73,7 +73,7 @@ def test_point_between_voxels_is_the_nearest_and_halfway_the_one_with_the_higher
         ({}, "is not a file of points"),
         ({"points": {}}, "is not a file of points"),
         ({"foreground": 3}, "is not a file of points"),
-        ({"foreground": [], "backgruond": []}, "has an entry 'backgruond': give foreground, background, unit, space"),
+        ({"foreground": [], "backgrounds": []}, "has an entry 'backgrounds': give foreground, background, unit, space"),
         ({"points": [3]}, "as the name of point 1"),
         (challenge(([1, 2, 3], "tumour")), "has no tumor or background as the name of point 1"),
         (challenge(([1, 2, 3], ["tumor"])), "as the name of point 1"),

@@ -123,7 +123,9 @@ class BindPointsd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
         marks = item.get(self.points_key)
-        for key in self.key_iterator(item) if marks is not None else ():
+        if marks is None:
+            return item
+        for key in self.key_iterator(item):
             mask = item[key]
             bound = corrected(mask.as_tensor()[0].cpu().numpy(), np.asarray(marks.cpu()), spacing_of(mask.affine.cpu().numpy()))
             item[key] = MetaTensor(torch.from_numpy(bound)[None].to(mask.as_tensor()), meta=mask.meta)

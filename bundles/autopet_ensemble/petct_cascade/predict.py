@@ -185,8 +185,14 @@ def load_cascade(ckpt_dir: str | os.PathLike, profile: str = "full", **options: 
     check_weights(network, files[0])
     device = torch.device(parser.get_parsed_content("device"))
     after = [parser.get_parsed_content(name) for name in ("invert", "apply_threshold", "pad_to_study", "bind_points")]
-    before = [parser.get_parsed_content(name) for name in ("preprocessing", "encode_points", "add_corrections")]
-    return Predictor(network.to(device).eval(), *before, Compose(after), device)
+    return Predictor(
+        network.to(device).eval(),
+        parser.get_parsed_content("preprocessing"),
+        parser.get_parsed_content("encode_points"),
+        parser.get_parsed_content("add_corrections"),
+        Compose(after),
+        device,
+    )
 
 
 def _parser(profile: str, options: Mapping[str, Any]) -> ConfigParser:

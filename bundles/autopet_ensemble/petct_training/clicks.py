@@ -32,7 +32,7 @@ class Reach:
     share: float = 0.41
 
 
-def reached_by(point: Sequence[int], pet: np.ndarray, spacing: Sequence[float], reach: Reach) -> np.ndarray:
+def reached_by(point: Sequence[int], pet: np.ndarray, spacing: Sequence[float] | np.ndarray, reach: Reach) -> np.ndarray:
     """Return the voxels that a click reaches: the connected uptake around it.
 
     From the click, the peak is found by climbing: from a voxel to the highest of its 26 neighbours, as long as one is higher.
@@ -68,7 +68,7 @@ def reached_by(point: Sequence[int], pet: np.ndarray, spacing: Sequence[float], 
 
 
 def marks_of(
-    foreground: np.ndarray, background: np.ndarray, pet: np.ndarray, spacing: Sequence[float], reach: Reach
+    foreground: np.ndarray, background: np.ndarray, pet: np.ndarray, spacing: Sequence[float] | np.ndarray, reach: Reach
 ) -> np.ndarray:
     """Return what clicks say of the voxels of a PET: the encoding of clicks.
 
@@ -99,7 +99,7 @@ def marks_of(
     return np.concatenate([np.insert(voxels.reshape(-1, 3), 0, mark, axis=1) for mark, voxels in rows]).astype(np.int64)
 
 
-def corrected(mask: np.ndarray, marks: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+def corrected(mask: np.ndarray, marks: np.ndarray, spacing: Sequence[float] | np.ndarray) -> np.ndarray:
     """Return a mask that agrees with clicks: each voxel of the foreground is in it, none of the background is.
 
     - A component (18 neighbours) in which the background was clicked on goes. Where the foreground was clicked on in it, too, only
@@ -150,7 +150,7 @@ def _peak(uptake: np.ndarray, start: tuple[int, ...]) -> float:
         at = tuple(first + int(step) for first, step in zip(low, highest, strict=True))
 
 
-def _remove(mask: np.ndarray, foreground: np.ndarray, background: np.ndarray, spacing: Sequence[float]) -> None:
+def _remove(mask: np.ndarray, foreground: np.ndarray, background: np.ndarray, spacing: Sequence[float] | np.ndarray) -> None:
     """Take out of a mask the components in which the background was clicked on, or their parts that are nearer to such a click."""
     touching = background[mask[tuple(background.T)]]
     box = bounding_box(mask) if len(touching) else None
@@ -186,7 +186,7 @@ def _is_among(voxels: np.ndarray, others: np.ndarray, shape: Sequence[int]) -> n
     return np.isin(flat, known)
 
 
-def _distances(voxels: np.ndarray, points: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+def _distances(voxels: np.ndarray, points: np.ndarray, spacing: Sequence[float] | np.ndarray) -> np.ndarray:
     """Return the squared distance (mm) of each voxel (n, 3) to the nearest of points (m, 3)."""
     places, steps = voxels * np.asarray(spacing, dtype=float), np.asarray(spacing, dtype=float)
     nearest = np.full(len(voxels), np.inf)
