@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
+import json
 import shutil
 import socket
 import subprocess
@@ -40,17 +42,38 @@ def running_server(app: Path, studies: Path, models: Sequence[str]) -> Iterator[
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=studies.parent)
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(120):
+        for _ in range(600):
             assert process.poll() is None, log.read_text()[-3000:]
             try:
                 request(f"{address}/info/")
                 break
             except OSError:
                 time.sleep(1)
+        else:
+            raise AssertionError(f"the server does not answer: {log.read_text()[-3000:]}")
         yield address
     finally:
         process.terminate()
         process.wait(timeout=60)
+
+
+def infer(server: str, model: str, study: str, folder: Path, params: dict, label: Path | None = None) -> Path:
+    """Return the file of the mask that a server sends for what 3D Slicer's client sends: a form of several parts, with the clicks
+    among the parameters, and perhaps a label map.
+    """
+    limit = b"----------lImIt_of_THE_fIle_eW_$"
+    parts = [b'Content-Disposition: form-data; name="params"\r\n\r\n' + json.dumps(params).encode()]
+    if label is not None:
+        heading = (
+            f'Content-Disposition: form-data; name="label"; filename="{label}"\r\nContent-Type: application/octet-stream\r\n\r\n'
+        )
+        parts.append(heading.encode() + label.read_bytes())
+    body = b"".join(b"--" + limit + b"\r\n" + part + b"\r\n" for part in parts) + b"--" + limit + b"--\r\n"
+    kind = f"multipart/form-data; boundary={limit.decode()}"
+    content = request(f"{server}/infer/{model}?image={study}&output=image", body, kind)
+    file = folder / "answer.nii"
+    file.write_bytes(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
+    return file
 
 
 def segment(server: str, model: str, study: str, folder: Path) -> Path:

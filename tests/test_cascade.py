@@ -57,6 +57,17 @@ def test_members_see_ct_pet_and_a_mask_of_zeros_and_ones(cascade, image):
 
 
 @torch.no_grad()
+def test_mask_in_the_third_channel_takes_the_place_of_stage_1(cascade, image):
+    mask = (torch.rand((1, 1, 30, 21, 27), generator=torch.Generator().manual_seed(2)) > 0.7).float()
+    automatic = cascade(image)
+    cascade.stage1 = None
+    stacked = torch.cat([image, mask], dim=1)
+    corrected = cascade(stacked)
+    torch.testing.assert_close(corrected, sum(member(stacked) for member in cascade.members.values()) / 2, atol=1e-6, rtol=0)
+    assert not torch.allclose(corrected, automatic, atol=1e-3)
+
+
+@torch.no_grad()
 def test_probability_of_the_threshold_belongs_to_the_mask(cascade, image):
     cascade.stage1 = nn.Module()
     cascade.stage1.forward = lambda image: torch.full_like(image[:, :1], 0.5)
@@ -104,6 +115,12 @@ def test_evaluator_gives_every_voxel_of_the_one_network(cascade, image):
         expected = cascade(image)[0]
     # The evaluator must not depend on the mode in which it finds the networks: here dropout and deep supervision are on.
     torch.testing.assert_close(evaluate(cascade.train(), image)["pred"], expected, rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_evaluator_takes_a_mask_in_place_of_stage_1s_as_the_one_network_does(cascade, image):
+    corrected = torch.cat([image, (image[:, 1:] > 0.5).float()], dim=1)
+    torch.testing.assert_close(evaluate(cascade, corrected)["pred"][None], cascade(corrected), atol=1e-6, rtol=0)
 
 
 def test_stage_1_runs_once_a_study_and_its_probability_is_kept_on_request(cascade, image):

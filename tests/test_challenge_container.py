@@ -22,7 +22,6 @@ from helpers import ENVIRONMENT, ROOT, las, make_study, needs
 
 import petct_cascade.challenge_container as container
 import petct_cascade.predict
-from petct_cascade.clicks import Clicks, read_clicks
 from petct_cascade.metaimage import write_metaimage
 from petct_cascade.predict import Predictor, load_cascade
 from petct_training.errors import InputError
@@ -114,15 +113,20 @@ def predictor(models) -> Predictor:
     return load_cascade(models, "demo", device="cpu")
 
 
-@pytest.fixture(scope="module")
-def expected(predictor) -> np.ndarray:
-    """The mask of the case, which tests/test_same_mask.py holds equal to that of the command line."""
+def answer(predictor: Predictor, **corrections: object) -> np.ndarray:
+    """The mask of the case from Python."""
     ct, pet, _ = make_study((24, 20, 22))
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(DIRECTION, (3, 3)) * SPACING
     affine[:3, 3] = ORIGIN
     affine[:2] *= -1
-    mask = predictor.predict(ct, affine, pet, affine)
+    return predictor.predict(ct, affine, pet, affine, **corrections)
+
+
+@pytest.fixture(scope="module")
+def expected(predictor) -> np.ndarray:
+    """The mask of the case without clicks, which tests/test_same_mask.py holds equal to that of the command line."""
+    mask = answer(predictor)
     assert 0.01 < mask.mean() < 0.9, "a mask that is empty or full shows nothing"
     return mask
 
@@ -159,26 +163,25 @@ def command(*options: object) -> Result:
         pytest.param("5", CLICKS, marks=pytest.mark.slow),
     ],
 )
-def test_each_edition_gets_the_mask_of_the_command_line_where_it_looks_for_it(tmp_path, models, expected, edition, clicks):
+def test_each_edition_gets_the_mask_of_the_command_line_where_it_looks_for_it(tmp_path, models, predictor, edition, clicks):
     write_case(tmp_path, clicks)
     done = call(tmp_path, "--weights", models, PETCT_EDITION=edition, PETCT_PROFILE="demo")
     assert done.returncode == 0, done.stderr
     assert files_in(tmp_path / "output") == outputs(edition)
     mask = tmp_path / "output" / MASKS[edition]
-    np.testing.assert_array_equal(voxels_of(mask), expected)
+    np.testing.assert_array_equal(voxels_of(mask), answer(predictor, points=clicks))
     assert geometry_of(mask) == geometry_of(tmp_path / "input" / CT)
-    assert (tmp_path / "input/lesion-clicks.json").exists() == ("are not used" in done.stderr)
     if edition == "3":
         assert json.loads((tmp_path / "output/data-centric-model.json").read_text()) is False
 
 
 @pytest.mark.parametrize("edition", MASKS)
-def test_nothing_of_one_call_is_left_for_the_next(tmp_path, here, expected, edition):
+def test_nothing_of_one_call_is_left_for_the_next(tmp_path, here, predictor, expected, edition):
     write_case(tmp_path, CLICKS)
-    for _ in range(2):
+    for mask in (expected if edition == "3" else answer(predictor, points=CLICKS), expected):
         assert here("--edition", edition, "--input", tmp_path / "input", "--output", tmp_path / "output").exit_code == 0
         assert files_in(tmp_path / "output") == outputs(edition)
-        np.testing.assert_array_equal(voxels_of(tmp_path / "output" / MASKS[edition]), expected)
+        np.testing.assert_array_equal(voxels_of(tmp_path / "output" / MASKS[edition]), mask)
         (tmp_path / "input/lesion-clicks.json").unlink(missing_ok=True)
 
 
@@ -334,49 +337,23 @@ def test_missing_weights_and_missing_images_are_no_empty_mask(tmp_path, models):
 # ---------------------------------------------------------------- clicks
 
 
-def test_clicks_are_voxels_of_the_pet_under_the_name_of_what_they_mark(tmp_path):
-    file = tmp_path / "lesion-clicks.json"
-    points = [([0, 0, 0], "background"), ([23, 19, 21], "tumor"), ([3.2, 4.0, 5.9], "tumor")]
-    file.write_text(json.dumps({"points": [{"point": point, "name": name} for point, name in points]}))
-    assert read_clicks(file, (24, 20, 22)) == Clicks([(23, 19, 21), (3, 4, 6)], [(0, 0, 0)])
-    file.write_text('{"version": {"major": 1, "minor": 0}, "type": "Multiple points", "points": []}')
-    assert read_clicks(file, (24, 20, 22)) == Clicks([], [])
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", "is not a file of clicks"),
-        (b"\xff\xfe", "is not a file of clicks"),
-        (b'{"points": ', "is not a file of clicks"),
-        (b"[" * 100_000, "is not a file of clicks"),
-        (b"[]", "is not a file of clicks"),
-        (b'{"points": {}}', "is not a file of clicks"),
-        (b'{"points": [3]}', "as the name of point 1"),
-        (b'{"points": [{"point": [1, 2, 3], "name": "tumour"}]}', "as the name of point 1"),
-        (b'{"points": [{"point": [1, 2, 3], "name": ["tumor"]}]}', "as the name of point 1"),
-        (b'{"points": [{"point": [1, 2, 3], "name": "tumor"}, {"name": "tumor"}]}', "no three numbers as point 2"),
-        (b'{"points": [{"point": [1, 2], "name": "tumor"}]}', "no three numbers as point 1"),
-        (b'{"points": [{"point": [1, 2, "3"], "name": "tumor"}]}', "no three numbers as point 1"),
-        (b'{"points": [{"point": [1, 2, true], "name": "tumor"}]}', "no three numbers as point 1"),
-        (b'{"points": [{"point": [1, 2, NaN], "name": "tumor"}]}', "no three numbers as point 1"),
-        (b'{"points": [{"point": [1, 2, 1e999], "name": "tumor"}]}', "no three numbers as point 1"),
-        (b'{"points": [{"point": [1, 2, -1], "name": "tumor"}]}', "point 1 outside of the PET"),
-        (b'{"points": [{"point": [24, 2, 1], "name": "tumor"}]}', "point 1 outside of the PET, which has 24 x 20 x 22 voxels"),
-    ],
-)
-def test_broken_clicks_are_refused_with_a_sentence(tmp_path, content, words):
-    (tmp_path / "lesion-clicks.json").write_bytes(content)
-    with pytest.raises(InputError, match=words) as error:
-        read_clicks(tmp_path / "lesion-clicks.json", (24, 20, 22))
-    assert "\n" not in str(error.value)
+def test_clicks_correct_the_mask_as_in_python(tmp_path, here, predictor, expected):
+    write_case(tmp_path, CLICKS)
+    done = here("--edition", "4", "--input", tmp_path / "input", "--output", tmp_path / "output")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert "lesion-clicks.json: 1 points in lesions and 1 in the background" in done.stdout
+    mask = voxels_of(tmp_path / "output" / MASKS["4"])
+    np.testing.assert_array_equal(mask, answer(predictor, points=CLICKS))
+    assert mask[12, 10, 11] == 1
+    assert mask[1, 2, 3] == 0
+    assert (mask != expected).any()
 
 
 def test_broken_clicks_take_nothing_away_from_a_case(tmp_path, here, expected):
     write_case(tmp_path, clicks=[])
     done = here("--edition", "4", "--input", tmp_path / "input", "--output", tmp_path / "output")
     assert done.exit_code == 0
-    assert re.fullmatch(r"warning: lesion-clicks.json is not a file of clicks: .*; it is ignored\n", done.stderr)
+    assert re.fullmatch(r"warning: lesion-clicks.json is not a file of points: .*; it is ignored\n", done.stderr)
     np.testing.assert_array_equal(voxels_of(tmp_path / "output" / MASKS["4"]), expected)
 
 

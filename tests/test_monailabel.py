@@ -15,9 +15,10 @@ import pytest
 import torch
 import zoo
 from helpers import BUNDLES, ENSEMBLE, SARCOMA, STAGE1, needs_shared, write_nifti
-from monai_label import copy_app, request, running_server, segment
+from monai_label import copy_app, infer, request, running_server, segment
 
 from petct_cascade.loading import LoadImagePETCTd
+from petct_cascade.predict import load_cascade
 
 REAL = SARCOMA / "imagesTr"
 pytestmark = [
@@ -38,6 +39,9 @@ def bundles(tmp_path_factory, prepared) -> Path:
         torch.save({key: tensor * 1.5 if key.endswith("weight") else tensor for key, tensor in weights.items()}, file)
         shutil.copyfile(prepared / "fingerprint.json", bundle / "models/fingerprint.json")
     shutil.copytree(prepared, app / f"model/{STAGE1}/data/prepared")
+    # By their names the extension of 3D Slicer offers clicks for them.
+    for type_of_model in ("deepgrow", "deepedit"):
+        shutil.copytree(app / "model" / ENSEMBLE, app / f"model/{ENSEMBLE}_{type_of_model}")
     return app
 
 
@@ -52,7 +56,8 @@ def server(bundles, prepared, tmp_path_factory):
     if REAL.is_dir():
         image = LoadImagePETCTd(keys="image").load([real_file("0000"), real_file("0001")])
         write_nifti(studies / "real.nii", image.as_tensor().movedim(0, -1).numpy(), image.affine.numpy())
-    with running_server(bundles, studies, [STAGE1, ENSEMBLE]) as address:
+    models = [STAGE1, ENSEMBLE, f"{ENSEMBLE}_deepgrow", f"{ENSEMBLE}_deepedit"]
+    with running_server(bundles, studies, models) as address:
         yield address
 
 
@@ -112,6 +117,31 @@ def test_ensemble_gives_the_mask_of_monai_bundle_run(server, bundles, prepared, 
     expected = np.asarray(nib.load(mask).dataobj)
     assert 0 < expected.mean() < 1
     np.testing.assert_array_equal(answer(server, ENSEMBLE, tmp_path), expected)
+
+
+@pytest.mark.parametrize("type_of_model", ["deepgrow", "deepedit"])
+def test_clicks_and_label_map_of_slicer_give_the_mask_of_python(server, bundles, prepared, tmp_path, type_of_model):
+    image = nib.load(sorted((prepared / "images").iterdir())[0])
+    ct, pet = np.moveaxis(image.get_fdata(dtype=np.float32), -1, 0)
+    cascade = load_cascade(bundles / "model" / ENSEMBLE / "models", "demo", device="cpu")
+    study = cascade.open(ct, image.affine, pet, image.affine)
+    automatic = study.segment()
+    inside = automatic[5:-5, 5:-5, 5:-5]
+    missed, found = (np.argwhere(inside == value)[7] + 5 for value in (0, 1))
+    clicks = {"foreground": [missed.tolist()], "background": [found.tolist()]}
+    # As the extension sends them for the two types of models: lists by their meaning, or one a label.
+    params = {"deepgrow": clicks, "deepedit": {"lesion": clicks["foreground"], "background": clicks["background"]}}[type_of_model]
+    params = {"label": "lesion", **params, "device": "cpu", "result_dtype": "uint8"}
+    model = f"{ENSEMBLE}_{type_of_model}"
+    mask = np.asarray(nib.load(infer(server, model, "study0", tmp_path, params)).dataobj)
+    np.testing.assert_array_equal(mask, study.segment(points=clicks))
+    assert (mask[tuple(missed)], mask[tuple(found)]) == (1, 0)
+    edited = write_nifti(tmp_path / "edited.nii.gz", np.roll(automatic, 2, axis=0), image.affine)
+    params = {"foreground": clicks["foreground"], "background": [], "device": "cpu", "result_dtype": "uint8"}
+    mask = np.asarray(nib.load(infer(server, model, "study0", tmp_path, params, edited)).dataobj)
+    expected = study.segment(coarse_mask=edited, points={"foreground": clicks["foreground"]})
+    np.testing.assert_array_equal(mask, expected)
+    assert (mask != automatic).any()
 
 
 @needs_shared(REAL)

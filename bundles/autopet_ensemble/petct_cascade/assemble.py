@@ -108,6 +108,13 @@ def folds_in(fingerprint_file: str | os.PathLike) -> dict[str, int]:
     return {name: len(entries) for name, entries in known.items() if len(entries) > 1}
 
 
+def spacing_in(fingerprint_file: str | os.PathLike) -> list[float]:
+    """Return the voxel size (mm) of the images that a cascade's networks see, as the fingerprint beside its weights says; 1 mm
+    where there is none.
+    """
+    return list((read_json_or_none(fingerprint_file) or {}).get("spacing") or (1, 1, 1))
+
+
 def require_weights(model_file: str | os.PathLike, fingerprint_file: str | os.PathLike) -> None:
     """See that the cascade's weights and their fingerprint are there, before a network is built.
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from monai.engines import PrepareBatch
 from monai.inferers import SlidingWindowInferer
@@ -16,8 +18,12 @@ from monai.networks.utils import eval_mode
 from torch import nn
 
 from petct_cascade.transforms import mean
+from petct_training.clicks import corrected, marks_in
 from petct_training.cpu import channels_last, freed_memory_kept
 from petct_training.errors import InputError, boolean
+
+# CT and PET.
+CHANNELS = 2
 
 REDUCED_PRECISION = {"cuda": torch.float16, "cpu": torch.bfloat16}
 
@@ -34,12 +40,46 @@ def has_reduced_precision(device_type: str) -> bool:
     return device_type in REDUCED_PRECISION
 
 
+class Remembered:
+    """What a network has answered to windows, so that a window that is the same in the next image costs nothing.
+
+    A window's answer follows from the window alone, so that the image's is the same to the bit. Windows are told apart by a SHA-1
+    digest of their content. `forget_others` drops what the last image did not need.
+    """
+
+    def __init__(self) -> None:
+        self.answers: dict[bytes, torch.Tensor] = {}
+        self.needed: set[bytes] = set()
+
+    def instead_of(self, network: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return what answers as a network does, and asks it only for windows that are new."""
+
+        def answer(windows: torch.Tensor) -> torch.Tensor:
+            key = hashlib.sha1(windows.contiguous().cpu().numpy().data, usedforsecurity=False).digest()
+            if key not in self.answers:
+                self.answers[key] = network(windows)
+            self.needed.add(key)
+            # The inferer weights windows in their place.
+            return self.answers[key].clone()
+
+        return answer
+
+    def forget_others(self) -> None:
+        """Forget all windows that were not needed since this was called last."""
+        self.answers = {key: self.answers[key] for key in self.needed}
+        self.needed = set()
+
+
 class SlidingWindow(nn.Module):
     """A network that sees a volume through its own sliding window, and its lesion probability.
 
     Where the device's memory does not suffice, it takes fewer windows at once, down to one, and then gathers the windows' logits
     in the host's memory. It says so, and stays with what sufficed. The probabilities are the same up to rounding. On a CPU it
     is made faster by `petct_training.cpu`, whose switch it obeys.
+
+    Attributes:
+        remembered: what the network has answered to the windows of the last image, where that is worth its memory; None to remember
+            nothing.
 
     Args:
         network: takes (windows, C, *roi_size), gives logits (windows, 1, *roi_size).
@@ -72,6 +112,7 @@ class SlidingWindow(nn.Module):
         self.mirrored = [axes for number in range(len(mirror)) for axes in itertools.combinations(sorted(mirror), number + 1)]
         self.amp = None if amp is None else boolean("amp", amp)
         self.roi_size = roi_size
+        self.remembered: Remembered | None = None
         self.inferer = SlidingWindowInferer(roi_size=roi_size, sw_batch_size=sw_batch_size, overlap=overlap, mode="constant")
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
@@ -79,7 +120,8 @@ class SlidingWindow(nn.Module):
         padded, (x, y, z) = pad_to_window(image, self.roi_size)
         started = time.monotonic()
         with self.computing(image.device.type) as network:
-            logits = self._logits(padded, network)[..., x, y, z]
+            call = network if self.remembered is None else self.remembered.instead_of(network)
+            logits = self._logits(padded, call)[..., x, y, z]
             probability = torch.sigmoid(logits.float()).to(image.device)
             passes, longest = 1, self._seconds_since(started)
             for axes in self.mirrored:
@@ -88,7 +130,7 @@ class SlidingWindow(nn.Module):
                     print(f"warning: {self._shortage(passes - 1)}", flush=True)
                     break
                 dims = [axis + 2 for axis in axes]
-                logits = self._logits(padded.flip(dims), network).flip(dims)[..., x, y, z]
+                logits = self._logits(padded.flip(dims), call).flip(dims)[..., x, y, z]
                 probability += torch.sigmoid(logits.float()).to(image.device)
                 passes, longest = passes + 1, max(longest, self._seconds_since(begun))
         return probability if passes == 1 else probability / passes
@@ -194,6 +236,10 @@ class MeanOfFolds(nn.Module):
 class Cascade(nn.Module):
     """Stage 1 finds lesions coarsely, the members of stage 2 refine its mask, and their mean is the answer.
 
+    What a person says comes with CT and PET, since hosts hand nothing but the image to a network. The third channel is a coarse
+    mask, 0 and 1, in the place of stage 1's, which does not run; or -1 everywhere for stage 1's own. The fourth is a map of the
+    marks of clicks (`petct_training.clicks`), which correct either mask.
+
     Its state dict holds the networks' own under `stage1.network.` and `members.<name>.network.`; where a network was trained once a
     fold, under `stage1.folds.<fold>.network.` and so on.
 
@@ -204,6 +250,7 @@ class Cascade(nn.Module):
         folds_of: number of folds of "stage1" and of members by their names, whose networks then answer with their mean; those that
             are not named are one network.
         member_weights: weight of each member, in their order; None for one weight for all.
+        spacing: voxel size (mm) of the images along X, Y, Z, by which the nearest click is found.
     """
 
     def __init__(
@@ -213,6 +260,7 @@ class Cascade(nn.Module):
         threshold: float = 0.5,
         folds_of: Mapping[str, int] | None = None,
         member_weights: Sequence[float] | None = None,
+        spacing: Sequence[float] = (1, 1, 1),
     ) -> None:
         super().__init__()
         self.member_weights = member_weights
@@ -222,7 +270,7 @@ class Cascade(nn.Module):
         }
         self.stage1 = parts.pop("stage1")
         self.members = nn.ModuleDict(parts)
-        self.threshold = threshold
+        self.threshold, self.spacing = threshold, spacing
 
     def hold_out(self, fold: int | None) -> None:
         """Let the networks that have not seen the studies of a fold answer alone; with None, all answer with their mean again."""
@@ -231,15 +279,38 @@ class Cascade(nn.Module):
                 part.only = fold
 
     def with_coarse_mask(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return stage 1's probability (B, 1, X, Y, Z), and CT, PET and its mask (B, 3, X, Y, Z), of CT and PET (B, 2, X, Y, Z)."""
-        probability = self.stage1(image)
-        coarse = (probability >= self.threshold).to(image.dtype)
-        return probability, torch.cat([image, coarse], dim=1)
+        """Return what the members see.
+
+        Args:
+            image: normalised CT and PET (B, 2, X, Y, Z); or with corrections (B, 3 or 4, X, Y, Z).
+
+        Returns:
+            Stage 1's probability (B, 1, X, Y, Z), or the coarse mask that was given; and CT, PET and the coarse mask as clicks have
+            corrected it (B, 3, X, Y, Z).
+        """
+        image, given, marks = image[:, :CHANNELS], image[:, CHANNELS : CHANNELS + 1], image[:, CHANNELS + 1 :]
+        skip = given.shape[1] > 0 and is_given(given, channel=0)
+        probability = given if skip else self.stage1(image)
+        coarse = given > 0 if skip else probability >= self.threshold
+        if marks.shape[1]:
+            coarse = torch.stack([self._corrected(*of_study) for of_study in zip(coarse, marks, strict=True)])
+        return probability, torch.cat([image, coarse.to(image.dtype)], dim=1)
+
+    def _corrected(self, mask: torch.Tensor, marks: torch.Tensor) -> torch.Tensor:
+        """Return a coarse mask (1, X, Y, Z) as clicks correct it whose marks are a map (1, X, Y, Z)."""
+        mask_voxels, volume = (tensor[0].cpu().numpy() for tensor in (mask, marks))
+        result = corrected(mask_voxels, marks_in(volume.astype(np.uint8)), self.spacing)
+        return torch.from_numpy(result)[None].to(mask.device)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the mean probability (B, 1, X, Y, Z) of the members for normalised CT and PET (B, 2, X, Y, Z)."""
+        """Return the mean probability (B, 1, X, Y, Z) of the members for an image as `with_coarse_mask` takes it."""
         _, stage2_input = self.with_coarse_mask(image)
         return mean([member(stage2_input) for member in self.members.values()], self.member_weights)
+
+
+def is_given(image: torch.Tensor, channel: int = CHANNELS) -> bool:
+    """Return whether a channel of an image (B, C, X, Y, Z) is a coarse mask, and not -1 for stage 1's own."""
+    return bool((image[:, channel] >= 0).all())
 
 
 class PrepareCoarseMask(PrepareBatch):
@@ -251,10 +322,11 @@ class PrepareCoarseMask(PrepareBatch):
     Args:
         cascade: the cascade whose stage 1 runs, on the evaluator's device.
         stage1_key: key of the item under which stage 1's probability is kept for the post-processing; None to drop it.
+        found_key: the same, of those studies only whose stage 1's mask clicks correct.
     """
 
-    def __init__(self, cascade: Cascade, stage1_key: str | None = None) -> None:
-        self.cascade, self.stage1_key = cascade, stage1_key
+    def __init__(self, cascade: Cascade, stage1_key: str | None = None, found_key: str | None = None) -> None:
+        self.cascade, self.stage1_key, self.found_key = cascade, stage1_key, found_key
 
     def __call__(
         self,
@@ -263,7 +335,7 @@ class PrepareCoarseMask(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, Any]:
-        """Return the members' input (B, 3, X, Y, Z) and `label` of a batch whose `image` is normalised CT and PET (B, 2, X, Y, Z).
+        """Return the members' input (B, 3, X, Y, Z) and `label` of a batch whose `image` is as `Cascade.with_coarse_mask` takes it.
 
         What the batch holds as `label`, if anything, is handed on as it is, for the post-processing.
         """
@@ -275,4 +347,6 @@ class PrepareCoarseMask(PrepareBatch):
             probability, stage2_input = self.cascade.with_coarse_mask(image)
         if self.stage1_key is not None:
             batchdata[self.stage1_key] = probability
+        if self.found_key is not None and image.shape[1] > CHANNELS and not is_given(image):
+            batchdata[self.found_key] = probability
         return stage2_input, batchdata.get("label")

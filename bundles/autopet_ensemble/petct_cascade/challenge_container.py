@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import click
 import numpy as np
 
-from petct_cascade.clicks import Clicks, read_clicks
+from petct_cascade.clicks import Clicks, read_points
 from petct_cascade.installation import ensemble_folder
 from petct_cascade.metaimage import Place, read_place, write_metaimage
 from petct_cascade.pipeline import PROFILES
@@ -33,6 +33,7 @@ from petct_training.files import make_folder, remove_unfinished, write_json
 
 if TYPE_CHECKING:
     from petct_cascade.predict import Predictor
+    from petct_cascade.volumes import Volume
 
 # Where the platform puts weights that are uploaded beside an image, and where container/Dockerfile puts those in it.
 WEIGHTS_OF_PLATFORM, WEIGHTS_OF_IMAGE = Path("/opt/ml/model"), Path("/opt/petct/weights")
@@ -204,10 +205,8 @@ def segment_case(case: Case, mask_file: Path, model: Model) -> None:
             raise InputError(_sentence(problem))
         _warn(_sentence(problem))
     ct, pet = volumes["ct"], volumes["pet"]
-    clicks = _clicks_of(case, pet.array.shape)
-    if clicks is not None:
-        _warn(f"{clicks} were read and are not used: these networks see CT and PET alone")
-    mask = predictor.segment(ct, pet)
+    clicks = _clicks_of(case, pet)
+    mask = predictor.open_volumes(ct, pet).segment(points=clicks)
     write_metaimage(mask_file, mask_on_grid(mask, pet.affine, ct.array.shape, ct.affine), case.place())
     print(f"{mask_file.name}: {np.count_nonzero(mask)} of {mask.size} voxels of the PET, on {predictor.device}", flush=True)
 
@@ -276,15 +275,17 @@ def _sentence(problem: Problem) -> str:
     return problem.sentence if problem.file is None else f"{problem.file.parent.name}/{problem.sentence}"
 
 
-def _clicks_of(case: Case, shape: tuple[int, ...]) -> Clicks | None:
+def _clicks_of(case: Case, pet: Volume) -> Clicks | None:
     """Return the clicks of a case; None when there are none, or they are broken, which is said."""
     if case.clicks is None:
         return None
     try:
-        return read_clicks(case.clicks, shape)
+        clicks = read_points(case.clicks, pet.array.shape, pet.affine)
     except InputError as error:
         _warn(f"{case.clicks.name} {error}; it is ignored")
         return None
+    print(f"{case.clicks.name}: {clicks}", flush=True)
+    return clicks
 
 
 def _warn(sentence: str) -> None:
@@ -303,8 +304,8 @@ def main(edition: str, input_dir: Path, output_dir: Path, weights: Path | None, 
 
     \b
     In:  INPUT/images/ct/*.mha and INPUT/images/pet/*.mha, one each; for
-         editions 4 and 5 perhaps INPUT/lesion-clicks.json, which is read,
-         and not used yet.
+         editions 4 and 5 perhaps INPUT/lesion-clicks.json, by which the
+         mask is corrected.
     Out: a mask of 0 and 1 on the CT's grid, in the folder of the edition.
 
     Where a case fails, the mask is empty, a sentence on stderr says why, and the exit code is 0. It is 1 where there is no image at

@@ -185,6 +185,8 @@ def main() -> None:
 @click.option("--ct", type=THERE, help="CT of one study: a file in Hounsfield units, or a DICOM folder; give --pet with it.")
 @click.option("--pet", type=THERE, help="PET of the same study: a file in body-weight SUV, or a DICOM folder.")
 @click.option("--case", help="Name of this one study; by default that of its folder and file.")
+@click.option("--coarse-mask", type=THERE, help="A mask of this one study in place of stage 1's: NIfTI, MetaImage or DICOM SEG.")
+@click.option("--points", type=THERE, help="JSON file of clicks in this one study, on lesions and on what is none.")
 @output
 @weights
 @profile
@@ -196,6 +198,8 @@ def segment(
     ct: Path | None,
     pet: Path | None,
     case: str | None,
+    coarse_mask: Path | None,
+    points: Path | None,
     output: Path,
     weights: Path | None,
     profile: str,
@@ -220,7 +224,8 @@ def segment(
     if (studies is None) == (ct is None and pet is None):
         raise click.UsageError("name what to segment: STUDIES, or one study with --ct and --pet")
     named = as_names({"case": case, **of_dicom})
-    overrides = {"studies": studies, "ct": ct, "pet": pet, **named, "output_dir": output, "ckpt_dir": weights_folder(weights)}
+    overrides = {"studies": studies, "ct": ct, "pet": pet, "coarse_mask": coarse_mask, "points": points, **named}
+    overrides |= {"output_dir": output, "ckpt_dir": weights_folder(weights)}
     overrides["deidentified"] = deidentified
     run("inferring", ("inference", *_demo(profile)), overrides, settings)
 

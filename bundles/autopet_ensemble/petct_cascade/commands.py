@@ -30,7 +30,7 @@ from petct_cascade.deidentification import keep_quiet, kind_of_results, words_of
 from petct_cascade.dicom.finding import dicom_options, suv_options
 from petct_cascade.preparation import PrepareOptions
 from petct_cascade.provenance import facts_of_run
-from petct_cascade.tasks import ReadoutOptions
+from petct_cascade.tasks import ReadoutOptions, found_dir_of
 from petct_training.commands import command
 from petct_training.errors import InputError, SomeFailedError, boolean
 from petct_training.masks import Masks
@@ -116,6 +116,7 @@ def select_labelled(
     folders: Sequence[str | os.PathLike | None],
     settings: Mapping[str, Any],
     weights: Sequence[str | os.PathLike],
+    click_settings: Mapping[str, Any] | None = None,
     studies: str | os.PathLike | None = None,
     dicom: Mapping[str, Any] | None = None,
     deidentified: bool = False,
@@ -129,6 +130,7 @@ def select_labelled(
         folders: of the masks, one a model, and of maps; None for none.
         settings: the options that change voxels.
         weights: the other files from which masks are made.
+        click_settings: the options that change voxels of studies with points only.
         dicom: see `petct_cascade.dicom.finding.dicom_options`.
         deidentified: whether nothing may tell whose studies they are.
         options: the further fields of `petct_cascade.selection.SelectOptions`.
@@ -137,7 +139,7 @@ def select_labelled(
     with _hiding(deidentified):
         items, problems = _selection.labelled_items(dataset_dir, fingerprint_file, studies, chosen)
     records = Records(Path(output_dir), kind_of_results("evaluation", deidentified), facts_of_run(weights), not deidentified)
-    masks = Masks(records, [folder for folder in folders if folder], settings, weights)
+    masks = Masks(records, [folder for folder in folders if folder], settings, weights, {"points": click_settings or {}})
     judged = replace(chosen, check=False) if studies is None else chosen
     return _selection.select_items(items, masks, judged, problems)
 
@@ -206,10 +208,13 @@ def select_studies(
     ct: str | os.PathLike | None = None,
     pet: str | os.PathLike | None = None,
     case: str | None = None,
+    coarse_mask: str | os.PathLike | None = None,
+    points: str | os.PathLike | None = None,
     output_dir: str | os.PathLike | None = None,
     uncertainty_dir: str | os.PathLike | None = None,
     weights: Sequence[str | os.PathLike] = (),
     settings: Mapping[str, Any] | None = None,
+    click_settings: Mapping[str, Any] | None = None,
     dicom: Mapping[str, Any] | None = None,
     deidentified: bool = False,
     **options: Any,
@@ -221,10 +226,13 @@ def select_studies(
         ct: one study's CT (HU, on any grid): a file, or a folder or series in DICOM.
         pet: its PET (body-weight SUV).
         case: name of this one study; see `petct_cascade.studies.study_of_places` for its name without one.
+        coarse_mask: of this one study, a mask in place of stage 1's.
+        points: file of clicks in this one study.
         output_dir: folder of masks, and of their records; without one, every study is selected.
         uncertainty_dir: folder of maps; when it is given, a study without a map is done again.
         weights: the other files from which masks are made.
         settings: the options that change voxels.
+        click_settings: those that change voxels of studies with points only.
         dicom: see `petct_cascade.dicom.finding.dicom_options`.
         deidentified: whether nothing but the DICOM objects may tell whose studies they are.
         options: the further fields of `petct_cascade.selection.SelectOptions`.
@@ -233,11 +241,11 @@ def select_studies(
     if output_dir is not None:
         folders = [folder for folder in (output_dir, uncertainty_dir) if folder is not None]
         records = Records(Path(output_dir), kind_of_results("inference", deidentified), facts_of_run(weights), not deidentified)
-        masks = Masks(records, folders, settings or {}, weights)
+        masks = Masks(records, folders, settings or {}, weights, {"points": click_settings or {}}, found_dir_of(output_dir))
     chosen = dicom_options(**(dicom or {}))
     given = _selection.SelectOptions(**options, dicom=chosen, deidentified=deidentified, named=case is not None)
     with _hiding(deidentified):
-        source, known = _selection.source_of(studies, ct, pet, case, chosen)
+        source, known = _selection.source_of(studies, ct, pet, case, chosen, coarse_mask, points)
         return _selection.select_studies(source, masks, given, known)
 
 

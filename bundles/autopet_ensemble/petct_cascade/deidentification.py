@@ -104,7 +104,8 @@ def words_of(sources: Iterable[tuple[str, Any]], names: Iterable[str] = ()) -> W
 
 
 def words_of_items(items: Iterable[Mapping[str, Any]], masks: Iterable[Path] = (), names: Iterable[str] = ()) -> Words:
-    """Return what must not be said of items with "image" and perhaps "label"; their names may be said.
+    """Return what must not be said of items with "image" and perhaps "label", "coarse_mask" and "points"; their names may be
+    said.
 
     Args:
         items: the studies.
@@ -115,7 +116,7 @@ def words_of_items(items: Iterable[Mapping[str, Any]], masks: Iterable[Path] = (
     for item in items:
         image = item.get("image")
         pair = [("image", image)] if isinstance(image, (str, os.PathLike)) else zip(("ct", "pet"), image or (), strict=False)
-        sources += [*pair, ("label", item.get("label"))]
+        sources += [*pair, ("label", item.get("label")), ("coarse mask", item.get("coarse_mask")), ("points", item.get("points"))]
     return words_of(sources, names)
 
 
@@ -133,7 +134,11 @@ def deidentified_studies(
         The studies, sorted by their names; and the problems, also those of studies whose PET cannot be read, or is that of another.
     """
     words = words_of(
-        ((role, source) for study in studies for role, source in study.files.items()),
+        (
+            pair
+            for study in studies
+            for pair in (*study.files.items(), ("coarse mask", study.coarse_mask), ("points", study.points))
+        ),
         (name for study in studies for name in (study.patient, *(() if keep_names else (study.case,)))),
     )
     renamed: dict[str, Study] = {}

@@ -76,7 +76,7 @@ class DICOMStudySegmentationOperator(Operator):
         study, source = _study_in(self.input_folder)
         problems, volumes = read_study(study)
         _log_or_raise(problems)
-        mask = self.predictor.segment(volumes["ct"], volumes["pet"])
+        mask = self.predictor.open_volumes(volumes["ct"], volumes["pet"]).segment()
         op_output.emit(SegmentedStudy(study.case, source, volumes["pet"], mask), SEGMENTATION)
 
 

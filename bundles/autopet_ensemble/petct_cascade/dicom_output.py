@@ -28,11 +28,13 @@ class DicomOutput:
         source: its PET.
         output_dir: the output folder; see `dicom_files`.
         segments: one of `SEGMENTS`.
+        semiautomatic: whether a person has given or corrected the coarse mask.
     """
 
     source: DicomSource
     output_dir: Path
     segments: str
+    semiautomatic: bool = False
 
 
 def dicom_files(output_dir: Path, case: str) -> tuple[Path, Path]:
@@ -58,7 +60,10 @@ def write_dicom(case: str, output: DicomOutput, mask: np.ndarray, readouts: Mapp
         file.unlink(missing_ok=True)
     version = program_version()
     try:
-        segmentation, warnings = write_segmentation(files[0], mask, output.source, version, output.segments == "lesions")
+        per_lesion = output.segments == "lesions"
+        segmentation, warnings = write_segmentation(
+            files[0], mask, output.source, version, per_lesion, semiautomatic=output.semiautomatic
+        )
         write_report(files[1], readouts, segmentation, output.source, version)
     except InputError as error:
         return [Problem(case, None, f"its DICOM SEG and SR were not written: {error}", error=True)]

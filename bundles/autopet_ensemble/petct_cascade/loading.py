@@ -136,7 +136,7 @@ class CropToBodyd(MapTransform):
 
     def crop(self, image: MetaTensor) -> MetaTensor:
         """Return the box around the body (2, x, y, z) of an image, with its place in the study in the metadata."""
-        voxels, shape = _channel_first(image)
+        voxels, shape = channel_first(image)
         box = self._box(voxels[PET])
         x, y, z = box
         start = [part.start for part in box]
@@ -224,7 +224,7 @@ def _volume_of(file: str | os.PathLike | Volume, case: str | None, channels: int
         raise InputError(f"{_named(case)}{file} {error}") from error
 
 
-def _channel_first(image: MetaTensor) -> tuple[torch.Tensor, list[int]]:
+def channel_first(image: MetaTensor) -> tuple[torch.Tensor, list[int]]:
     """Return the voxels (2, X, Y, Z) of an image of CT and PET, a view of them, and the shape [X, Y, Z].
 
     Raises:

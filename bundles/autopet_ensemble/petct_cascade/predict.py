@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,21 @@ from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
 from petct_cascade.assemble import check_weights, require_weights
-from petct_cascade.cascade import Cascade
+from petct_cascade.cascade import CHANNELS, Cascade, Remembered, SlidingWindow
+from petct_cascade.clicks import Clicks
+from petct_cascade.corrections import AddCorrectionsd, EncodePointsd
 from petct_cascade.installation import ensemble_folder
 from petct_cascade.judging import judge_volumes
 from petct_cascade.volumes import Volume
 from petct_training.errors import InputError
 
 CONFIGS = ensemble_folder() / "configs"
+
+# A mask in place of stage 1's: on the PET's grid, or a file or volume on any grid.
+CoarseMask = np.ndarray | Volume | str | os.PathLike
+
+# Clicks: a JSON file, its content, or voxels.
+Points = str | os.PathLike | Mapping[str, Any] | Clicks
 
 # What each profile adds to inference.json.
 PROFILES: Mapping[str, tuple[str, ...]] = {"full": (), "demo": ("demo.json",)}
@@ -34,17 +43,36 @@ class Predictor:
     Attributes:
         network: the cascade, on its device.
         preprocessing: makes normalised CT and PET of the volumes of a study.
+        encode_points: the part of it that makes marks of points.
+        add_corrections: the part of it that adds coarse mask and marks to CT and PET.
         postprocessing: makes the mask on the PET's grid of the cascade's probability.
         device: where the cascade computes.
     """
 
     network: Cascade
     preprocessing: Compose
+    encode_points: EncodePointsd
+    add_corrections: AddCorrectionsd
     postprocessing: Compose
     device: torch.device
 
-    def predict(self, ct: np.ndarray, ct_affine: np.ndarray, pet: np.ndarray, pet_affine: np.ndarray) -> np.ndarray:
+    def predict(
+        self,
+        ct: np.ndarray,
+        ct_affine: np.ndarray,
+        pet: np.ndarray,
+        pet_affine: np.ndarray,
+        coarse_mask: CoarseMask | None = None,
+        points: Points | None = None,
+    ) -> np.ndarray:
         """Return the lesion mask of a study, 1 inside of lesions and 0 elsewhere, uint8 (X, Y, Z) on the PET's grid.
+
+        The arguments are those of `open` and `OpenStudy.segment`.
+        """
+        return self.open(ct, ct_affine, pet, pet_affine).segment(coarse_mask, points)
+
+    def open(self, ct: np.ndarray, ct_affine: np.ndarray, pet: np.ndarray, pet_affine: np.ndarray) -> OpenStudy:
+        """Return a study that is judged and preprocessed, to be segmented in rounds.
 
         Args:
             ct: CT (X, Y, Z) in HU, on any grid.
@@ -61,14 +89,82 @@ class Predictor:
             if problem.error:
                 raise InputError(problem.sentence)
             warnings.warn(problem.sentence, stacklevel=2)
-        return self.segment(volumes["ct"], volumes["pet"])
+        return self.open_volumes(volumes["ct"], volumes["pet"])
 
-    def segment(self, ct: Volume, pet: Volume) -> np.ndarray:
-        """Return the lesion mask as `predict` does, of a CT in HU and a PET in body-weight SUV that have been judged."""
-        item = self.preprocessing({"image": [ct, pet]})
-        with torch.no_grad():
-            item["pred"] = self.network(item["image"][None].to(self.device))[0]
-        return self.postprocessing(item)["pred"].as_tensor()[0].cpu().numpy()
+    def open_volumes(self, ct: Volume, pet: Volume) -> OpenStudy:
+        """Return a study as `open` does, of a CT in HU and a PET in body-weight SUV that have been judged."""
+        return OpenStudy(self, pet, self.preprocessing({"image": [ct, pet]}))
+
+
+@dataclass
+class OpenStudy:
+    """A study in rounds: what reading and stage 1 gave is kept, so that a further round costs stage 2 alone; on a CPU only in those
+    windows whose coarse mask is not that of the last round. The answers are those of single runs, voxel by voxel.
+
+    Attributes:
+        predictor: which has opened it.
+        pet: in body-weight SUV.
+        item: CT and PET after the preprocessing.
+        found: stage 1's mask on the network's grid (1, 1, x, y, z), once it was needed.
+        remembered: of each network of stage 2 its answers to the windows of the last round; empty on a GPU, where a round takes
+            little time anyway.
+    """
+
+    predictor: Predictor
+    pet: Volume
+    item: Mapping[Hashable, Any]
+    found: torch.Tensor | None = None
+    remembered: dict[SlidingWindow, Remembered] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.predictor.device.type == "cpu":
+            windows = [module for module in self.predictor.network.members.modules() if isinstance(module, SlidingWindow)]
+            self.remembered = {window: Remembered() for window in windows}
+
+    @torch.no_grad()
+    def segment(self, coarse_mask: CoarseMask | None = None, points: Points | None = None) -> np.ndarray:
+        """Return the lesion mask, 1 inside of lesions and 0 elsewhere, uint8 (X, Y, Z) on the PET's grid.
+
+        Args:
+            coarse_mask: a mask in place of stage 1's, such as an earlier answer: 0 and 1 (X, Y, Z) on the PET's grid, or a file or
+                volume on any grid. None for stage 1's own.
+            points: clicks, as a JSON file or its content; see `petct_cascade.clicks.clicks_of`. None for none.
+
+        Raises:
+            InputError: when mask or points cannot be those of the study.
+        """
+        predictor, item = self.predictor, dict(self.item)
+        if isinstance(coarse_mask, np.ndarray):
+            coarse_mask = _volume("coarse mask", coarse_mask, self.pet.affine)
+        if coarse_mask is not None:
+            item["coarse_mask"] = coarse_mask
+        marks = None if points is None else predictor.encode_points.encode(points, self.pet.array, self.pet.affine)
+        if marks is not None and len(marks):
+            item["points"] = torch.from_numpy(marks)
+        item = predictor.add_corrections(item)
+        image = item["image"][None].to(predictor.device)
+        with self._remembering():
+            item["pred"] = predictor.network(image if coarse_mask is not None else self._with_found(image))[0]
+        return predictor.postprocessing(item)["pred"].as_tensor()[0].cpu().numpy()
+
+    @contextlib.contextmanager
+    def _remembering(self) -> Iterator[None]:
+        """Let the networks of stage 2 answer from memory in a block."""
+        for window, remembered in self.remembered.items():
+            window.remembered = remembered
+        try:
+            yield
+        finally:
+            for window, remembered in self.remembered.items():
+                window.remembered = None
+                remembered.forget_others()
+
+    def _with_found(self, image: torch.Tensor) -> torch.Tensor:
+        """Return an image (1, 2 or 4, x, y, z) with stage 1's mask as its third channel."""
+        both = image[:, :CHANNELS]
+        if self.found is None:
+            self.found = self.predictor.network.with_coarse_mask(both)[1][:, CHANNELS:]
+        return torch.cat([both, self.found, image[:, CHANNELS + 1 :]], dim=1)
 
 
 def load_cascade(ckpt_dir: str | os.PathLike, profile: str = "full", **options: Any) -> Predictor:
@@ -88,9 +184,16 @@ def load_cascade(ckpt_dir: str | os.PathLike, profile: str = "full", **options: 
     network = parser.get_parsed_content("network_def")
     check_weights(network, files[0])
     device = torch.device(parser.get_parsed_content("device"))
-    names = ("invert", "apply_threshold", "remove_faint", "pad_to_study")
+    names = ("invert", "apply_threshold", "remove_faint", "pad_to_study", "bind_points")
     after = [transform for transform in map(parser.get_parsed_content, names) if transform is not None]
-    return Predictor(network.to(device).eval(), parser.get_parsed_content("preprocessing"), Compose(after), device)
+    return Predictor(
+        network.to(device).eval(),
+        parser.get_parsed_content("preprocessing"),
+        parser.get_parsed_content("encode_points"),
+        parser.get_parsed_content("add_corrections"),
+        Compose(after),
+        device,
+    )
 
 
 def _parser(profile: str, options: Mapping[str, Any]) -> ConfigParser:

@@ -18,7 +18,7 @@ from petct_cascade.provenance import check_summary, record_of, summary_of
 from petct_cascade.report.study_parts import StudyPage
 from petct_cascade.results import in_order, picture_of, write_results
 from petct_cascade.study_results import StudyResults, make_results
-from petct_cascade.tasks import ReadoutOptions, Results, StudyTask, files_of, pet_of, words_if_hidden
+from petct_cascade.tasks import ReadoutOptions, Results, StudyTask, before_of, files_of, pet_of, words_if_hidden
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.records import Records
 
@@ -147,6 +147,9 @@ def _task_of(item: Mapping[str, Any], mask: Path, output_dir: Path, model: str, 
     """Return the task of reading out and drawing one mask."""
     case = item["case"]
     uncertainty = None if options.uncertainty_dir is None else Path(options.uncertainty_dir) / f"{case}.nii.gz"
-    dicom = DicomOutput(pet_of(item), output_dir, options.dicom_segments) if has_dicom_output(item, options) else None
+    before = before_of(item, output_dir)
+    in_dicom = has_dicom_output(item, options)
+    dicom = DicomOutput(pet_of(item), output_dir, options.dicom_segments, before is not None) if in_dicom else None
     page = None if options.single_file else StudyPage(output_dir, TITLE, viewer=options.viewer)
-    return StudyTask(item, {model: mask}, model, picture_of(output_dir, case), uncertainty, tuple(options.suv_range), dicom, page)
+    picture = picture_of(output_dir, case)
+    return StudyTask(item, {model: mask}, model, picture, uncertainty, tuple(options.suv_range), dicom, page, before)

@@ -27,7 +27,8 @@ class Selection:
     """The studies of an inference.
 
     Attributes:
-        items: {"case", "image": [CT file, PET file], "patient", "tracer", ("centre"), ("body")} of the studies to do.
+        items: {"case", "image": [CT file, PET file], "patient", "tracer", ("centre"), ("body"), ("coarse_mask"), ("points")} of the
+            studies to do.
         done: the same of the studies whose masks an earlier run has made.
         others: the same of the studies that other processes do, see `SelectOptions`.
         problems: why other studies cannot be used, and what is remarkable about those that can.
@@ -180,6 +181,8 @@ def source_of(
     pet: str | os.PathLike | None = None,
     case: str | None = None,
     dicom: DicomOptions | None = None,
+    coarse_mask: str | os.PathLike | None = None,
+    points: str | os.PathLike | None = None,
 ) -> tuple[str | os.PathLike | Study, list[Problem]]:
     """Return the study of a CT (HU, on any grid) and a PET (body-weight SUV), and what is to be said of it.
 
@@ -191,12 +194,15 @@ def source_of(
         pet: the same.
         case: what this one study is called; see `petct_cascade.studies.study_of_places` for its name without one.
         dicom: which series of DICOM studies are taken, and what their headers do not say.
+        coarse_mask: of this one study, in place of stage 1's.
+        points: file of clicks in this one study.
 
     Raises:
-        InputError: when one of the two files is given alone, a name is given to many studies, or cannot be part of a file's name.
+        InputError: when one of the two files is given alone, a name, a mask or points are given to many studies, or a name cannot
+            be part of a file's name.
     """
     if ct is not None and pet is not None:
-        study, known = study_of_places(ct, pet, None if case is None else str(case), dicom)
+        study, known = study_of_places(ct, pet, None if case is None else str(case), dicom, coarse_mask, points)
         if reason := problem_of_name(study.case):
             raise InputError(f"study {study.case}: {reason}, or name it with --case")
         return study, known
@@ -204,6 +210,11 @@ def source_of(
         raise InputError(f"--{'pet' if pet is None else 'ct'} is missing: give one file for the CT and one for the PET")
     if case is not None:
         raise InputError(f"--case {case} names one study: give its --ct and --pet; in a list, fill in the column case")
+    for name, value in (("coarse_mask", coarse_mask), ("points", points)):
+        if value is not None:
+            raise InputError(
+                f"--{name} {value} belongs to one study: give its --ct and --pet; in a list, fill in the column {name}"
+            )
     return studies, []
 
 
@@ -213,6 +224,10 @@ def inference_item(study: Study) -> dict[str, Any]:
     item: dict[str, Any] = {"case": study.case, "patient": study.patient, "tracer": study.tracer, "image": image}
     if study.centre is not None:
         item["centre"] = study.centre
+    if study.coarse_mask is not None:
+        item["coarse_mask"] = _place_of(study.coarse_mask)
+    if study.points is not None:
+        item["points"] = study.points
     return item if study.body is None else item | {"body": asdict(study.body)}
 
 
@@ -246,8 +261,20 @@ def _look_up(studies: Sequence[Study], masks: Masks) -> tuple[list[Study], list[
     done, problems = [], []
     for study in studies:
         try:
-            if masks.records.is_current(masks.plan(inference_item(study))):
+            plan = masks.plan(inference_item(study))
+            _refuse_to_replace(study, [masks.records.folder / output for output in plan.outputs])
+            if masks.records.is_current(plan):
                 done.append(study)
         except InputError as error:
             problems.append(Problem(study.case, None, str(error).removeprefix(f"study {study.case}: "), error=True))
     return done, problems
+
+
+def _refuse_to_replace(study: Study, outputs: Sequence[Path]) -> None:
+    """Refuse a study whose coarse mask is a file that its inference would write.
+
+    Raises:
+        InputError: with what to do.
+    """
+    if study.coarse_mask is not None and study.coarse_mask.resolve() in {output.resolve() for output in outputs}:
+        raise InputError(f"its coarse mask {study.coarse_mask} would be replaced by the answer: name another output folder")

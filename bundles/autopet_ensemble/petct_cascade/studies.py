@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from petct_cascade.clicks import PointsFile
+from petct_cascade.coarse_mask import coarse_mask_source
 from petct_cascade.dicom.body_size import Body
 from petct_cascade.dicom.finding import DicomOptions, Found, find_in_folder, identity_of_series, suv_options
 from petct_cascade.dicom.headers import is_made_by_system
@@ -43,7 +45,7 @@ LONGEST_CASE_BYTES = 200
 
 # What an entry of a list may hold beside "image".
 SUV_NAMES = tuple(field.name for field in fields(SuvOptions))
-ENTRY_NAMES = ("case", "ct", "pet", "label", "patient", "tracer", "centre", *SUV_NAMES)
+ENTRY_NAMES = ("case", "ct", "pet", "label", "coarse_mask", "points", "patient", "tracer", "centre", *SUV_NAMES)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Study:
         label: the same on the grid of the PET, 1 in lesions and 0 elsewhere; None when there is none.
         centre: where it was made, if known.
         body: the patient's, where the user says it of a PET that is no DICOM; a PET in DICOM says it itself.
+        coarse_mask: a mask in place of stage 1's, on any grid: a file, or a DICOM segmentation; None for stage 1's own.
+        points: file of clicks, see `petct_cascade.clicks`; None when there are none.
     """
 
     case: str
@@ -69,6 +73,8 @@ class Study:
     label: Path | Source | None = None
     centre: str | None = None
     body: Body | None = None
+    coarse_mask: Path | Source | None = None
+    points: PointsFile | None = None
 
     @property
     def files(self) -> dict[str, Path | Source]:
@@ -92,6 +98,7 @@ def find_studies(
               own grid, when there is no CTres.nii.gz), called fdg_<patient>_<study>;
             - a CSV file with the columns case, ct, pet and, if wanted, label, patient, tracer, centre; or a JSON file with a list
               of such objects, in which "image": [ct, pet] may replace "ct" and "pet". Paths are relative to the file's folder.
+              The column coarse_mask names a mask in place of stage 1's, the column points a file of clicks.
               What is named may also be a folder with DICOM files, one such file, or the UID of a series in the list's folder; then
               the columns weight, height, sex, dose, half_life and injection_time may say what the PET's headers do not. Weight,
               height and sex, all three, give SUL of other files, too;
@@ -143,7 +150,12 @@ def _with_body(studies: Sequence[Study], options: SuvOptions) -> tuple[list[Stud
 
 
 def study_of_places(
-    ct: str | os.PathLike, pet: str | os.PathLike, case: str | None = None, dicom: DicomOptions | None = None
+    ct: str | os.PathLike,
+    pet: str | os.PathLike,
+    case: str | None = None,
+    dicom: DicomOptions | None = None,
+    coarse_mask: str | os.PathLike | None = None,
+    points: str | os.PathLike | None = None,
 ) -> tuple[Study, list[Problem]]:
     """Return the study of a CT and a PET, without a label, and warnings that say which DICOM series were chosen.
 
@@ -152,17 +164,21 @@ def study_of_places(
         pet: the same.
         case: as in `study_of_files`; the name of a study in DICOM comes from its tracer, patient and date.
         dicom: which series are taken, and what their headers do not say.
+        coarse_mask: file of a mask in place of stage 1's.
+        points: file of clicks.
 
     Raises:
         InputError: when there is no such series.
     """
     places = Places(Path())
     files, sentences = _files_of_places({"ct": ct, "pet": pet}, places, dicom or DicomOptions())
+    given = _corrections({"coarse_mask": coarse_mask, "points": points}, Path(), files["pet"])
     if isinstance(files["pet"], DicomSource):
         name, patient, tracer = identity_of_series(files["pet"].files[0])
-        study = Study(case or name, patient, tracer, files["ct"], files["pet"])
+        study = Study(case or name, patient, tracer, files["ct"], files["pet"], **given)
     else:
-        study = replace(study_of_files(Path(ct), Path(pet), case), ct=files["ct"], body=(dicom or DicomOptions()).suv.body)
+        body = (dicom or DicomOptions()).suv.body
+        study = replace(study_of_files(Path(ct), Path(pet), case), ct=files["ct"], body=body, **given)
     return study, [Problem(study.case, None, sentence, error=False) for sentence in sentences]
 
 
@@ -446,7 +462,7 @@ def _problem_of_entry(entry: Mapping[str, str], source: Path, allow_outside: boo
     for name in ("ct", "pet"):
         if not entry[name]:
             return f"{source.name} names no {name.upper()} of this study: fill in its {name}"
-    for file in filter(None, (entry["ct"], entry["pet"], entry["label"])):
+    for file in filter(None, (entry["ct"], entry["pet"], entry["label"], entry["coarse_mask"], entry["points"])):
         if not allow_outside and not is_inside(source.parent / file, source.parent):
             return (
                 f"{source.name} names {file}, which lies outside of the list's folder: move the list or the file, "
@@ -463,6 +479,7 @@ def _study_of_entry(entry: Mapping[str, str], places: Places, dicom: DicomOption
         said = {name: entry[name] for name in SUV_NAMES if entry[name]}
         options = replace(dicom, suv=suv_options({**asdict(dicom.suv), **said}))
         files, sentences = _files_of_places(named, places, options)
+        given = _corrections(entry, places.folder, files["pet"])
     except InputError as error:
         yield Problem(entry["case"], None, str(error), error=True)
         return
@@ -476,7 +493,21 @@ def _study_of_entry(entry: Mapping[str, str], places: Places, dicom: DicomOption
         label=files.get("label"),
         centre=entry["centre"] or None,
         body=None if isinstance(files["pet"], DicomSource) else options.suv.body,
+        **given,
     )
+
+
+def _corrections(named: Mapping[str, str | os.PathLike | None], folder: Path, pet: Path | Source) -> dict[str, Any]:
+    """Return the coarse mask and the points of a study, whose PET is given, that are named with paths from a folder.
+
+    Raises:
+        InputError: as `petct_cascade.coarse_mask.coarse_mask_source`.
+    """
+    mask, points = named["coarse_mask"], named["points"]
+    return {
+        "coarse_mask": coarse_mask_source(folder / mask, pet) if mask else None,
+        "points": PointsFile(folder / points) if points else None,
+    }
 
 
 def _files_of_places(

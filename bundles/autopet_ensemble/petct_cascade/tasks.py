@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from petct_cascade.changes import changes
+from petct_cascade.coarse_mask import read_named_coarse_mask
 from petct_cascade.deidentification import Words, words_of_items
 from petct_cascade.dicom.body_size import Body
 from petct_cascade.dicom.source import DicomSource
@@ -73,6 +75,8 @@ class StudyTask:
         suv_range: SUV shown white and SUV shown black.
         dicom: the DICOM objects that are written of the study when it is read out; None for none.
         page: the page that is written of the study when it is read out; None for none.
+        before: the coarse mask that a person has given or corrected, with which the mask is compared; None where the mask is
+            automatic.
     """
 
     item: Mapping[str, Any]
@@ -83,6 +87,7 @@ class StudyTask:
     suv_range: Sequence[float] = (0.0, 10.0)
     dicom: DicomOutput | None = None
     page: StudyPage | None = None
+    before: Path | Source | None = None
 
 
 @dataclass
@@ -176,6 +181,10 @@ def _read_out_and_draw(
     overlay_picture(picture, pet.array, pet.affine, reference_array, prediction.array, options)
     readouts = study_readouts(prediction.array, pet.array, pet.affine, uncertainty, body_of(task.item))
     readouts |= {name: task.item[name] for name in ("tracer", "centre") if task.item.get(name)}
+    if task.before is not None:
+        before = read_named_coarse_mask(task.before, pet.array.shape, pet.affine)
+        counts, rows = changes(before, prediction.array, pet.affine)
+        readouts |= {"study": readouts["study"] | counts, "changes": rows}
     if task.page is not None:
         images = StudyImages(
             pet.array,
@@ -187,6 +196,18 @@ def _read_out_and_draw(
         )
         task.page.write(task.item["case"], images, picture, readouts, scores, task.suv_range)
     return readouts | {"suv_range": list(task.suv_range)}
+
+
+def found_dir_of(output_dir: str | os.PathLike) -> Path:
+    """Return the folder, in an output folder, of stage 1's masks of those studies in which clicks correct them."""
+    return Path(output_dir) / "coarse_masks"
+
+
+def before_of(item: Mapping[str, Any], output_dir: str | os.PathLike) -> Path | Source | None:
+    """Return the coarse mask of an item that a person has given, or that points correct; None where the mask is automatic."""
+    if item.get("coarse_mask") is not None:
+        return as_source(item["coarse_mask"])
+    return found_dir_of(output_dir) / f"{item['case']}.nii.gz" if "points" in item else None
 
 
 def words_if_hidden(
@@ -203,6 +224,8 @@ def files_of(task: StudyTask) -> dict[str, Path | Source | None]:
     files = {"mask": task.predictions.get(task.primary), "ct": ct, "pet": pet, "uncertainty": task.uncertainty}
     files |= {f"mask of {model}": file for model, file in task.predictions.items() if model != task.primary}
     files["label"] = task.item.get("label")
+    if task.before is not None:
+        files["coarse_mask"] = task.before
     return {role: None if file is None else as_source(file) for role, file in files.items()}
 
 

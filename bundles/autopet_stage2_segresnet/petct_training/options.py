@@ -80,6 +80,8 @@ NUMBERS = {
     "mirror_seconds": (0, math.inf, "a number of seconds, 0 or more"),
     "remove_below_ml": (0, math.inf, "a volume in ml, 0 or more"),
     **dict.fromkeys(("body_suv", "mask_add_suv", "remove_below_suv"), (0, math.inf, "an SUV, 0 or more")),
+    "click_reach_mm": (0, 100, "a radius from 0 to 100 mm"),
+    "click_share": (0, 1, "a share from 0 to 1 of the peak's uptake"),
 }
 # Two numbers, the first below or equal to the second: the least of both, and what they are.
 RANGES = {
@@ -115,7 +117,10 @@ OF_MONAI = tuple(inspect.signature(monai.bundle.run).parameters)
 # Names that may look like something else.
 NAMES = ("case", "ct_series", "pet_series", "sex", "injection_time")
 # Files and folders whose names do not end with `_file` or `_dir`.
-PATHS = ("studies", "ct", "pet", "datalist", "predictions", "references", "images", "dynunet", "segresnet", "swinunetr", "unet")
+PATHS = (
+    *("studies", "ct", "pet", "coarse_mask", "points", "datalist", "predictions", "references", "images"),
+    *("dynunet", "segresnet", "swinunetr", "unet"),
+)
 
 
 @command

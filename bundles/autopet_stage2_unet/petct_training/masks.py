@@ -23,20 +23,30 @@ class Masks:
         folders: where the files `<case>.nii.gz` go, one a kind: masks, maps of uncertainty.
         settings: the options that change voxels.
         weights: the files that change voxels: weights, fingerprint. Their digests are recorded.
+        found_dir: where stage 1's masks go of those studies that have points and no coarse mask of their own; None for nowhere.
+        settings_with: the options that change voxels of those studies only whose item has a key, such as "points", by that key.
     """
 
     records: Records
     folders: Sequence[str | os.PathLike]
     settings: Mapping[str, Any] = field(default_factory=dict)
     weights: Sequence[str | os.PathLike] = ()
+    settings_with: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    found_dir: str | os.PathLike | None = None
 
     def plan(self, item: Mapping[str, Any]) -> Plan:
-        """Return what is made of a study: an item with "case", "image" (a file, or [CT file, PET file]), perhaps "coarse_mask"."""
-        outputs = [path_from(mask_file(item, folder), self.records.folder) for folder in self.folders]
+        """Return what is made of a study: an item with "case", "image" (a file, or [CT file, PET file]), perhaps "coarse_mask" and
+        "points".
+        """
+        found = self.found_dir if "points" in item and "coarse_mask" not in item else None
+        folders = [*self.folders, *([] if found is None else [found])]
+        outputs = [path_from(mask_file(item, folder), self.records.folder) for folder in folders]
         digests = {Path(file).name: self._digest(file) for file in self.weights}
         # Of the networks of a cascade, those answer that hold the study's fold out.
         fold = {"fold": item["fold"]} if "fold" in item else {}
-        return Plan(item["case"], _sources_of(item), {**self.settings, **fold, "digests": digests}, outputs)
+        further = {name: value for key, settings in self.settings_with.items() if key in item for name, value in settings.items()}
+        settings = {**self.settings, **further, **fold, "digests": digests}
+        return Plan(item["case"], _sources_of(item), settings, outputs)
 
     def may_make(self, item: Mapping[str, Any]) -> bool:
         """Whether the place of a study's masks is free, or theirs."""
@@ -100,4 +110,4 @@ def _sources_of(item: Mapping[str, Any]) -> dict[str, Any]:
     """Return the files from which a mask is made, by their role."""
     image = item["image"]
     files = {"image": image} if isinstance(image, (str, os.PathLike)) else dict(zip(("ct", "pet"), image, strict=True))
-    return {**files, **({"coarse_mask": item["coarse_mask"]} if "coarse_mask" in item else {})}
+    return {**files, **{role: item[role] for role in ("coarse_mask", "points") if role in item}}

@@ -31,7 +31,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from petct_cascade.dicom.derived import MANUFACTURER, derived_uid, equipment, naming, pet_images, set_moment
 from petct_cascade.dicom.headers import OWN_MODEL, tracer_of
-from petct_cascade.dicom.segmentation_writer import ALL_LESIONS, MOST_SEGMENTS, lesion_name
+from petct_cascade.dicom.segmentation_writer import ALL_LESIONS, MOST_SEGMENTS, SEMIAUTOMATIC, lesion_name
 from petct_cascade.dicom.source import DicomSource
 from petct_cascade.dicom.values import items_of, text_of
 from petct_training.files import atomic
@@ -109,6 +109,9 @@ OF_STUDY = {
     "dmax_voxels_mm": Concept(DISTANCE, MM, MAXIMUM, VOXELS),
 }
 
+ALGORITHM_TYPE = CodedConcept("ALGORITHMTYPE", PRIVATE, "Segment algorithm type")
+SEMIAUTOMATIC_TYPE = CodedConcept("SEMIAUTOMATIC", PRIVATE, "Semiautomatic")
+
 AGENT = CodedConcept("349358000", "SCT", "Radiopharmaceutical agent")
 FDG = CodedConcept("35321007", "SCT", "Fluorodeoxyglucose F^18^")
 # Codes of tracers (CID 4021 of PS3.16), and the words in a radiopharmaceutical's name or code that tell them.
@@ -143,6 +146,8 @@ def write_report(
       1501) of this group: SCT 349358000, radiopharmaceutical agent.
     - A measurement is TID 300, its derivation a modifier. Its method (SCT 370129005) tells volumes and glycolysis above a
       threshold, and the two Dmax, apart; there are no standard codes for these methods.
+    - Where a person had a part in the mask, as the SEG says, each group has one more evaluation: the type of the segment's
+      algorithm, semiautomatic. There is no standard code for it.
     - Read-outs that do not exist (NaN) are left out. Numbers are written as
       text of 16 characters and, in full, as FloatingPointValue.
 
@@ -220,6 +225,7 @@ class _Groups:
         )
         self.source = SourceSeriesForSegmentation(str(segmentation.ReferencedSeriesSequence[0].SeriesInstanceUID))
         self.segments = {str(item.TrackingID): item for item in segmentation.SegmentSequence}
+        self.semiautomatic = segmentation.SegmentSequence[0].SegmentAlgorithmType == SEMIAUTOMATIC
 
     def group(
         self,
@@ -237,7 +243,7 @@ class _Groups:
             "finding_type": codes.SCT.Neoplasm,
             "algorithm_id": self.algorithm,
             "measurements": _measurements(values, concepts),
-            "qualitative_evaluations": None if agent is None else [QualitativeEvaluation(AGENT, agent)],
+            "qualitative_evaluations": self._evaluations(agent),
         }
         if segment is None:
             return MeasurementsAndQualitativeEvaluations(**content)
@@ -248,6 +254,13 @@ class _Groups:
             source_series=self.source,
         )
         return VolumetricROIMeasurementsAndQualitativeEvaluations(referenced_segment=reference, **content)
+
+    def _evaluations(self, agent: CodedConcept | None) -> list[QualitativeEvaluation] | None:
+        """Return what is said of a group beside its measurements, None where nothing is."""
+        said = [] if agent is None else [QualitativeEvaluation(AGENT, agent)]
+        if self.semiautomatic:
+            said.append(QualitativeEvaluation(ALGORITHM_TYPE, SEMIAUTOMATIC_TYPE))
+        return said or None
 
 
 def _measurements(values: Mapping[str, Any], concepts: Mapping[str, Concept]) -> Sequence[Measurement]:

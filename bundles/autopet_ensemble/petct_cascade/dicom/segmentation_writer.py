@@ -41,6 +41,10 @@ RED = CIELabColor(53.2, 80.1, 67.2)
 ALL_LESIONS = "Lesions"
 
 
+# Types of a segment's algorithm (PS3.3, C.8.20.4).
+AUTOMATIC, SEMIAUTOMATIC = "AUTOMATIC", "SEMIAUTOMATIC"
+
+
 def lesion_name(number: int) -> str:
     """Return what a lesion is called in segmentations and reports: its tracking identifier."""
     return f"Lesion {number}"
@@ -53,6 +57,7 @@ def write_segmentation(
     version: str,
     per_lesion: bool = True,
     keep_empty_frames: bool = False,
+    semiautomatic: bool = False,
 ) -> tuple[Segmentation, list[str]]:
     """Write a mask as a binary SEG on the slices of its PET, whose study, patient and frame of reference it shares.
 
@@ -71,6 +76,7 @@ def write_segmentation(
         version: of this program.
         per_lesion: whether each lesion is a segment, or all together are one.
         keep_empty_frames: whether slices without lesions have frames, too, as some older viewers need.
+        semiautomatic: whether a person had a part in it, which the type of each segment's algorithm says.
 
     Returns:
         The segmentation; and warnings, each the end of a sentence that begins with the PET's name.
@@ -85,9 +91,11 @@ def write_segmentation(
             raise InputError(f"has {pet.shape} voxels, and the mask {mask.shape}: give the mask of this PET")
         segments, count, warnings = _segments(mask, per_lesion)
         digest = hashlib.sha256(np.packbits(segments > 0).tobytes()).hexdigest()
+        kind = SEMIAUTOMATIC if semiautomatic else AUTOMATIC
         key = ("segmentation", *pet.uids, digest, version, str(count if per_lesion else ALL_LESIONS), str(keep_empty_frames))
+        key += (kind,) if semiautomatic else ()
         names = [lesion_name(number) for number in range(1, count + 1)] if per_lesion and count else [ALL_LESIONS]
-        descriptions = _descriptions(names, count > 0, key, version)
+        descriptions = _descriptions(names, count > 0, key, version, kind)
         # An object without frames is none: without lesions, the first slice stands for all.
         last = len(segments) if count or keep_empty_frames else 1
         segmentation = _segmentation(segments[:last], pet, descriptions, key, version, not keep_empty_frames and count > 0)
@@ -119,7 +127,9 @@ def _segments(mask: np.ndarray, per_lesion: bool) -> tuple[np.ndarray, int, list
     return segments, count, []
 
 
-def _descriptions(names: Sequence[str], found: bool, key: Sequence[str], version: str) -> list[SegmentDescription]:
+def _descriptions(
+    names: Sequence[str], found: bool, key: Sequence[str], version: str, algorithm_type: str
+) -> list[SegmentDescription]:
     """Return the description of each segment (PS3.3, C.8.20.4)."""
     algorithm = AlgorithmIdentificationSequence(name=OWN_MODEL, family=codes.DCM.ArtificialIntelligence, version=version)
     return [
@@ -128,7 +138,7 @@ def _descriptions(names: Sequence[str], found: bool, key: Sequence[str], version
             segment_label=f"{name} (tracer-avid)" if found else f"{name} (none found)",
             segmented_property_category=codes.SCT.MorphologicallyAbnormalStructure,
             segmented_property_type=codes.SCT.Neoplasm,
-            algorithm_type="AUTOMATIC",
+            algorithm_type=algorithm_type,
             algorithm_identification=algorithm,
             tracking_id=name,
             tracking_uid=derived_uid(*key, name),

@@ -34,12 +34,12 @@ class DicomSource(os.PathLike):
     """CT, PET or label of a study in DICOM files; wherever a path is wanted, it is the first of them.
 
     Attributes:
-        role: "ct", "pet" or "label".
+        role: "ct", "pet", "label" or "coarse mask".
         files: all of them, sorted.
         series: UID of the series.
         title: what the series is called in a sentence.
         options: what the headers of a PET do not say.
-        grid_files: of a label, the files of the PET on whose grid it is wanted.
+        grid_files: of a label or coarse mask, the files of the PET on whose grid it is wanted.
         frame_of_reference: of that PET.
         segments: of a label, names or numbers of the segments or regions that are wanted; None for all that may be lesions.
         facts: what was found out when it was read, as JSON knows it.
@@ -64,7 +64,7 @@ class DicomSource(os.PathLike):
     @property
     def name(self) -> str:
         """What it is called in a sentence."""
-        return f"{self.role.upper() if self.role != 'label' else self.role} {self.title}"
+        return f"{self.role.upper() if self.role in ('ct', 'pet') else self.role} {self.title}"
 
     @property
     def parent(self) -> Path:
@@ -85,13 +85,13 @@ class DicomSource(os.PathLike):
         """Read it.
 
         Returns:
-            The volume: CT in HU, PET in body-weight SUV, or a label of 0 and 1 on the PET's grid; and warnings, each the end of a
-            sentence that begins with its name.
+            The volume: CT in HU, PET in body-weight SUV, or a label or coarse mask of 0 and 1 on the PET's grid; and warnings, each
+            the end of a sentence that begins with its name.
 
         Raises:
             InputError: when it cannot be read; the message is the end of a sentence that begins with its name.
         """
-        if self.role == "label":
+        if self.role in ("label", "coarse mask"):
             return self._read_label()
         read = read_ct(self.files) if self.role == "ct" else read_pet(self.files, self.options)
         self.facts.update(self._identity | read.facts)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from petct_cascade.changes import CHANGE_DEFINITIONS
+from petct_cascade.changes import STUDY_DEFINITIONS as OF_CHANGES
 from petct_cascade.readouts import LESION_DEFINITIONS, STUDY_DEFINITIONS
 from petct_cascade.summary import METRICS, STAGES, models_in_order, summarise, summary_tables, table1_lines
 from petct_training.errors import InputError
@@ -129,6 +131,16 @@ READOUT_HEADINGS = {
     "lesions": ("Lesions", 0),
     "dmax_mm": ("Dmax, centroids (mm)", 0),
     "dmax_voxels_mm": ("Dmax, voxels (mm)", 0),
+    "lesions_added": ("Added by hand", 0),
+    "lesions_removed": ("Removed", 0),
+    "lesions_reshaped": ("Reshaped", 0),
+    "volume_before_ml": ("TMTV before (ml)", 1),
+}
+CHANGE_HEADINGS: dict[str, tuple[str, int | None]] = {
+    "change": ("Change", None),
+    "volume_before_ml": ("Before (ml)", 2),
+    "volume_after_ml": ("After (ml)", 2),
+    **{f"centroid_{axis}_mm": (f"{axis} (mm)", 0) for axis in "xyz"},
 }
 LESION_HEADINGS = {
     "lesion": ("Lesion", 0),
@@ -145,10 +157,14 @@ LESION_HEADINGS = {
     "uncertainty_mean": ("Uncertainty", 3),
 }
 READOUT_COLUMNS = tuple(
-    Column(key, heading, decimals, definition=STUDY_DEFINITIONS[key]) for key, (heading, decimals) in READOUT_HEADINGS.items()
+    Column(key, heading, decimals, definition={**STUDY_DEFINITIONS, **OF_CHANGES}[key])
+    for key, (heading, decimals) in READOUT_HEADINGS.items()
 )
 LESION_COLUMNS = tuple(
     Column(key, heading, decimals, definition=LESION_DEFINITIONS[key]) for key, (heading, decimals) in LESION_HEADINGS.items()
+)
+CHANGE_COLUMNS = tuple(
+    Column(key, heading, decimals, definition=CHANGE_DEFINITIONS[key]) for key, (heading, decimals) in CHANGE_HEADINGS.items()
 )
 STUDY_METRICS = ("dice", "fpv_ml", "fnv_ml")  # what is said of a study above its picture
 

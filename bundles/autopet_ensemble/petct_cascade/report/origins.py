@@ -8,7 +8,15 @@ from typing import Any
 
 # Programs, as they call themselves.
 PROGRAMS = {"autopet_ensemble": "autopet_ensemble", "monai": "MONAI", "torch": "PyTorch"}
-ROLES = {"ct": "CT", "pet": "PET", "image": "CT and PET", "mask": "Mask", "uncertainty": "Uncertainty"}
+ROLES = {
+    "ct": "CT",
+    "pet": "PET",
+    "image": "CT and PET",
+    "mask": "Mask",
+    "coarse_mask": "Coarse mask",
+    "points": "Points",
+    "uncertainty": "Uncertainty",
+}
 
 # A line of text, after its heading.
 Line = tuple[str, str]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -62,6 +62,8 @@ class StudyPageContent:
         lesions: per role ("prediction", "reference") a row a lesion, with the key "lesion": its number as in the read-outs. The
             first `LESIONS_SHOWN` are shown.
         scores: against the reference, one row a model.
+        changes: lesions that a person has changed, a row a lesion, of which the first `LESIONS_SHOWN` are shown; None where the
+            mask is automatic.
         origin: what is said of the files that it was made from, each line with its heading.
         problems: sentences.
         warnings: sentences.
@@ -74,6 +76,7 @@ class StudyPageContent:
     readouts: PageTable | None = None
     lesions: Mapping[str, PageTable] = field(default_factory=dict)
     scores: PageTable | None = None
+    changes: PageTable | None = None
     origin: Sequence[tuple[str, str]] = ()
     problems: Sequence[str] = ()
     warnings: Sequence[str] = ()
@@ -122,6 +125,7 @@ def write_study_page(folder: str | os.PathLike, case: str, content: StudyPageCon
         picture=None if content.picture is None else _link(Path(content.picture), pages),
         readouts=_shown(content.readouts),
         scores=_shown(content.scores),
+        changes=None if content.changes is None else _shown(replace(content.changes, rows=content.changes.rows[:LESIONS_SHOWN])),
         lesions=_lesion_parts(scene, content.lesions),
         lesions_shown=LESIONS_SHOWN,
         origin=content.origin,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from petct_cascade.report.contents import LESION_COLUMNS, READOUT_COLUMNS, SCORE_COLUMNS, Column
+from petct_cascade.report.contents import CHANGE_COLUMNS, LESION_COLUMNS, READOUT_COLUMNS, SCORE_COLUMNS, Column
 from petct_cascade.report.origins import Line, input_lines, run_lines
 from petct_cascade.report.scenes import StudyImages
 from petct_cascade.report.study_page import PageTable, StudyPageContent, write_study_page
@@ -59,6 +59,7 @@ class StudyPage:
             readouts=PageTable(_columns(READOUT_COLUMNS), [readouts["study"]]),
             lesions={"prediction": PageTable(_columns(LESION_COLUMNS), readouts["lesions"])},
             scores=PageTable(_columns(column for column in SCORE_COLUMNS if not column.links), scores) if scores else None,
+            changes=PageTable(_columns(CHANGE_COLUMNS), readouts["changes"]) if "changes" in readouts else None,
             origin=self.origin,
             suv_range=suv_range,
         )

@@ -1,0 +1,40 @@
+"""What a request to MONAI Label says beside its image, in the words of this project, as a MONAI transform that configs name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from monai.transforms import Transform
+
+# MONAI Label itself adds it to the item of each request, and nothing else has it.
+OF_REQUEST = "image_path"
+
+# Under which names 3D Slicer and OHIF send clicks: of models of the type "deepgrow", and of the type "deepedit", where each label
+# has a list, called after the label in configs/metadata.json.
+FOREGROUND, BACKGROUND = ("foreground", "lesion"), "background"
+
+
+class TakeRequestd(Transform):
+    """Turn the clicks and the label map of a request to MONAI Label into "points" and "coarse_mask".
+
+    Clicks are lists of voxel indices [x, y, z] under "foreground" or "lesion", and under "background". A label map is a file under
+    "label", where clients upload one; a text that names no file there is the segment's name. An item that MONAI Label has not made
+    stays as it is: there, a "label" is the reference.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        if OF_REQUEST not in item:
+            return item
+        clicks = {
+            "foreground": [point for name in FOREGROUND for point in item.get(name) or ()],
+            "background": list(item.get(BACKGROUND) or ()),
+        }
+        if any(clicks.values()):
+            item["points"] = clicks
+        label = item.get("label")
+        if isinstance(label, (str, os.PathLike)) and os.path.isfile(label):
+            item["coarse_mask"] = label
+        return item

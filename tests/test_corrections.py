@@ -1,0 +1,420 @@
+"""Promises to those who correct a mask by hand: their mask takes the place of stage 1's, on any grid, by every way."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import monai.transforms
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+import torch
+from dicom_writer import Person, Variant, small_study, write_seg, write_study
+from helpers import BUNDLES, ENSEMBLE, ENVIRONMENT, ROOT, WINDOWS, las, make_study, parser_of, write_nifti
+from monai.bundle import ConfigWorkflow
+from nibabel.affines import apply_affine
+
+import petct_cascade.challenge_container as container
+import petct_cascade.predict
+from petct_cascade.changes import changes
+from petct_cascade.coarse_mask import read_coarse_mask
+from petct_cascade.metaimage import write_metaimage
+from petct_cascade.predict import load_cascade
+from petct_cascade.studies import study_of_places
+from petct_cascade.volumes import read_volume
+from petct_training.errors import InputError
+from petct_training.records import digest_of, read_record
+
+# Voxels of the network lie halfway between none of these, so that each has one nearest.
+SHAPE, AFFINE = (24, 18, 22), las((4.1, 4.1, 5.3), (30, -20, 100))
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> dict[str, Path]:
+    """The files of a study, and of a mask on its PET's grid that is no network's answer."""
+    folder = tmp_path_factory.mktemp("study")
+    ct, pet, label = make_study(SHAPE, seed=1)
+    label[14:18, 9:12, 5:9] = 1
+    arrays = {"ct": ct, "pet": pet, "mask": label}
+    return {role: write_nifti(folder / f"{role}.nii.gz", array, AFFINE) for role, array in arrays.items()}
+
+
+@pytest.fixture(scope="module")
+def expected(study, models) -> np.ndarray:
+    """The answer to the mask by the method written out, with MONAI's own transforms for the mask."""
+    parser = parser_of(ENSEMBLE, "inference", "demo")
+    parser["ckpt_dir"], parser["patch_sizes"] = str(models), WINDOWS
+    network = parser.get_parsed_content("network_def").eval()
+    network.load_state_dict(torch.load(models / "model.pt", weights_only=True))
+    keys = ["image_ct", "image_pet", "coarse_mask"]
+    before = monai.transforms.Compose(
+        [
+            monai.transforms.LoadImaged(keys, ensure_channel_first=True),
+            monai.transforms.CropForegroundd(
+                keys,
+                "image_pet",
+                select_fn=lambda pet: pet > parser["body_suv"],
+                margin=parser["body_margin"],
+                allow_smaller=True,
+            ),
+            monai.transforms.Orientationd(keys, axcodes="LAS", labels=None),
+            monai.transforms.Spacingd(
+                keys,
+                parser.get_parsed_content("fingerprint")["spacing"],
+                mode=["bilinear", "bilinear", "nearest"],
+                padding_mode="border",
+                dtype=torch.float32,
+            ),
+        ]
+    )
+    item = before(dict(zip(keys, map(str, study.values()), strict=True)))
+    scaled = [item["image_ct"], item["image_pet"]]
+    for number, (channel, role) in enumerate(zip(scaled, ("ct", "pet"), strict=True)):
+        clip, normalised = (parser.get_parsed_content(f"{role}_{name}") for name in ("clip", "normalised"))
+        scaled[number] = monai.transforms.ScaleIntensityRange(*clip, *normalised, clip=True)(channel)
+    stacked = torch.cat([*scaled, item["coarse_mask"]])[None]
+    with torch.no_grad():
+        item["pred"] = sum(member(stacked)[0] for member in network.members.values()) / 3
+    back = monai.transforms.Invertd("pred", before, orig_keys="image_pet", nearest_interp=False)(item)["pred"]
+    answer = (back[0] >= 0.5).numpy().astype(np.uint8)
+    assert 0.01 < answer.mean() < 0.9, "a mask that is empty or full shows nothing"
+    return answer
+
+
+@pytest.fixture
+def infer(monkeypatch, models, tmp_path):
+    """Run the inference of the demo profile over what the options name, and return its masks by their cases."""
+    monkeypatch.chdir(BUNDLES / ENSEMBLE)
+
+    def run(**options) -> dict[str, np.ndarray]:
+        workflow = ConfigWorkflow(
+            config_file=[f"configs/{name}.json" for name in ("inference", "demo")],
+            meta_file="configs/metadata.json",
+            logging_file=False,
+            workflow_type="infer",
+            **{
+                "ckpt_dir": str(models),
+                "output_dir": str(tmp_path / "masks"),
+                "patch_sizes": WINDOWS,
+                "viewer": False,
+                **options,
+            },
+        )
+        workflow.initialize()
+        workflow.run()
+        return {file.name: np.asarray(nib.load(file).dataobj) for file in (tmp_path / "masks").glob("*.nii.gz")}
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def predictor(models):
+    return load_cascade(models, "demo", device="cpu", patch_sizes=WINDOWS)
+
+
+def pair(study) -> dict[str, str]:
+    return {role: str(study[role]) for role in ("ct", "pet")}
+
+
+def arrays_of(study) -> list[np.ndarray]:
+    return [
+        array
+        for role in ("ct", "pet")
+        for image in [nib.load(study[role])]
+        for array in (np.asarray(image.dataobj), image.affine)
+    ]
+
+
+# ---------------------------------------------------------------- a mask in place of stage 1's
+
+
+def test_mask_takes_the_place_of_stage_1s_through_the_evaluator_and_the_one_network(study, expected, infer, predictor):
+    (answer,) = infer(**pair(study), case="a", coarse_mask=str(study["mask"])).values()
+    np.testing.assert_array_equal(answer, expected)
+    mask = np.asarray(nib.load(study["mask"]).dataobj)
+    np.testing.assert_array_equal(predictor.predict(*arrays_of(study), coarse_mask=mask), expected)
+    assert (predictor.predict(*arrays_of(study)) != expected).any(), "stage 1 finds the very same"
+
+
+def test_list_names_masks_and_a_changed_mask_makes_its_study_anew(study, expected, infer, tmp_path, capsys):
+    rows = [{"case": case, **pair(study), "coarse_mask": mask} for case, mask in (("a", "mask.nii.gz"), ("b", None))]
+    (tmp_path / "studies.json").write_text(json.dumps(rows))
+    shutil.copyfile(study["mask"], tmp_path / "mask.nii.gz")
+    options = {"studies": str(tmp_path / "studies.json"), "allow_outside": True}
+    masks = infer(**options)
+    np.testing.assert_array_equal(masks["a.nii.gz"], expected)
+    assert (masks["b.nii.gz"] != expected).any()
+    records = [read_record(tmp_path / f"masks/records/{case}.json") for case in "ab"]
+    assert [list(record["sources"]) for record in records] == [["ct", "pet", "coarse_mask"], ["ct", "pet"]]
+    assert records[0]["sources"]["coarse_mask"]["sha256"] == digest_of(study["mask"])
+    infer(**options)
+    assert "nothing to do" in capsys.readouterr().out
+    write_nifti(tmp_path / "mask.nii.gz", np.zeros(SHAPE, np.uint8), AFFINE)
+    changed = infer(**options)
+    assert (changed["a.nii.gz"] != expected).any()
+    np.testing.assert_array_equal(changed["b.nii.gz"], masks["b.nii.gz"])
+
+
+def test_mask_on_another_grid_is_brought_to_that_of_the_pet(study, tmp_path):
+    mask = np.asarray(nib.load(study["mask"]).dataobj)
+    # Twice as fine along x, turned about, and larger: each voxel of the PET has its centre in the same lesion.
+    fine = np.pad(np.kron(mask, np.ones((2, 1, 1), np.uint8)), 3)[::-1]
+    affine = AFFINE @ np.array([[-0.5, 0, 0, SHAPE[0] + 0.75], [0, 1, 0, -3.25], [0, 0, 1, -2.75], [0, 0, 0, 1]])
+    write_metaimage(tmp_path / "mask.mha", fine, affine)
+    for file in (tmp_path / "mask.mha", write_nifti(tmp_path / "mask.nii.gz", fine, affine), study["mask"]):
+        np.testing.assert_array_equal(read_coarse_mask(file, SHAPE, AFFINE), mask)
+
+
+def test_segmentation_in_dicom_is_taken_for_a_pet_in_dicom_or_in_nifti(tmp_path):
+    study = small_study()
+    written = write_study(tmp_path / "dicom", study)
+    seg = write_seg(tmp_path / "seg.dcm", written)
+    assert written.label.any()
+    found, _ = study_of_places(tmp_path / "dicom", tmp_path / "dicom", coarse_mask=seg)
+    volume = read_volume(found.pet)[0]
+    np.testing.assert_array_equal(read_coarse_mask(found.coarse_mask, volume.array.shape, volume.affine), written.label)
+    np.testing.assert_array_equal(read_coarse_mask(seg, written.label.shape, written.pet_affine), written.label)
+
+
+def other_patient(folder: Path) -> tuple[Path, Path]:
+    """The folder of a study in DICOM, and the SEG of another patient's."""
+    write_study(folder / "one", small_study(), Variant(person=Person(identifier="P1"), study_key="one"))
+    other = write_study(folder / "other", small_study(), Variant(person=Person(identifier="P2"), study_key="other"))
+    return folder / "one", write_seg(folder / "seg.dcm", other)
+
+
+def test_segmentation_of_another_patient_or_space_is_refused(tmp_path):
+    place, seg = other_patient(tmp_path)
+    with pytest.raises(InputError, match=r"^its coarse mask seg\.dcm is that of another patient than its PET: give the mask of"):
+        study_of_places(place, place, coarse_mask=seg)
+    dataset = pydicom.dcmread(seg)
+    dataset.PatientID = "P1"
+    dataset.save_as(seg)
+    found, _ = study_of_places(place, place, coarse_mask=seg)
+    volume = read_volume(found.pet)[0]
+    with pytest.raises(InputError, match="in the frame of reference"):
+        read_coarse_mask(found.coarse_mask, volume.array.shape, volume.affine)
+
+
+def elsewhere(file: Path, mask: np.ndarray) -> None:
+    write_nifti(file, mask, las((4, 4, 5), (3000, -20, 100)))
+
+
+def beside(file: Path, mask: np.ndarray) -> None:
+    far = np.zeros((60, *SHAPE[1:]), np.uint8)
+    far[50:55, 5:9, 5:9] = 1
+    write_nifti(file, far, AFFINE)
+
+
+WRONG_MASKS = {
+    "elsewhere": (elsewhere, "lies elsewhere in space than the PET: give the mask of this study"),
+    "beside": (beside, "marks lesions only outside of the PET: give the mask of this study"),
+    "empty": (lambda file, mask: file.write_bytes(b""), r"is empty \(0 bytes\): copy it again"),
+    "values": (
+        lambda file, mask: write_nifti(file, mask * np.uint8(2), AFFINE),
+        "holds the values 0, 2: a mask is 0, and 1 inside",
+    ),
+    "missing": (lambda file, mask: None, "does not exist in"),
+}
+
+
+def test_what_cannot_be_the_mask_of_its_study_is_one_sentence(study, infer, tmp_path):
+    mask = np.asarray(nib.load(study["mask"]).dataobj)
+    for case, (write, _) in WRONG_MASKS.items():
+        write(tmp_path / f"{case}_mask.nii.gz", mask)
+    rows = [{"case": case, **pair(study), "coarse_mask": f"{case}_mask.nii.gz"} for case in WRONG_MASKS]
+    (tmp_path / "studies.json").write_text(json.dumps(rows))
+    with pytest.raises(SystemExit) as error:
+        infer(studies=str(tmp_path / "studies.json"), allow_outside=True)
+    for case, (_, words) in WRONG_MASKS.items():
+        assert re.search(rf"^  study {case}: {case}_mask\.nii\.gz {words}", str(error.value), flags=re.MULTILINE), error.value
+
+
+def test_mask_is_that_of_one_study_and_never_the_file_to_be_written(study, infer, tmp_path):
+    with pytest.raises(SystemExit, match="belongs to one study: give its --ct and --pet; in a list, fill in the column"):
+        infer(studies=str(study["ct"].parent), coarse_mask=str(study["mask"]))
+    infer(**pair(study), case="a")
+    with pytest.raises(SystemExit, match="would be replaced by the answer: name another output folder"):
+        infer(**pair(study), case="a", coarse_mask=str(tmp_path / "masks/a.nii.gz"))
+
+
+# ---------------------------------------------------------------- clicks
+
+
+@pytest.fixture(scope="module")
+def automatic(study, predictor) -> np.ndarray:
+    return predictor.predict(*arrays_of(study))
+
+
+@pytest.fixture(scope="module")
+def points(automatic, tmp_path_factory) -> dict:
+    """Points, in mm, on a voxel that the networks have not found, and in a lesion that they have."""
+    missed, found = np.argwhere(automatic[5:-5, 5:-5, 5:-5] == 0)[40] + 5, np.argwhere(automatic)[200]
+    places = [apply_affine(AFFINE, voxel) * [-1, -1, 1] for voxel in (missed, found)]
+    content = {"foreground": [places[0].tolist()], "background": [places[1].tolist()], "unit": "mm", "space": "LPS"}
+    file = tmp_path_factory.mktemp("points") / "points.json"
+    file.write_text(json.dumps(content))
+    return {"file": file, "content": content, "foreground": tuple(missed), "background": tuple(found)}
+
+
+def test_points_by_command_container_and_python_give_the_same_mask(
+    study, points, automatic, infer, predictor, tmp_path, monkeypatch
+):
+    by_python = predictor.predict(*arrays_of(study), points=points["content"])
+    assert (by_python[points["foreground"]], automatic[points["foreground"]]) == (1, 0)
+    assert (by_python[points["background"]], automatic[points["background"]]) == (0, 1)
+    (by_command,) = infer(**pair(study), case="a", points=str(points["file"])).values()
+    np.testing.assert_array_equal(by_command, by_python)
+    record = read_record(tmp_path / "masks/records/a.json")
+    assert list(record["sources"]) == ["ct", "pet", "points"]
+    assert record["about"]["points"] == points["content"]
+    assert (record["settings"]["click_reach_mm"], record["settings"]["click_share"]) == (15, 0.41)
+    files = []
+    for role in ("ct", "pet"):
+        image = nib.load(study[role])
+        (tmp_path / role).mkdir()
+        files.append([tmp_path / role / "case.mha"])
+        write_metaimage(files[-1][0], np.asarray(image.dataobj), image.affine)
+    monkeypatch.setattr(petct_cascade.predict, "load_cascade", lambda *arguments: predictor)
+    container.segment_case(container.Case(*files, points["file"]), tmp_path / "mask.mha", container.Model(tmp_path, "demo"))
+    np.testing.assert_array_equal(read_volume(tmp_path / "mask.mha")[0].array, by_python)
+
+
+def test_rounds_of_one_study_give_the_masks_of_single_runs_and_need_stage_1_once(study, points, automatic, predictor):
+    calls = []
+    hook = predictor.network.stage1.register_forward_hook(lambda *arguments: calls.append(1))
+    opened = predictor.open(*arrays_of(study))
+    answers = [
+        opened.segment(),
+        opened.segment(points=points["content"]),
+        opened.segment(coarse_mask=automatic, points=points["file"]),
+        opened.segment(points={"foreground": []}),
+    ]
+    assert len(calls) == 1
+    hook.remove()
+    np.testing.assert_array_equal(answers[0], automatic)
+    np.testing.assert_array_equal(answers[1], predictor.predict(*arrays_of(study), points=points["file"]))
+    np.testing.assert_array_equal(answers[2], predictor.predict(*arrays_of(study), coarse_mask=automatic, points=points["file"]))
+    np.testing.assert_array_equal(answers[3], automatic)
+    kept = [list(map(id, remembered.answers.values())) for remembered in opened.remembered.values()]
+    opened.segment()
+    assert [list(map(id, remembered.answers.values())) for remembered in opened.remembered.values()] == kept
+    assert all(kept), "nothing is remembered of the last round"
+    assert answers[2][points["foreground"]] == 1
+    assert answers[2][points["background"]] == 0
+
+
+def test_points_that_cannot_be_used_are_one_sentence_and_cost_no_other_study(study, points, infer, tmp_path):
+    shutil.copyfile(points["file"], tmp_path / "right.json")
+    (tmp_path / "wrong.json").write_text('{"foreground": [[1, 2, 300]]}')
+    rows = [{"case": name, **pair(study), "points": f"{name}.json"} for name in ("right", "wrong")]
+    (tmp_path / "studies.json").write_text(json.dumps(rows))
+    with pytest.raises(SystemExit) as error:
+        infer(studies=str(tmp_path / "studies.json"), allow_outside=True)
+    words = (
+        r"  study wrong: wrong\.json has foreground point 1 at voxel \[1, 2, 300\], outside of the PET, which has 24 x 18 x 22"
+    )
+    assert re.search(words, str(error.value))
+    assert (tmp_path / "masks/right.nii.gz").is_file()
+
+
+# ---------------------------------------------------------------- what is said of it
+
+
+def box(*corners: tuple[int, int]) -> np.ndarray:
+    """A mask of 20 x 10 x 10 voxels of boxes of 3 x 3 x 3, each from its x and y on."""
+    mask = np.zeros((20, 10, 10), np.uint8)
+    for x, y in corners:
+        mask[x : x + 3, y : y + 3, 2:5] = 1
+    return mask
+
+
+def test_lesions_are_added_removed_or_reshaped_with_their_volumes_before_and_after():
+    before, after = box((1, 1), (6, 1), (11, 1)), box((1, 1), (12, 1), (1, 6))
+    counts, rows = changes(before, after, las((2, 5, 10)))
+    # A voxel has 0.1 ml, a box 2.7 ml.
+    assert counts == {
+        "lesions_added": 1,
+        "lesions_removed": 1,
+        "lesions_reshaped": 1,
+        "volume_before_ml": pytest.approx(8.1),
+    }
+    told = {row["change"]: (row["volume_before_ml"], row["volume_after_ml"], row["centroid_x_mm"]) for row in rows}
+    assert told == {
+        "added": pytest.approx((0, 2.7, -4)),
+        "removed": pytest.approx((2.7, 0, -14)),
+        "reshaped": pytest.approx((2.7, 2.7, -25)),
+    }
+    assert changes(box(), box(), las((2, 5, 10)))[1] == []
+
+
+def test_report_and_dicom_objects_say_what_a_person_has_changed(infer, tmp_path):
+    written = write_study(tmp_path / "dicom", small_study())
+    seg = write_seg(tmp_path / "seg.dcm", written)
+    place = {"ct": str(tmp_path / "dicom"), "pet": str(tmp_path / "dicom")}
+    infer(**place, case="automatic")
+    infer(**place, case="given", coarse_mask=str(seg))
+    (tmp_path / "points.json").write_text(json.dumps({"foreground": [[int(index) for index in np.argwhere(written.label)[0]]]}))
+    masks = infer(**place, case="clicked", points=str(tmp_path / "points.json"))
+    readouts = json.loads((tmp_path / "masks/readouts.json").read_text())
+    assert "changes" not in readouts["automatic"]
+    found = np.asarray(nib.load(tmp_path / "masks/coarse_masks/clicked.nii.gz").dataobj)
+    assert [file.name for file in (tmp_path / "masks/coarse_masks").iterdir()] == ["clicked.nii.gz"]
+    for case, before in (("given", written.label), ("clicked", found)):
+        counts, rows = changes(before, masks[f"{case}.nii.gz"], written.pet_affine)
+        assert readouts[case]["study"] == {**readouts[case]["study"], **counts}
+        assert readouts[case]["changes"] == rows
+        page = (tmp_path / f"masks/studies/{case}.html").read_text()
+        assert page.count("<h2>Changed by hand</h2>") == 1
+    assert "Changed by hand" not in (tmp_path / "masks/studies/automatic.html").read_text()
+    assert "Added by hand" in (tmp_path / "masks/report.html").read_text()
+    for case in ("automatic", "given", "clicked"):
+        segmentation, report = (
+            pydicom.dcmread(tmp_path / f"masks/dicom/{case}/{name}.dcm") for name in ("segmentation", "report")
+        )
+        kind = "AUTOMATIC" if case == "automatic" else "SEMIAUTOMATIC"
+        assert {segment.SegmentAlgorithmType for segment in segmentation.SegmentSequence} == {kind}
+        assert ("SEMIAUTOMATIC" in report.to_json()) == (case != "automatic")
+
+
+# ---------------------------------------------------------------- the page
+
+
+def page() -> str:
+    return (ROOT / "docs/corrections.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def folder(study, tmp_path, monkeypatch) -> Path:
+    """The current folder, with the files that docs/corrections.md names."""
+    for name, role in (("CT", "ct"), ("SUV", "pet"), ("MASK", "mask")):
+        shutil.copyfile(study[role], tmp_path / f"{name}.nii.gz")
+    (shown,) = re.findall(r"^```json\n(.*?)^```", page(), flags=re.MULTILINE | re.DOTALL)
+    (tmp_path / "POINTS.json").write_text(shown)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_python_in_corrections_goes_on_in_rounds(study, folder, predictor):
+    (shown,) = re.findall(r"^```python\n(.*?)^```", page(), flags=re.MULTILINE | re.DOTALL)
+    names = dict(zip(("ct", "ct_affine", "pet", "pet_affine"), arrays_of(study), strict=True)) | {"cascade": predictor}
+    exec(shown, names)
+    assert names["mask"][12, 9, 11] == 1
+    assert not names["mask"][10, 8, 6]
+
+
+@pytest.mark.slow
+def test_every_petct_in_corrections_does_what_it_says(folder, models):
+    commands = re.findall(r"^    (petct .*)$", page(), flags=re.MULTILINE)
+    assert len(commands) == 2
+    for number, command in enumerate(commands):
+        words = [{"WORK": str(models), "OUT": f"OUT{number}"}.get(word, word) for word in shlex.split(command)[1:]]
+        subprocess.run([sys.executable, "-m", "petct_cascade.cli", *words, "--profile", "demo"], env=ENVIRONMENT, check=True)
+        assert len(list((folder / f"OUT{number}").glob("*.nii.gz"))) == 1
