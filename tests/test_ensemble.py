@@ -36,9 +36,11 @@ from monai.data import MetaTensor
 import petct_cascade.loading
 from petct_cascade.commands import prepare
 from petct_cascade.gathering import gather
+from petct_cascade.keeping import RecordKeeper
 from petct_cascade.provenance import SUMMARY
 from petct_training.claims import Claims
 from petct_training.errors import InputError
+from petct_training.files import write_json
 from petct_training.options import check_names
 from petct_training.records import Plan, Records
 
@@ -459,6 +461,34 @@ def test_a_study_that_another_run_is_doing_is_left_to_it(workflow, raw, masks, t
     assert_same(read_masks(tmp_path / "masks"), masks)
     assert sorted(json.loads((tmp_path / "masks/readouts.json").read_text())) == CASES
     assert not (tmp_path / "masks/records/locks").exists()
+
+
+def test_a_study_that_another_run_over_the_same_studies_could_not_do_is_named_with_its_reason(
+    workflow, raw, tmp_path, monkeypatch
+):
+    broken, output = tmp_path / "raw", tmp_path / "masks"
+    shutil.copytree(raw, broken)
+    (broken / f"imagesTr/{CASES[0]}_0001.nii.gz").write_bytes(b"no image")
+    other = Claims(output)
+    assert other.claim(CASES[0])
+    problem = {"case": CASES[0], "file": "", "reason": "what the other run has found"}
+    late = workflow("inference", studies=str(broken))
+    # The other run has it in its hands when this one comes to it, and gives it up before this one ends.
+    claim = RecordKeeper.claim
+
+    def give_up(self: RecordKeeper, case: str) -> bool:
+        mine = claim(self, case)
+        if case == CASES[0] and not mine:
+            write_json(output / f"records/problems/{case}.json", problem)
+            other.release(case)
+        return mine
+
+    monkeypatch.setattr(RecordKeeper, "claim", give_up)
+    with pytest.raises(SystemExit) as end:
+        late.run()
+    assert end.value.code == 3
+    assert json.loads((output / "problems.json").read_text()) == [problem]
+    assert sorted(json.loads((output / "readouts.json").read_text())) == CASES[1:]
 
 
 def test_a_study_that_fails_in_one_process_is_in_the_report_of_the_last(workflow, raw, tmp_path):

@@ -73,7 +73,10 @@ def infer(
             f"{len(waiting)} studies, such as {waiting[0]}, are not done yet: the run that does the last one reports", flush=True
         )
     elif reports:
-        problems += [] if keeper is None else keeper.problems_of(selection.others)
+        # Another run over the same studies may have met what this one has not.
+        told = {problem.case for problem in problems}
+        unknown = [item for item in everyone if item["case"] not in told]
+        problems += [] if keeper is None else keeper.problems_of(unknown)
         items = _usable(everyone, problems)
         try:
             with summary_of(records):

@@ -114,7 +114,8 @@ class RecordKeeper(Keeper):
 
     def problems_of(self, items: Iterable[Mapping[str, Any]]) -> list[Problem]:
         """Return why studies, also those of other runs, could not be done."""
-        rows = [read_json_or_none(self._problem_file(item["case"])) for item in items]
+        missing = [item for item in items if not self.records.is_finished(self.masks.plan(item))]
+        rows = [read_json_or_none(self._problem_file(item["case"])) for item in missing]
         return [problem_of_row(row) for row in rows if row]
 
     def _problem_file(self, case: str) -> Path:
