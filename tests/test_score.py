@@ -17,6 +17,7 @@ import pytest
 from helpers import BUNDLES, ENSEMBLE, damage_middle, las, rewrite, studies_shown, write_nifti, write_study
 
 from petct_cascade.commands import read_out_folder, reference_items, score_folder
+from petct_cascade.gathering import gather
 from petct_cascade.tasks import ReadoutOptions
 
 SHAPE = (16, 14, 18)
@@ -183,3 +184,18 @@ def test_command_scores_the_good_masks_and_names_the_bad_with_an_exit_code_that_
     assert "Traceback" not in done.stderr
     assert (tmp_path / "readout/report.html").is_file()
     assert len(json.loads((tmp_path / "readout/readouts.json").read_text())) >= 2
+
+
+@pytest.mark.parametrize("kind", ["scores", "read-outs"])
+def test_report_of_what_lies_in_the_folder_is_the_one_that_was_written(raw, tmp_path, kind):
+    output = tmp_path / "out"
+    if kind == "scores":
+        score_folder(raw / "labelsTr", reference_items(raw), output)
+    else:
+        read_out_folder(raw / "labelsTr", raw / "imagesTr", output)
+    before = {file.name: file.read_bytes() for file in output.iterdir() if file.is_file()}
+    assert "report.html" in before
+    for name in before:
+        (output / name).unlink()
+    gather(output)
+    assert {file.name: file.read_bytes() for file in output.iterdir() if file.is_file()} == before

@@ -8,7 +8,7 @@ from pathlib import Path
 from petct_cascade import readout_run, scoring
 from petct_cascade.keeping import known_problems, problem_of_row
 from petct_cascade.problems import Problem
-from petct_cascade.provenance import SUMMARY, record_of, summary_of
+from petct_cascade.provenance import SUMMARY, summary_of
 from petct_cascade.results import write_results
 from petct_cascade.study_results import StudyResults
 from petct_cascade.summary import table1, write_scores
@@ -58,7 +58,7 @@ def _write(kept: StudyResults, seed: int) -> None:
             print(table1(results.rows), flush=True)
         title = scoring.TITLE if results.rows else readout_run.TITLE
         model = settings[0]["model"] if settings else ""
-        origins = {case: record_of(records, case, {}) for case in cases}
+        origins = {case: kept.origin(case) for case in cases}
         write_results(folder, title, results, model, origins, single_file=not any("page" in each for each in settings))
     others = [name for name in {*records.names(), *kept.names()} if not name.startswith(".") and name not in cases]
     said = f", and {len(others)} have no results yet, such as {min(others)}: run the same command again" if others else ""

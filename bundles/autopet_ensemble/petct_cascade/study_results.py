@@ -23,6 +23,7 @@ from petct_cascade.report.study_parts import origin_of_study
 from petct_cascade.report.viewer import write_program
 from petct_cascade.results import picture_of
 from petct_cascade.tasks import Results, StudyTask, do_study, files_of
+from petct_cascade.version import versions
 from petct_cascade.workers import OUT_OF_MEMORY, Workers
 from petct_training.errors import InputError
 from petct_training.files import read_json, write_json
@@ -95,6 +96,11 @@ class StudyResults:
     def settings(self, case: str) -> dict[str, Any]:
         """Return the options with which a study's results were made."""
         return dict((self.records.read(_name(case)) or {})["settings"])
+
+    def origin(self, case: str) -> dict[str, Any]:
+        """Return the record of a study's mask; of a mask of unknown origin, what a record would say of the files that were read."""
+        sources = (self.records.read(_name(case)) or {})["sources"]
+        return self.records.read(case) or {"sources": sources, "settings": {}, "about": {"versions": versions()}}
 
     def read(self, case: str) -> Results:
         """Return what is kept of a study.
