@@ -895,6 +895,19 @@ def test_evaluation_of_any_labelled_studies_gives_the_scores_of_a_prepared_data_
     assert CASES[0] in (tmp_path / "b/problems.json").read_text()
 
 
+def test_evaluation_says_why_a_study_has_no_masks(workflow, raw, tmp_path):
+    studies = tmp_path / "studies"
+    shutil.copytree(raw, studies)
+    pet = studies / f"imagesTr/{CASES[0]}_0001.nii.gz"
+    pet.write_bytes(pet.read_bytes()[:3000])
+    with pytest.raises(SystemExit) as end:
+        workflow("inference", "evaluate", studies=str(studies)).run()
+    assert end.value.code == 3
+    (problem,) = json.loads((tmp_path / "masks/problems.json").read_text())
+    assert problem["case"] == CASES[0]
+    assert "damaged or cut off" in problem["reason"]
+
+
 def test_inference_and_evaluation_do_not_share_a_folder(workflow, dataset, raw, tmp_path):
     workflow("inference", studies=str(raw), uncertainty=True, output_dir=str(tmp_path / "out")).run()
     before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}

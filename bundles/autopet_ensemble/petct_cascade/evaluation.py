@@ -73,9 +73,10 @@ def evaluate(
         )
     elif keeper.claims.claim(SUMMARY):
         try:
-            failed |= {problem.case for problem in keeper.problems_of(items)}
+            told += [problem for problem in keeper.problems_of(items) if problem.case not in failed]
+            failed = {problem.case for problem in told}
             made.keep_only(item["case"] for item in items if item["case"] not in failed)
-            score_studies(items, masks, output_dir, options, seed=seed, kind=made.records.kind, known=errors)
+            score_studies(items, masks, output_dir, options, seed=seed, kind=made.records.kind, known=[*errors, *told])
         finally:
             keeper.claims.release(SUMMARY)
 

@@ -86,7 +86,7 @@ def score_studies(
         primary: the model that is read out and drawn; the last of `predictions` by default.
         seed: of the bootstrap.
         kind: what is run; an output folder holds results of one kind, see `petct_training.records`.
-        known: errors of studies that are not among the items.
+        known: why further studies, or items without masks, cannot be scored.
         names: the items' names by those of the masks' files, where they differ.
 
     Returns:
@@ -106,7 +106,7 @@ def score_studies(
     words = words_if_hidden(items, options, _files_of(masks), [*(names or ()), *(problem.case for problem in twice)])
     if names is not None:
         masks, twice = _renamed(masks, twice, names)
-    unpaired = _unpaired([item["case"] for item in items], masks, {problem.case for problem in twice})
+    unpaired = _unpaired([item["case"] for item in items], masks, {problem.case for problem in (*known, *twice)})
     records = Records(output_dir, kind, identifying=not options.deidentified)
     kept = StudyResults(records)
     with summary_of(records):
