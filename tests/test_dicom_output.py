@@ -508,7 +508,7 @@ class TestInference:
         lesion = readouts["lesions"][1]
         assert numbers_in(group) == {concept: lesion[name] for name, concept in OF_LESION.items() if name in lesion}
         assert pydicom.dcmread(seg).SoftwareVersions == program_version()
-        written = json.loads((tmp_path / "out/records/.summary.json").read_text())["written"]
+        written = json.loads((tmp_path / f"out/records/studies/{CASE}.json").read_text())["written"]
         assert written[f"dicom/{CASE}/segmentation.dcm"]["sha256"] == hashlib.sha256(seg.read_bytes()).hexdigest()
 
     def test_page_and_record_say_the_day_of_the_mask_and_the_page_stays_as_it_was_on_another_day(self, tmp_path, monkeypatch):
