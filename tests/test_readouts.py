@@ -10,7 +10,7 @@ import math
 import nibabel as nib
 import numpy as np
 import pytest
-from helpers import BUNDLES, ENSEMBLE, needs_shared
+from helpers import BUNDLES, ENSEMBLE, SARCOMA, needs_shared
 from scipy import ndimage
 from zoo import SHARED
 
@@ -214,6 +214,32 @@ def test_real_study_has_the_same_read_outs_in_dicom_and_in_nifti(patient, tmp_pa
     assert second["study"] == pytest.approx(first["study"], rel=1e-5)
     assert second["lesions"] == [pytest.approx(lesion, rel=1e-5, abs=1e-3) for lesion in first["lesions"]]
     assert first["study"]["tmtv_ml"] >= first["study"]["tmtv_41pct_ml"] > 0
+
+
+@needs_shared(SARCOMA)
+@pytest.mark.parametrize("patient", ["STS001", "STS002", "STS003"])
+def test_read_outs_of_a_real_study_equal_their_formulas(patient):
+    case = f"fdg_{patient}_pre-treatment"
+    label = nib.load(SARCOMA / f"labelsTr/{case}.nii.gz")
+    pet = nib.load(SARCOMA / f"imagesTr/{case}_0001.nii.gz").get_fdata(dtype=np.float32)
+    mask, millilitres = np.asarray(label.dataobj) > 0.5, abs(np.linalg.det(label.affine[:3, :3])) / 1000
+    labels, count = ndimage.label(mask, ndimage.generate_binary_structure(3, 2))
+    of_lesions = [pet[labels == number].astype(float) for number in range(1, count + 1)]
+    centroids = np.array(ndimage.center_of_mass(mask, labels, range(1, count + 1))) @ label.affine[:3, :3].T
+    expected = {
+        "lesions": count,
+        "tmtv_ml": mask.sum() * millilitres,
+        "tlg_g": pet[mask].sum(dtype=float) * millilitres,
+        "tmtv_suv4_ml": (pet[mask] >= 4).sum() * millilitres,
+        "tmtv_41pct_ml": sum((suv >= 0.41 * suv.max()).sum() for suv in of_lesions) * millilitres,
+        "suv_max": max(suv.max() for suv in of_lesions),
+        "suv_mean": pet[mask].mean(dtype=float),
+    }
+    if count > 1:
+        expected["dmax_mm"] = max(math.dist(*pair) for pair in itertools.combinations(centroids, 2))
+    found = study_readouts(mask, pet, label.affine)["study"]
+    assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-6)
+    assert found["suv_mean"] < found["suv_peak"] < found["suv_max"]
 
 
 @pytest.mark.parametrize("shape", ["box", "ball", "line", "one place"])
