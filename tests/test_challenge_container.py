@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import os
 import re
@@ -147,7 +148,9 @@ def here(monkeypatch, predictor, models) -> Callable[..., Result]:
 
 
 def command(*options: object) -> Result:
-    return CliRunner().invoke(container.main, [str(option) for option in options])
+    # From version 8.2 on, click keeps what goes to stderr apart anyway.
+    apart = {"mix_stderr": False} if "mix_stderr" in inspect.signature(CliRunner).parameters else {}
+    return CliRunner(**apart).invoke(container.main, [str(option) for option in options])
 
 
 # ---------------------------------------------------------------- the layouts
