@@ -124,7 +124,12 @@ def report(
     print_table(header, rows)
     for sentence in skipped:
         print(f"Skipped: {sentence}")
+    record(name, figures, skipped)
+
+
+def record(name: str, figures: Mapping[str, Any], skipped: Sequence[str] = ()) -> None:
+    """Write the figures of all rounds to dist/benchmarks/<name>.json, and print machine and date."""
     file = RESULTS / f"{name}.json"
-    record = {"machine": machine(), "date": time.strftime("%Y-%m-%d"), "skipped": list(skipped), "figures": figures}
-    write_json(file, record)
-    print(f"{record['machine']}, {record['date']}. All rounds: {file.relative_to(ROOT)}")
+    entry = {"machine": machine(), "date": time.strftime("%Y-%m-%d"), "skipped": list(skipped), "figures": figures}
+    write_json(file, entry)
+    print(f"{entry['machine']}, {entry['date']}. All rounds: {file.relative_to(ROOT)}")

@@ -151,6 +151,30 @@ def round_f1(answer: np.ndarray, reference: np.ndarray) -> float:
     return 2 * hits / (hits + total + false)
 
 
+def lost_lesions(
+    before: np.ndarray, after: np.ndarray, reference: np.ndarray, points: Sequence[Sequence[int]]
+) -> tuple[int, int]:
+    """Return how many lesions of a reference a round has lost: the answer before overlaps them, and the answer after does not.
+
+    Args:
+        before: answer (X, Y, Z).
+        after: answer of the next round.
+        reference: mask (X, Y, Z).
+        points: voxels (x, y, z) of that round's click or scribble.
+
+    Returns:
+        Those that a component of the answer before overlaps which holds one of the points or is its neighbour; and all others.
+    """
+    lesions, _ = ndimage.label(reference, NEIGHBOURS)
+    components, _ = ndimage.label(before, NEIGHBOURS)
+    gone = np.setdiff1d(lesions[components > 0], [0, *np.unique(lesions[after != 0])])
+    drawn = np.zeros(np.shape(before), bool)
+    drawn[tuple(np.reshape(points, (-1, 3)).astype(int).T)] = True
+    near = np.setdiff1d(components[ndimage.binary_dilation(drawn, NEIGHBOURS)], [0])
+    touched = np.intersect1d(gone, lesions[np.isin(components, near)])
+    return len(touched), len(gone) - len(touched)
+
+
 def area(scores: Sequence[float]) -> float:
     """Return the area under the scores of rounds, by the trapezoidal rule, as a share of that of a score of 1."""
     values = np.asarray(scores, dtype=float)

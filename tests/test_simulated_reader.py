@@ -14,6 +14,7 @@ from simulated_reader import (
     centre_line,
     click,
     largest_error,
+    lost_lesions,
     random_line,
     round_dice,
     round_f1,
@@ -31,7 +32,7 @@ def box(*sides: tuple[int, int], shape: tuple[int, int, int] = SHAPE) -> np.ndar
     return mask
 
 
-SMALL, LARGE, LINKED = box((1, 3), (1, 3), (1, 3)), box((8, 22), (2, 16), (3, 11)), box((4, 4), (4, 4), (3, 3))
+SMALL, LARGE, SINGLE = box((1, 3), (1, 3), (1, 3)), box((8, 22), (2, 16), (3, 11)), box((5, 5), (5, 5), (5, 5))
 EMPTY = np.zeros(SHAPE, bool)
 
 
@@ -147,14 +148,14 @@ def test_border_scribble_is_the_outline_of_the_slice_of_the_click():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_error_of_one_voxel_gets_this_voxel(kind):
-    assert read(EMPTY, LINKED, kind) == {"foreground": [[4, 4, 3]], "background": []}
+    assert read(EMPTY, SINGLE, kind) == {"foreground": [[5, 5, 5]], "background": []}
 
 
 # ---------------------------------------------------------------- rounds
 
 
 def test_reader_who_is_obeyed_comes_to_the_reference_and_stops():
-    reference, answer = LARGE | LINKED, SMALL | LINKED
+    reference, answer = LARGE | SINGLE, SMALL | SINGLE
     reader = SimulatedReader(reference, SPACING)
     rounds = 0
     while reader.correct(answer):
@@ -195,7 +196,18 @@ def test_lesion_is_found_from_an_intersection_over_union_of_a_tenth():
     assert round_f1(box((14, 15), (5, 5), (5, 5)), lesion) == 0
     assert round_dice(box((14, 15), (5, 5), (5, 5)), lesion) == 2 / 12
     # One lesion found, one missed, one false.
-    assert round_f1(LARGE | LINKED | box((25, 26), (1, 2), (1, 2)), LARGE | LINKED | box((25, 26), (17, 18), (1, 2))) == 4 / 6
+    assert round_f1(LARGE | SINGLE | box((25, 26), (1, 2), (1, 2)), LARGE | SINGLE | box((25, 26), (17, 18), (1, 2))) == 4 / 6
+
+
+def test_lesion_is_lost_where_the_answer_overlapped_it_and_does_no_more():
+    reference, before = SMALL | LARGE | SINGLE, LARGE | box((3, 5), (3, 5), (3, 5))
+    # The small component of the answer before overlaps two lesions. A point beside it touches both.
+    assert lost_lesions(before, before, reference, []) == (0, 0)
+    assert lost_lesions(before, LARGE, reference, [[6, 5, 6]]) == (2, 0)
+    assert lost_lesions(before, LARGE, reference, [[15, 9, 7]]) == (0, 2)
+    assert lost_lesions(before, LARGE | SMALL, reference, [[15, 9, 7]]) == (0, 1)
+    # What the answer has never held is not lost.
+    assert lost_lesions(EMPTY, EMPTY, reference, [[2, 2, 2]]) == (0, 0)
 
 
 def test_area_of_constant_rounds_is_their_score_and_of_a_straight_line_its_middle():

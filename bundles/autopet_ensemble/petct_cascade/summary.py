@@ -178,7 +178,7 @@ def _refuse_repeated(rows: Sequence[Row]) -> None:
 def _mean_scores(group: str, model: str, rows: Sequence[Row], num_resamples: int, seed: int) -> dict[str, Any]:
     """Return the means of all metrics over the rows of one model in one group."""
     entry: dict[str, Any] = {"group": group, "model": model, "studies": len(rows)}
-    return entry | {metric: _mean_and_interval(_existing_values(rows, metric), num_resamples, seed) for metric in METRICS}
+    return entry | {metric: mean_and_interval(_existing_values(rows, metric), num_resamples, seed) for metric in METRICS}
 
 
 def models_in_order(rows: Sequence[Row]) -> list[str]:
@@ -211,7 +211,7 @@ def _nanmean(values: Sequence[float]) -> float:
     return sum(existing) / len(existing) if existing else math.nan
 
 
-def _mean_and_interval(values: np.ndarray, num_resamples: int, seed: int) -> dict[str, Any]:
+def mean_and_interval(values: np.ndarray, num_resamples: int, seed: int) -> dict[str, Any]:
     """Return mean and 95 % bootstrap confidence interval of n values."""
     result: dict[str, Any] = {"mean": None, "low": None, "high": None, "studies": len(values)}
     if len(values):
@@ -230,7 +230,7 @@ def _compare_with_baseline(rows: Sequence[Row], model: str, metric: str, num_res
         if row["model"] in (model, BASELINE) and not math.isnan(float(row[metric])):
             pairs.setdefault(row["case"], {})[row["model"]] = float(row[metric])
     differences = np.array([pair[model] - pair[BASELINE] for pair in pairs.values() if len(pair) == 2])
-    interval = _mean_and_interval(differences, num_resamples, seed)
+    interval = mean_and_interval(differences, num_resamples, seed)
     better = differences if METRICS[metric][2] else -differences
     return {
         "model": model,
