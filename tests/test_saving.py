@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -174,6 +175,22 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_former_file(tmp_path, monkey
         save(network(2).state_dict(), file)
     assert file.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.pt"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no files")
+def test_weights_that_find_no_room_are_one_sentence_and_the_former_ones_stay(tmp_path):
+    import resource
+
+    save_weights(network(1), {"source": "first"}, tmp_path)
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"model\.pt cannot be written \(File too large\)"):
+            save_weights(network(2), {"source": "second"}, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 def test_a_training_that_begins_anew_keeps_earlier_weights_aside_and_in_place(tmp_path, capsys):

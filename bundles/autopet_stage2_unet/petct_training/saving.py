@@ -148,7 +148,13 @@ def save(content: object, file: Path) -> None:
     Raises:
         InputError: when the disk is full or the folder must not be written.
     """
-    with atomic(file) as part, open(part, "wb") as stream:
+    with atomic(file) as part:
+        _write(content, part, file)
+
+
+def _write(content: object, part: Path, file: Path) -> None:
+    """Write tensors to the part of a file, as `save` does."""
+    with open(part, "wb") as stream:
         try:
             torch.save(content, stream)
         except RuntimeError as error:
@@ -168,7 +174,7 @@ def save_weights(network: torch.nn.Module, fingerprint: Mapping[str, Any], folde
     """
     file = folder / "model.pt"
     with atomic(file) as part:
-        torch.save(network.state_dict(), part)
+        _write(network.state_dict(), part, file)
         if file.is_file() and digest_of(file) != digest_of(part):
             set_aside(False, folder, (file.name,))
         # Until both are there, nothing shall take the new weights for those of another fingerprint.
