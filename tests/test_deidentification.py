@@ -30,6 +30,7 @@ from petct_cascade.selection import SelectOptions, labelled_items
 from petct_cascade.tasks import ReadoutOptions
 from petct_cascade.volumes import read_volume
 from petct_training.errors import InputError
+from petct_training.files import write_json
 
 SARCOMA_DICOM = SHARED / "data/soft_tissue_sarcoma_dicom"
 PERSON = Person(identifier="PAT-7788-XY", name="Zwiebelfisch^Karoline", birth_date="19570314")
@@ -207,6 +208,22 @@ def test_converted_studies_tell_nothing_and_are_recognised(tmp_path, capfd):
     assert pet.stat().st_mtime_ns == before
     header = nib.load(pet).header
     assert not any(bytes(header[name]).strip(b"\0") for name in ("descrip", "aux_file", "intent_name", "db_name"))
+
+
+def test_a_data_set_whose_studies_lie_elsewhere_is_refused_without_their_names(tmp_path):
+    case = "fdg_MuellerHans_2016"
+    for name in (f"labels/{case}.nii", f"images/{case}.nii"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    elsewhere = dict.fromkeys(("ct", "pet", "label"), str(tmp_path.parent / f"{case}.nii.gz"))
+    item = {"case": case, "patient": "MuellerHans", "tracer": "fdg", "original": elsewhere}
+    item |= {"image": f"images/{case}.nii", "label": f"labels/{case}.nii"}
+    write_json(tmp_path / "datalist.json", {"studies_dir": str(tmp_path), "training": [], "validation": [item]})
+    write_json(tmp_path / "fingerprint.json", {})
+    options = {"output_dir": tmp_path / "out", "folders": [], "weights": [], "settings": {}, "deidentified": True}
+    with pytest.raises(SystemExit, match="lies outside of") as end:
+        commands.select_labelled(tmp_path, tmp_path / "fingerprint.json", **options)
+    assert "Mueller" not in str(end.value)
 
 
 def test_problems_of_studies_tell_nothing_and_say_what_to_do(tmp_path, capfd):

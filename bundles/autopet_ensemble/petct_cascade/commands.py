@@ -136,7 +136,7 @@ def select_labelled(
         options: the further fields of `petct_cascade.selection.SelectOptions`.
     """
     chosen = _selection.SelectOptions(**options, dicom=dicom_options(**(dicom or {})), deidentified=deidentified)
-    with _hiding(deidentified):
+    with _hiding(deidentified, dataset_dir):
         items, problems = _selection.labelled_items(dataset_dir, fingerprint_file, studies, chosen)
     records = Records(Path(output_dir), kind_of_results("evaluation", deidentified), facts_of_run(weights), not deidentified)
     masks = Masks(records, [folder for folder in folders if folder], settings, weights, {"points": click_settings or {}})
