@@ -31,12 +31,12 @@ from simulated_reader import SCRIBBLES, SimulatedReader, area, lost_lesions, rou
 
 from petct_cascade.cli import weights_folder
 from petct_cascade.judging import read_study
-from petct_cascade.metrics import label_lesions
 from petct_cascade.phantom import PhantomStudy, plan_studies, write_phantoms
 from petct_cascade.predict import OpenStudy, load_cascade
 from petct_cascade.studies import find_studies
 from petct_cascade.summary import mean_and_interval
 from petct_cascade.volumes import read_volume
+from petct_training.components import labelled_components
 
 ROUNDS, RESAMPLES = 6, 2000
 AUTOMATIC, EDITED = "automatic", "edited mask"
@@ -95,7 +95,7 @@ def remove_organs(study: OpenStudy, automatic: np.ndarray, phantom: PhantomStudy
     mask = (automatic != 0) | np.any(organs, axis=0)
     middles = [np.rint(apply_affine(np.linalg.inv(affine), solid.centre)).astype(int).tolist() for solid in solids]
     without, clicked = study.segment(mask), study.segment(mask, {"background": middles})
-    components, _ = label_lesions(without != 0)
+    components, _ = labelled_components(without != 0)
     far = np.setdiff1d(np.unique(components), np.unique(components[np.any(organs, axis=0)]))
     return {
         "organs": len(organs),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from nibabel.affines import apply_affine
 
-from petct_cascade.metrics import label_lesions
+from petct_training.components import labelled_components
 from petct_training.grids import bounding_box, spacing_of, voxel_volume_ml
 
 ADDED, REMOVED, RESHAPED = "added", "removed", "reshaped"
@@ -54,7 +54,7 @@ def _rows(before: np.ndarray, after: np.ndarray, affine: np.ndarray, voxel_ml: f
     if box is None:
         return []
     earlier, later = before[box], after[box]
-    labels, count = label_lesions(earlier | later)
+    labels, count = labelled_components(earlier | later)
     numbers = (np.bincount(labels[mask], minlength=count + 1) for mask in (earlier, later, earlier != later))
     start = [part.start for part in box]
     rows = []

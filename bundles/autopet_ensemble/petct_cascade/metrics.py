@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 import cc3d
 import numpy as np
 import torch
 from monai.metrics import CumulativeIterationMetric
 
+from petct_training.components import labelled_components
 from petct_training.errors import InputError
 from petct_training.grids import bounding_box, spacing_of, voxel_volume_ml
 
 METRIC_NAMES = ("dice", "fpv_ml", "fnv_ml", "sensitivity", "precision", "f1")
 
 COUNT_NAMES = ("lesions_reference", "lesions_found", "lesions_predicted", "lesions_false")
-
-# Two voxels belong to one lesion when they share a face or an edge (18 neighbours), as the challenge defines it.
-CONNECTIVITY: Final = 18
 
 
 def case_metrics(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float]) -> dict[str, float]:
@@ -93,25 +91,15 @@ def case_metrics(prediction: np.ndarray, reference: np.ndarray, spacing: Sequenc
     }
 
 
-def label_lesions(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """Number the lesions, the 18-connected components, of a boolean mask (X, Y, Z).
-
-    Returns:
-        An integer array (X, Y, Z) with 0 outside of lesions and 1 ... n inside, and n.
-    """
-    labels, count = cc3d.connected_components(mask, connectivity=CONNECTIVITY, return_N=True, binary_image=True)
-    return labels, int(count)
-
-
 def lesions_by_size(mask: np.ndarray) -> tuple[np.ndarray, int]:
     """Number the lesions of a boolean mask (X, Y, Z), the largest first; of equal ones, the first in the order of the voxels.
 
     Tables of read-outs, segmentations and reports share these numbers.
 
     Returns:
-        As `label_lesions`.
+        As `petct_training.components.labelled_components`.
     """
-    labels, count = label_lesions(mask)
+    labels, count = labelled_components(mask)
     sizes = cc3d.statistics(labels)["voxel_counts"][1:].astype(np.int64)
     numbers = np.zeros(count + 1, labels.dtype)
     numbers[1 + np.argsort(-sizes, kind="stable")] = np.arange(1, count + 1)
@@ -196,7 +184,7 @@ def _component_sizes(mask: np.ndarray, overlap: np.ndarray) -> tuple[np.ndarray,
     """Return the number of voxels of each component of `mask`, and whether it holds any voxel of `overlap`, both (n,)."""
     if not mask.any():
         return np.zeros(0, int), np.zeros(0, bool)
-    labels, count = label_lesions(mask)
+    labels, count = labelled_components(mask)
     sizes = np.bincount(labels[mask], minlength=count + 1)[1:]
     touched = np.bincount(labels[overlap], minlength=count + 1)[1:] > 0
     return sizes, touched

@@ -16,7 +16,8 @@ from matplotlib.patches import Patch
 from matplotlib.text import Text
 
 from petct_cascade.judging import BODY_SUV
-from petct_cascade.metrics import case_metrics, label_lesions
+from petct_cascade.metrics import case_metrics
+from petct_training.components import labelled_components
 from petct_training.errors import InputError
 from petct_training.files import atomic
 from petct_training.grids import affine_of_part, as_affine, bounding_box, spacing_of, voxel_volume_ml
@@ -164,7 +165,7 @@ def _facts(scene: Scene, suv_range: Sequence[float]) -> str:
     masks, spacing = scene.masks, spacing_of(scene.affine).tolist()
     for role, mask in masks.items():
         box = bounding_box(mask)
-        count = 0 if box is None else label_lesions(mask[box])[1]
+        count = 0 if box is None else labelled_components(mask[box])[1]
         volume = np.count_nonzero(mask) * voxel_volume_ml(spacing)
         parts.append(f"{role} {volume:.1f} ml in {count} lesion{'' if count == 1 else 's'}")
     if len(masks) == 2 and masks["reference"].any():
@@ -223,7 +224,7 @@ def _slice_of_largest_lesion(masks: dict[str, np.ndarray]) -> int | None:
     """Return the index along Z where the largest lesion has the most voxels; None when no mask holds a lesion."""
     for mask in masks.values():  # the reference comes first
         if mask.any():
-            labels, _ = label_lesions(mask)
+            labels, _ = labelled_components(mask)
             sizes = np.bincount(labels.ravel())
             sizes[0] = 0
             return int(np.argmax(np.count_nonzero(labels == sizes.argmax(), axis=(0, 1))))

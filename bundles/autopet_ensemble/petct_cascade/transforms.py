@@ -10,7 +10,8 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
-from petct_cascade.metrics import label_lesions, voxel_volume_ml
+from petct_training.components import labelled_components
+from petct_training.grids import voxel_volume_ml
 
 
 class MeanOfMembersd(MapTransform):
@@ -102,7 +103,7 @@ class RemoveFaintd(MapTransform):
 
 def _faint_components(mask: np.ndarray, suv: np.ndarray, below_voxels: float, below_suv: float) -> np.ndarray:
     """Return the components of a boolean mask (X, Y, Z) that have fewer voxels and a lower maximum than given, as a mask."""
-    labels, number = label_lesions(mask)
+    labels, number = labelled_components(mask)
     inside = labels[mask]
     sizes, highest = np.bincount(inside, minlength=number + 1), np.full(number + 1, -np.inf)
     np.maximum.at(highest, inside, suv[mask])

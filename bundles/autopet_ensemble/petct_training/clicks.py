@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
-import cc3d
 import numpy as np
 
+from petct_training.components import labelled_components
 from petct_training.grids import bounding_box
 
 # What a row of marks, or a voxel of a map of marks, says: it was clicked on as a lesion, clicked on as none, or is reached by a
 # click on a lesion.
 FOREGROUND, BACKGROUND, REACHED = 1, 2, 3
-
-# Lesions are 18-connected, as the challenge defines them.
-CONNECTIVITY: Final = 18
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ def reached_by(point: Sequence[int], pet: np.ndarray, spacing: Sequence[float] |
         return centre[None]
     reached = near & (uptake >= reach.share * peak)
     reached[own] = True
-    labels = cc3d.connected_components(reached, connectivity=CONNECTIVITY, binary_image=True)
+    labels, _ = labelled_components(reached)
     return np.argwhere(labels == labels[own]) + low
 
 
@@ -157,7 +153,7 @@ def _remove(mask: np.ndarray, foreground: np.ndarray, background: np.ndarray, sp
     if box is None:
         return
     start = [part.start for part in box]
-    labels = cc3d.connected_components(mask[box], connectivity=CONNECTIVITY, binary_image=True)
+    labels, _ = labelled_components(mask[box])
     wanted = foreground[mask[tuple(foreground.T)]]
     kept_labels, gone_labels = (labels[tuple((points - start).T)] for points in (wanted, touching))
     for label in np.unique(gone_labels):
@@ -174,7 +170,7 @@ def _add(mask: np.ndarray, foreground: np.ndarray, reached: np.ndarray) -> None:
     start = reached.min(axis=0)
     volume = np.zeros(reached.max(axis=0) - start + 1, bool)
     volume[tuple((reached - start).T)] = True
-    labels = cc3d.connected_components(volume, connectivity=CONNECTIVITY, binary_image=True)
+    labels, _ = labelled_components(volume)
     missing = foreground[~mask[tuple(foreground.T)]]
     parts = np.unique(labels[tuple((missing - start).T)])
     mask[tuple(reached[np.isin(labels[tuple((reached - start).T)], parts)].T)] = True

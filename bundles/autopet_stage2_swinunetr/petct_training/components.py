@@ -7,13 +7,17 @@ from typing import Final
 import cc3d
 import numpy as np
 
-# Lesions are 18-connected, as they are scored.
+# Two voxels belong to one lesion when they share a face or an edge (18 neighbours), as the challenge defines it.
 CONNECTIVITY: Final = 18
 
 
 def labelled_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return the 18-connected components of a boolean mask (X, Y, Z) as numbers from 1 on, 0 elsewhere, and how many there are."""
-    labels, number = cc3d.connected_components(np.ascontiguousarray(mask), connectivity=CONNECTIVITY, return_N=True)
+    """Number the 18-connected components of a boolean mask (X, Y, Z), such as the lesions.
+
+    Returns:
+        An integer array (X, Y, Z) with 0 outside of them and 1 ... n inside, and n.
+    """
+    labels, number = cc3d.connected_components(mask, connectivity=CONNECTIVITY, return_N=True, binary_image=True)
     return labels, int(number)
 
 
