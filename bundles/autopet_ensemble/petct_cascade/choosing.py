@@ -17,6 +17,7 @@ from petct_cascade.running import run_each_study
 from petct_cascade.selection import Selection
 from petct_training.errors import InputError, with_problems
 from petct_training.files import write_json
+from petct_training.options import is_number
 
 THRESHOLDS = tuple(round(0.05 * number, 2) for number in range(4, 17))
 
@@ -41,7 +42,7 @@ def weights_of_members(member_weights: Mapping[str, float] | None, members: Sequ
     if member_weights is None:
         return None
     given = dict(member_weights) if isinstance(member_weights, Mapping) else {}
-    numbers = [given[name] for name in members if _is_weight(given.get(name))]
+    numbers = [given[name] for name in members if is_number(given.get(name)) and given[name] >= 0]
     if len(given) != len(members) or len(numbers) != len(members) or not sum(numbers):
         raise InputError(
             f"member_weights is {member_weights}: give a number of 0 or more for each of {', '.join(members)}, such as "
@@ -183,7 +184,3 @@ def _best(scores: np.ndarray) -> int:
     # One weight for all is the first of the candidates.
     nearest = np.lexsort((rows, far.round(6)))[0]
     return int(np.ravel_multi_index((rows[nearest], columns[nearest]), scores.shape))
-
-
-def _is_weight(number: object) -> bool:
-    return isinstance(number, (int, float)) and not isinstance(number, bool) and 0 <= number < float("inf")

@@ -15,6 +15,7 @@ from nibabel.affines import apply_affine
 from petct_cascade.dicom.label_files import LPS_TO_RAS
 from petct_training.errors import InputError
 from petct_training.files import read_json
+from petct_training.options import is_number
 
 Point = tuple[int, int, int]
 
@@ -205,7 +206,7 @@ def _voxel_of(value: Any, name: str, to_voxels: np.ndarray, shape: Sequence[int]
     Raises:
         InputError: as `clicks_of`.
     """
-    if not isinstance(value, (list, tuple)) or len(value) != 3 or not all(_is_number(entry) for entry in value):
+    if not isinstance(value, (list, tuple)) or len(value) != 3 or not all(is_number(entry) for entry in value):
         raise InputError(f"has no three numbers as {name}: give [x, y, z]")
     # What lies halfway but for rounding, such as that of an affine, lies halfway.
     x, y, z = (math.floor(round(float(index), 6) + 0.5) for index in apply_affine(to_voxels, np.asarray(value, dtype=float)))
@@ -215,7 +216,3 @@ def _voxel_of(value: Any, name: str, to_voxels: np.ndarray, shape: Sequence[int]
             "give points of this study"
         )
     return x, y, z
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -265,13 +265,14 @@ def _check_words(name: str, text: str) -> None:
         _check_text(name, text, f'--{name} "{text!r}"')
 
 
-def _is_number(value: object, whole: bool = False) -> bool:
+def is_number(value: object, whole: bool = False) -> bool:
+    """Whether a value is a finite number, or, if asked for, a whole one; True and False are none."""
     return isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check_number(name: str, text: str, low: float, high: float, what: str, whole: bool = False) -> None:
     value = DefaultParseValue(text)
-    if not _is_number(value, whole) or not low <= value <= high:
+    if not is_number(value, whole) or not low <= value <= high:
         raise InputError(f"--{name} is {text}: give {what}")
 
 
@@ -280,7 +281,7 @@ def _check_range(name: str, text: str, low: float, what: str) -> None:
     if (
         not isinstance(value, (list, tuple))
         or len(value) != 2
-        or not all(map(_is_number, value))
+        or not all(map(is_number, value))
         or not low <= value[0] <= value[1]
     ):
         raise InputError(f"--{name} is {text}: give {what}")
@@ -288,7 +289,7 @@ def _check_range(name: str, text: str, low: float, what: str) -> None:
 
 def _check_triple(name: str, text: str, low: float, whole: bool, what: str) -> None:
     value = DefaultParseValue(text)
-    fits = isinstance(value, (list, tuple)) and len(value) == 3 and all(_is_number(size, whole) and size >= low for size in value)
+    fits = isinstance(value, (list, tuple)) and len(value) == 3 and all(is_number(size, whole) and size >= low for size in value)
     if not fits:
         raise InputError(f"--{name} is {text}: give {what}")
 
