@@ -193,13 +193,12 @@ def score_folder(
     predictions: str | os.PathLike | None,
     items: Sequence[Mapping[str, Any]],
     output_dir: str | os.PathLike,
-    model: str = "Prediction",
     options: ReadoutOptions | None = None,
-    seed: int = 0,
+    **further: Any,
 ) -> None:
     """Score a folder of masks, as `petct_cascade.scoring.score_folder`."""
     with _hiding(options is not None and options.deidentified, predictions):
-        _scoring.score_folder(predictions, items, output_dir, model, options, seed)
+        _scoring.score_folder(predictions, items, output_dir, options=options, **further)
 
 
 @command

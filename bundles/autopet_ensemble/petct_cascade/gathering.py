@@ -11,7 +11,6 @@ from petct_cascade.problems import Problem
 from petct_cascade.provenance import SUMMARY, summary_of
 from petct_cascade.results import write_results
 from petct_cascade.study_results import StudyResults
-from petct_cascade.summary import table1, write_scores
 from petct_cascade.tasks import Results
 from petct_training.claims import Claims
 from petct_training.errors import InputError
@@ -53,13 +52,11 @@ def _write(kept: StudyResults, seed: int) -> None:
             results.add(kept.read(case))
         results.problems += _problems(records, set(cases))
         settings = [kept.settings(case) for case in cases]
-        if results.rows:
-            write_scores(folder, results.rows, seed=seed)
-            print(table1(results.rows), flush=True)
         title = scoring.TITLE if results.rows else readout_run.TITLE
         model = settings[0]["model"] if settings else ""
         origins = {case: kept.origin(case) for case in cases}
-        write_results(folder, title, results, model, origins, single_file=not any("page" in each for each in settings))
+        single_file = not any("page" in each for each in settings)
+        write_results(folder, title, results, model, origins, single_file, seed)
     others = [name for name in {*records.names(), *kept.names()} if not name.startswith(".") and name not in cases]
     said = f", and {len(others)} have no results yet, such as {min(others)}: run the same command again" if others else ""
     print(f"{folder / 'report.html'}: {len(cases)} {'study' if len(cases) == 1 else 'studies'}{said}.", flush=True)

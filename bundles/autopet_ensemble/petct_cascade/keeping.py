@@ -115,8 +115,7 @@ class RecordKeeper(Keeper):
     def problems_of(self, items: Iterable[Mapping[str, Any]]) -> list[Problem]:
         """Return why studies, also those of other runs, could not be done."""
         missing = [item for item in items if not self.records.is_finished(self.masks.plan(item))]
-        rows = [read_json_or_none(self._problem_file(item["case"])) for item in missing]
-        return [problem_of_row(row) for row in rows if row]
+        return _problems_in(self._problem_file(item["case"]) for item in missing)
 
     def _problem_file(self, case: str) -> Path:
         return self.records.folder / PROBLEMS / f"{case}.json"
@@ -124,8 +123,12 @@ class RecordKeeper(Keeper):
 
 def known_problems(records: Records) -> list[Problem]:
     """Return why studies could not be done, as far as the runs over an output folder know."""
-    rows = [read_json_or_none(file) for file in sorted((records.folder / PROBLEMS).glob("*.json"))]
-    return [problem_of_row(row) for row in rows if row]
+    return _problems_in(sorted((records.folder / PROBLEMS).glob("*.json")))
+
+
+def _problems_in(files: Iterable[Path]) -> list[Problem]:
+    """Return the problems that files hold; of a file that is not there, none."""
+    return [problem_of_row(row) for file in files if (row := read_json_or_none(file))]
 
 
 def problem_of_row(row: Mapping[str, str]) -> Problem:

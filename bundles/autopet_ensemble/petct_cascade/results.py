@@ -1,4 +1,4 @@
-"""Writing what a run found out about studies: read-outs, problems, and the report."""
+"""Writing what a run found out about studies: scores, read-outs, problems, and the report."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from petct_cascade.problems import Problem
 from petct_cascade.readouts import write_readouts
 from petct_cascade.report import write_index, write_report
+from petct_cascade.summary import table1, write_scores
 from petct_cascade.tasks import Results
 from petct_training.files import write_json
 
@@ -20,9 +21,10 @@ def write_results(
     model: str,
     origins: Mapping[str, Mapping[str, Any]] | None = None,
     single_file: bool = False,
+    seed: int = 0,
 ) -> None:
-    """Write `readouts.json`, `readouts_studies.csv` and `readouts_lesions.csv` if there are read-outs; `problems.json`;
-    `report.html`.
+    """Write the tables of scores, and print Table 1, if there are any; `readouts.json`, `readouts_studies.csv` and
+    `readouts_lesions.csv` if there are read-outs; `problems.json`; `report.html`.
 
     Args:
         output_dir: where the files appear, beside `pictures/<case>.png` of each study that is read out.
@@ -31,7 +33,11 @@ def write_results(
         model: what made the masks that are read out.
         origins: per case the record of its mask, see `petct_cascade.report.write_report`.
         single_file: whether the report is one file with all pictures inside; otherwise it leads to a page a study.
+        seed: of the bootstrap of scores.
     """
+    if results.rows:
+        write_scores(output_dir, results.rows, seed=seed)
+        print(table1(results.rows), flush=True)
     problems = [row_of_problem(problem) for problem in in_order(results.problems)]
     write_json(output_dir / "problems.json", problems)
     if results.readouts:

@@ -16,7 +16,6 @@ from petct_cascade.report.study_parts import StudyPage
 from petct_cascade.results import in_order, picture_of, write_results
 from petct_cascade.studies import problem_of_name
 from petct_cascade.study_results import StudyResults, make_results
-from petct_cascade.summary import table1, write_scores
 from petct_cascade.tasks import ReadoutOptions, StudyTask, files_of, words_if_hidden
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.records import Records
@@ -121,10 +120,7 @@ def score_studies(
             results.problems = [words.problem(problem) for problem in results.problems]
         order = {model: position for position, model in enumerate(predictions)}
         results.rows.sort(key=lambda row: (row["case"], order[row["model"]]))
-        if results.rows:
-            write_scores(output_dir, results.rows, seed=seed)
-            print(table1(results.rows), flush=True)
-        write_results(output_dir, TITLE, results, primary, origins, options.single_file)
+        write_results(output_dir, TITLE, results, primary, origins, options.single_file, seed)
     if results.problems:
         raise SomeFailedError(f"{len(results.problems)} masks could not be scored, all others were", in_order(results.problems))
     return results.rows
