@@ -55,9 +55,9 @@ def prepared_studies() -> Path:
     return PREPARED
 
 
-def infer(configs: Sequence[str | Path], options: Mapping[str, Any]) -> None:
-    """Run the ensemble's inference as a user does, with configs and overrides; what it prints goes to stderr."""
-    command = [sys.executable, "-m", "monai.bundle", "run", "inferring", "--config_file", str(list(map(str, configs)))]
+def run_ensemble(run_id: str, configs: Sequence[str | Path], options: Mapping[str, Any]) -> None:
+    """Run an id of the ensemble as a user does, with configs and overrides; what it prints goes to stderr."""
+    command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", str(list(map(str, configs)))]
     command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     subprocess.run(command, cwd=ENSEMBLE, check=True, stdout=sys.stderr, env=environment)

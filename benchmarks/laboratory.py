@@ -16,8 +16,6 @@ import os
 import resource
 import shutil
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -98,10 +96,7 @@ def score(test: Path, work: Path) -> list[dict[str, str]]:
     """Score a trained method on the test studies; return the rows of scores.csv."""
     output = work / "test"
     options = {"studies": test, "ckpt_dir": work / "models/autopet_ensemble", "output_dir": output, "single_file": True}
-    configs = [f"configs/{name}.json" for name in ("inference", "evaluate", "demo")]
-    command = [sys.executable, "-m", "monai.bundle", "run", "evaluating", "--config_file", str(configs)]
-    command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    subprocess.run(command, cwd=common.ENSEMBLE, check=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+    common.run_ensemble("evaluating", [f"configs/{name}.json" for name in ("inference", "evaluate", "demo")], options)
     with open(output / "scores.csv", newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
 
