@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import pydicom
 from pydicom import Dataset
+from pydicom.tag import BaseTag
 
 from petct_training.errors import InputError
 
@@ -36,21 +37,19 @@ def is_dicom(file: str | os.PathLike) -> bool:
     return bare and (start[4:6] in TEXT_TYPES or 0 < int.from_bytes(start[4:8], "little") < 128)
 
 
-def read_dataset(file: str | os.PathLike, pixels: bool = False, tags: Sequence[str] | None = None) -> Dataset:
+def read_dataset(file: str | os.PathLike, pixels: bool = False, tags: Sequence[BaseTag] | None = None) -> Dataset:
     """Read a DICOM file.
 
     Args:
         file: with or without the usual beginning.
         pixels: whether the pixels are read, too.
-        tags: keywords of the attributes that are wanted; all by default.
+        tags: of the attributes that are wanted; all by default. Looking up keywords would take a tenth of the time.
 
     Raises:
         InputError: when it is damaged; the message is the end of a sentence that begins with the file's name.
     """
     try:
-        return pydicom.dcmread(
-            file, stop_before_pixels=not pixels, force=True, specific_tags=None if tags is None else list(tags)
-        )
+        return pydicom.dcmread(file, stop_before_pixels=not pixels, force=True, specific_tags=None if tags is None else [*tags])
     except Exception as error:  # A damaged file makes pydicom raise nearly anything.
         raise InputError(f"is damaged or cut off ({_first_line(error)}): copy it again from where it comes") from error
 

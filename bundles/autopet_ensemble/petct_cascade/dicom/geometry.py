@@ -123,14 +123,17 @@ def _axes_of(frames: Sequence[Dataset], names: Sequence[str]) -> np.ndarray:
 
 def _pixel_of(frames: Sequence[Dataset], names: Sequence[str]) -> tuple[float, float]:
     """Return the distances (mm) of neighbours along a row and along a column, which all slices must share."""
-    first = numbers_of(frames[0], "PixelSpacing", 2)
-    for frame, name in zip(frames, names, strict=True):
-        spacing = numbers_of(frame, "PixelSpacing", 2)
-        if spacing is None or min(spacing) <= 0 or first is None:
+    spacings = [numbers_of(frame, "PixelSpacing", 2) for frame in frames]
+    for spacing, name in zip(spacings, names, strict=True):
+        if spacing is None or min(spacing) <= 0:
             raise InputError(f"does not say how large its pixels are (PixelSpacing of {name}): export it again")
-        if not np.allclose(spacing, first, rtol=1e-3):
-            raise InputError(f"has slices with pixels of different size, such as {name}: give one stack of slices")
-    assert first is not None
+    stated = np.array(spacings, dtype=float)
+    apart = ~np.isclose(stated, stated[0], rtol=1e-3).all(axis=1)
+    if apart.any():
+        raise InputError(
+            f"has slices with pixels of different size, such as {names[int(apart.argmax())]}: give one stack of slices"
+        )
+    first = stated[0].tolist()
     # DICOM names the distance of rows first.
     return first[1], first[0]
 

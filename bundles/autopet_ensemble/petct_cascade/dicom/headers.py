@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydicom import Dataset
+from pydicom.tag import Tag
 from tqdm import tqdm
 
 from petct_cascade.dicom.files import is_dicom, read_dataset
@@ -20,7 +21,7 @@ from petct_training.errors import InputError
 CHUNK, FILES_FOR_PROCESSES = 500, 5000
 
 # What a header that is asked for shows; per-frame groups hold the places of an enhanced image's frames.
-TAGS = (
+KEYWORDS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality"),
     *("PatientID", "PatientName", "StudyDate", "StudyTime", "StudyDescription", "SeriesDescription", "SeriesNumber"),
     *("ImageType", "SeriesType", "CorrectedImage", "AttenuationCorrected", "ConvolutionKernel", "Rows", "Columns"),
@@ -29,6 +30,7 @@ TAGS = (
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "FrameReferenceTime", "InstitutionName"),
     "ManufacturerModelName",
 )
+TAGS = [Tag(keyword) for keyword in KEYWORDS]
 
 # Kinds of objects (PS3.4, B.5): images of CT and PET, classic, enhanced and converted; segmentations; structure sets.
 CT_CLASSES = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")

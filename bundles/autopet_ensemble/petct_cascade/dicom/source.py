@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset
+from pydicom.tag import Tag
 
 from petct_cascade.dicom.body_size import Body
 from petct_cascade.dicom.files import read_dataset
@@ -168,4 +169,4 @@ def image_source(role: str, stack: Stack, options: SuvOptions | None = None) -> 
 
 
 def _is_structure_set(file: Path) -> bool:
-    return str(read_dataset(file, tags=["SOPClassUID"]).get("SOPClassUID", "")) == STRUCTURE_CLASS
+    return str(read_dataset(file, tags=[Tag("SOPClassUID")]).get("SOPClassUID", "")) == STRUCTURE_CLASS
