@@ -7,7 +7,8 @@ Several ways of correcting, of which each begins with the same automatic answer:
 - automatic: nothing is corrected, so that all rounds are equal;
 - clicks: one point a round; stage 1's mask and all points so far go in;
 - scribbles: the same with a line through the middle, between two voxels at random, or along the border, one of the three at random;
-- edited mask: one point a round; the last answer and all points so far go in.
+- edited mask: one point a round; the last answer and all points so far go in;
+- untouched kept: the same with `keep_untouched`, so that only what points touch changes.
 
 A lesion is lost where the answer overlaps it before a round and not after. It is counted apart whether the round's points touch the
 component of the answer that held the lesion. Bladder and kidneys: they are added to the automatic answer, and the mask is segmented
@@ -39,8 +40,8 @@ from petct_cascade.volumes import read_volume
 from petct_training.components import labelled_components
 
 ROUNDS, RESAMPLES = 6, 2000
-AUTOMATIC, EDITED = "automatic", "edited mask"
-WAYS = {"clicks": ("click",), "scribbles": SCRIBBLES, EDITED: ("click",)}
+AUTOMATIC, EDITED, KEPT = "automatic", "edited mask", "untouched kept"
+WAYS = {"clicks": ("click",), "scribbles": SCRIBBLES, EDITED: ("click",), KEPT: ("click",)}
 ORGANS = ("bladder", "kidney")
 
 
@@ -73,7 +74,7 @@ def correct(study: OpenStudy, automatic: np.ndarray, reference: np.ndarray, way:
     for number in range(ROUNDS):
         before, drawn = answer, reader.correct(answer) if number and way != AUTOMATIC else []
         if drawn:
-            answer = study.segment(before if way == EDITED else None, reader.points)
+            answer = study.segment(before if way in (EDITED, KEPT) else None, reader.points)
         touched, others = lost_lesions(before, answer, reference, drawn)
         values = round_dice(answer, reference), round_f1(answer, reference), touched, others, len(drawn)
         for name, value in zip(figures, values, strict=True):
@@ -110,7 +111,11 @@ def measure(
     weights: Path, profile: str, folder: Path, phantoms: Sequence[PhantomStudy], seed: int, minutes: float
 ) -> tuple[list[Rounds], list[dict[str, Any]]]:
     """Return the rounds of phantoms in a folder in all ways, and the figures of their organs; no study begins after so many minutes."""
-    predictor, rounds, organs = load_cascade(weights_folder(weights), profile, device="cpu", sw_batch_size=1), [], []
+    predictor, keeping = (
+        load_cascade(weights_folder(weights), profile, device="cpu", sw_batch_size=1, keep_untouched=keep)
+        for keep in (False, True)
+    )
+    rounds, organs = [], []
     by_case = {phantom.case: phantom for phantom in phantoms}
     studies = [study for study in find_studies(folder, labels=True)[0] if study.case in by_case]
     start = time.perf_counter()
@@ -122,7 +127,8 @@ def measure(
         study = predictor.open_volumes(volumes["ct"], volumes["pet"])
         reference, automatic = read_volume(found.label)[0].array, study.segment()
         for way in (AUTOMATIC, *WAYS):
-            figures = correct(study, automatic, reference, way, seed + number)
+            opened = keeping.open_volumes(volumes["ct"], volumes["pet"]) if way == KEPT else study
+            figures = correct(opened, automatic, reference, way, seed + number)
             rounds.append(Rounds(found.case, way, **figures))
             print(f"  {found.case}, {way}: Dice {' '.join(f'{value:.3f}' for value in figures['dice'])}", flush=True)
         organs.append({"case": found.case, **remove_organs(study, automatic, by_case[found.case])})

@@ -20,7 +20,18 @@ from petct_cascade.clicks import MOST_POINTS, Clicks, PointsFile, clicks_of, rea
 from petct_cascade.corrections import BindPointsd, EncodePointsd, marks_on_grid
 from petct_cascade.loading import LoadImagePETCTd
 from petct_cascade.volumes import Volume
-from petct_training.clicks import BACKGROUND, FOREGROUND, REACHED, Reach, corrected, map_of, marks_in, marks_of, reached_by
+from petct_training.clicks import (
+    BACKGROUND,
+    FOREGROUND,
+    REACHED,
+    Reach,
+    corrected,
+    corrected_locally,
+    map_of,
+    marks_in,
+    marks_of,
+    reached_by,
+)
 from petct_training.errors import InputError
 from petct_training.records import Plan, Records, SeveralFiles
 
@@ -253,6 +264,37 @@ def test_foreground_is_in_the_mask_background_is_not_and_components_without_clic
         assert result[labels == number].all(), "a lesion without a click has lost voxels"
     reached = map_of(marks, mask.shape) != 0
     assert not (result & ~mask & ~reached).any()
+
+
+@settings(deadline=None, max_examples=80)
+@given(data=st.data(), before=arrays(bool, array_shapes(min_dims=3, max_dims=3, min_side=3, max_side=9)))
+def test_where_clicks_are_local_no_other_lesion_changes(data, before):
+    answer = data.draw(arrays(bool, before.shape))
+    all_voxels = list(itertools.product(*map(range, before.shape)))
+    points = data.draw(st.lists(st.sampled_from(all_voxels), max_size=4, unique=True))
+    share = data.draw(st.integers(0, len(points)))
+    foreground, background = (np.array(some, int).reshape(-1, 3) for some in (points[:share], points[share:]))
+    pet = np.random.default_rng(0).uniform(0, 9, before.shape)
+    marks = marks_of(foreground, background, pet, (4, 4, 5), Reach(5, 0.41))
+    result = corrected_locally(answer, before, marks, (4, 4, 5))
+    assert result[tuple(foreground.T)].all()
+    assert not result[tuple(background.T)].any()
+    marked = map_of(marks, before.shape) != 0
+    labels, count = ndimage.label(before, STRUCTURE)
+    for number in set(range(1, count + 1)) - set(labels[marked]):
+        assert result[labels == number].all(), "a lesion that nobody has touched has lost voxels"
+    together, count = ndimage.label(before | answer | marked, STRUCTURE)
+    for number in set(range(1, count + 1)) - set(together[marked]):
+        np.testing.assert_array_equal(result[together == number], before[together == number])
+
+
+def test_where_clicks_are_local_the_answer_counts_around_them_and_the_mask_before_elsewhere():
+    before = spheres((20, 20, 20), (60, 60, 60), (20, 60, 30))
+    # The networks would lose the second lesion, invent a fourth one, and make the first one larger.
+    answer = spheres((20, 20, 20), radius=11) | spheres((60, 20, 70))
+    marks = marks_of(np.array([[10, 10, 9]]), np.array([[10, 30, 10]]), np.zeros(before.shape), (2, 2, 3), REACH)
+    expected = spheres((20, 20, 20), radius=11) | spheres((60, 60, 60))
+    np.testing.assert_array_equal(corrected_locally(answer, before, marks, (2, 2, 3)), expected)
 
 
 def test_click_on_the_background_removes_exactly_its_component():

@@ -311,6 +311,27 @@ def test_rounds_of_one_study_give_the_masks_of_single_runs_and_need_stage_1_once
     assert answers[2][points["background"]] == 0
 
 
+def test_untouched_lesions_of_a_given_mask_stay_where_that_is_asked_for(study, models, points, automatic, infer, tmp_path):
+    given = np.zeros_like(automatic)
+    given[points["background"]] = 1
+    # A lesion of a reader's, which the networks with their random weights do not see as it is.
+    far = tuple(slice(size - 4, size - 2) for size in given.shape)
+    given[far] = 1
+    nib.save(nib.Nifti1Image(given, AFFINE), tmp_path / "given.nii.gz")
+    options = {**pair(study), "coarse_mask": str(tmp_path / "given.nii.gz"), "points": str(points["file"])}
+    (free,) = infer(**options, case="a").values()
+    masks = infer(**options, case="b", keep_untouched="yes")
+    predictor = load_cascade(models, "demo", patch_sizes=WINDOWS, device="cpu", keep_untouched=True)
+    np.testing.assert_array_equal(
+        masks["b.nii.gz"], predictor.predict(*arrays_of(study), coarse_mask=given, points=points["content"])
+    )
+    assert masks["b.nii.gz"][far].all()
+    assert not free[far].all()
+    assert masks["b.nii.gz"][points["foreground"]] == 1
+    assert masks["b.nii.gz"][points["background"]] == 0
+    assert read_record(tmp_path / "masks/records/b.json")["settings"]["keep_untouched"] is True
+
+
 def test_points_that_cannot_be_used_are_one_sentence_and_cost_no_other_study(study, points, infer, tmp_path):
     shutil.copyfile(points["file"], tmp_path / "right.json")
     (tmp_path / "wrong.json").write_text('{"foreground": [[1, 2, 300]]}')

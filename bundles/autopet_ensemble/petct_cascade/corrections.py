@@ -18,7 +18,7 @@ from petct_cascade.clicks import Clicks, clicks_of, read_points
 from petct_cascade.coarse_mask import read_named_coarse_mask
 from petct_cascade.loading import PET, STUDY_AFFINE, STUDY_SHAPE, channel_first
 from petct_cascade.resampling import mask_on_grid
-from petct_training.clicks import BACKGROUND, FOREGROUND, REACHED, Reach, corrected, map_of, marks_of
+from petct_training.clicks import BACKGROUND, FOREGROUND, REACHED, Reach, corrected, corrected_locally, map_of, marks_of
 from petct_training.errors import InputError
 from petct_training.grids import spacing_of
 
@@ -80,14 +80,23 @@ class AddCorrectionsd(MapTransform):
         study_key: key of what `petct_cascade.loading.CropToBodyd` has cropped, whose metadata say where the study's PET lies.
         mask_key: key of the mask: a file, a `petct_cascade.dicom.source.DicomSource`, or a `petct_cascade.volumes.Volume`.
         points_key: key of the marks, as `EncodePointsd` leaves them.
+        before_key: key under which the mask (1, X, Y, Z), uint8, on the PET's grid is kept where there are marks as well, for
+            `BindPointsd`; None to keep none.
 
     Raises:
         InputError: when the mask cannot be that of the study; the sentence begins with its name.
     """
 
-    def __init__(self, keys: KeysCollection, study_key: str, mask_key: str = "coarse_mask", points_key: str = "points") -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        study_key: str,
+        mask_key: str = "coarse_mask",
+        points_key: str = "points",
+        before_key: str | None = None,
+    ) -> None:
         super().__init__(keys)
-        self.study_key, self.mask_key, self.points_key = study_key, mask_key, points_key
+        self.study_key, self.mask_key, self.points_key, self.before_key = study_key, mask_key, points_key, before_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
@@ -96,6 +105,8 @@ class AddCorrectionsd(MapTransform):
             return item
         shape, affine = (np.asarray(item[self.study_key].meta[name]) for name in (STUDY_SHAPE, STUDY_AFFINE))
         mask = None if source is None else read_named_coarse_mask(source, shape, affine)
+        if self.before_key is not None and mask is not None and marks is not None:
+            item[self.before_key] = torch.from_numpy(mask[None].astype(np.uint8))
         for key in self.key_iterator(item):
             image = item[key]
             grid = image.shape[1:], image.affine.cpu().numpy()
@@ -113,21 +124,35 @@ class BindPointsd(MapTransform):
     Args:
         keys: keys of masks (1, X, Y, Z) on the grid of the study's PET.
         points_key: key of the marks, as `EncodePointsd` leaves them.
+        before_key: key of the mask that the clicks were put into, as `AddCorrectionsd` keeps it. Where it is there, what the clicks
+            do not touch stays as it was in it; see `petct_training.clicks.corrected_locally`.
         allow_missing_keys: whether an item may lack a key.
     """
 
-    def __init__(self, keys: KeysCollection, points_key: str = "points", allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        points_key: str = "points",
+        before_key: str | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.points_key = points_key
+        self.points_key, self.before_key = points_key, before_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
         marks = item.get(self.points_key)
         if marks is None:
             return item
+        before = None if self.before_key is None else item.pop(self.before_key, None)
         for key in self.key_iterator(item):
             mask = item[key]
-            bound = corrected(mask.as_tensor()[0].cpu().numpy(), np.asarray(marks.cpu()), spacing_of(mask.affine.cpu().numpy()))
+            answer, spacing = mask.as_tensor()[0].cpu().numpy(), spacing_of(mask.affine.cpu().numpy())
+            rows = np.asarray(marks.cpu())
+            if before is None:
+                bound = corrected(answer, rows, spacing)
+            else:
+                bound = corrected_locally(answer, np.asarray(before.cpu())[0], rows, spacing)
             item[key] = MetaTensor(torch.from_numpy(bound)[None].to(mask.as_tensor()), meta=mask.meta)
         return item
 

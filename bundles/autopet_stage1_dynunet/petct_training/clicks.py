@@ -121,6 +121,31 @@ def corrected(mask: np.ndarray, marks: np.ndarray, spacing: Sequence[float] | np
     return result
 
 
+def corrected_locally(
+    mask: np.ndarray, before: np.ndarray, marks: np.ndarray, spacing: Sequence[float] | np.ndarray
+) -> np.ndarray:
+    """Return a mask that agrees with clicks, as `corrected` does, and elsewhere is the mask that was there before.
+
+    Touched is what holds a mark, be it a click or what a click reaches. Of the mask, only that is taken which hangs together (18
+    neighbours) with something touched, through either mask or the marks. Each component of the mask before that is not touched
+    stays, voxel by voxel.
+
+    Args:
+        mask: (X, Y, Z), not 0 inside of lesions: the new answer.
+        before: (X, Y, Z), the same: what the clicks were put into.
+        marks: rows (k, 4) of `marks_of`.
+        spacing: voxel size along X, Y, Z in mm.
+
+    Returns:
+        The mask (X, Y, Z), bool, a new array.
+    """
+    marked = map_of(marks, mask.shape) != 0
+    near = _touched(marked | (mask != 0) | (before != 0), marks)
+    result = corrected((mask != 0) & near, marks, spacing)
+    result |= (before != 0) & ~_touched(before != 0, marks)
+    return result
+
+
 def map_of(marks: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """Return rows of marks as a map (X, Y, Z), uint8, with 0 where there is none."""
     volume = np.zeros(tuple(shape), np.uint8)
@@ -174,6 +199,13 @@ def _add(mask: np.ndarray, foreground: np.ndarray, reached: np.ndarray) -> None:
     missing = foreground[~mask[tuple(foreground.T)]]
     parts = np.unique(labels[tuple((missing - start).T)])
     mask[tuple(reached[np.isin(labels[tuple((reached - start).T)], parts)].T)] = True
+
+
+def _touched(mask: np.ndarray, marks: np.ndarray) -> np.ndarray:
+    """Return the components of a mask (X, Y, Z) that hold a mark, bool."""
+    labels, _ = labelled_components(mask)
+    found = np.unique(labels[tuple(marks[:, 1:].T)])
+    return np.isin(labels, found[found > 0])
 
 
 def _is_among(voxels: np.ndarray, others: np.ndarray, shape: Sequence[int]) -> np.ndarray:

@@ -34,6 +34,7 @@ SWITCHES = (
     "single_file",
     "viewer",
     "deidentified",
+    "keep_untouched",
     "cross_validation",
     "patch_inside",
     "balance_tracers",
