@@ -1,0 +1,303 @@
+"""nnU-Net v2 and this method, trained for the same processor time on the same studies: python benchmarks/fair_fight.py
+
+The studies are those of the laboratory, hard phantoms of which the test's scanners are seen in no training; or your own: --train and
+--test, two raw data sets in the challenge's layout. The paper's recipe in the demo profile is trained first. The processor time that
+it took, from raw files to weights, is what every other competitor gets:
+
+- each further variant of laboratory.json that --variants names, for as many epochs, so that its own time is told;
+- stage 1 alone: its training is as much longer as the whole method takes;
+- nnU-Net v2 with its own planning for --nnunet-gib of GPU memory, its own augmentation, loss and optimiser, on all training studies.
+  Its learning rate falls over the time instead of over 1000 epochs. Its preprocessing is not counted. It predicts as it does by
+  default, mirrored.
+
+All masks are scored by the same code. What is done is kept in --folder; the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import common
+import laboratory
+import nnunet
+import numpy as np
+import psutil
+
+from petct_cascade.method import NETWORKS, STAGE1
+from petct_cascade.phantom import write_phantoms
+from petct_cascade.studies import find_studies
+from petct_training.files import read_json, write_json
+
+FOLDER = common.ROOT / "dist/fair_fight"
+NNUNET, ALONE = "nnU-Net v2", "stage 1 alone"
+DATASET_ID, DATASET_NAME, CONFIGURATION = 1, "Dataset001_Lesions", "3d_fullres"
+# Fewer than nnU-Net's 250 and 50, since its clock is looked at once an epoch, and what it validates is not used.
+ITERATIONS, VALIDATIONS = 10, 1
+DEMO_TRAINING = ["configs/train.json", "configs/demo.json"]
+# Epochs of two short trainings of stage 1, whose difference tells how long one takes.
+TIMED_EPOCHS = (2, 12)
+
+
+def used_seconds() -> float:
+    """Processor time of this process, of its processes that run, and of those that have ended."""
+    process = psutil.Process()
+    times = [process.cpu_times(), *(child.cpu_times() for child in process.children(recursive=True))]
+    return sum(found.user + found.system for found in times) + laboratory.cpu_seconds()
+
+
+def stage1_epochs(work: Path, seconds: float, folder: Path) -> int:
+    """Return for how many epochs stage 1 trains in that many seconds, by two short trainings on a data set that was prepared."""
+    times = []
+    for epochs in TIMED_EPOCHS:
+        place = folder / f"timed/{epochs} epochs"
+        options = {
+            "dataset_dir": work / "prepared",
+            "ckpt_dir": place / "models",
+            "output_dir": place / "logs",
+            "max_epochs": epochs,
+        }
+        command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", str(DEMO_TRAINING)]
+        command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        start = laboratory.cpu_seconds()
+        subprocess.run(command, cwd=laboratory.BUNDLES / STAGE1, check=True, stdout=sys.stderr)
+        times.append(laboratory.cpu_seconds() - start)
+    of_epoch = (times[1] - times[0]) / (TIMED_EPOCHS[1] - TIMED_EPOCHS[0])
+    return max(1, int((seconds - times[0]) / of_epoch) + TIMED_EPOCHS[0])
+
+
+def train_ours(name: str, train: Path, test: Path, folder: Path, seed: int, epochs: int | None = None) -> dict[str, Any]:
+    """Train a variant of the laboratory, or stage 1 alone for some epochs, and score it.
+
+    Returns:
+        rows of scores.csv, processor seconds of the training, and the settings.
+    """
+    options: dict[str, Any] = {}
+    if epochs is not None:
+        # The ensemble needs all networks; those of stage 2 are not used.
+        options = {bundle: {"max_epochs": epochs if bundle == STAGE1 else 1} for bundle in NETWORKS.values()}
+    variant = read_json(laboratory.VARIANTS)[name if epochs is None else laboratory.PAPER]
+    work = folder / "work" / (name if epochs is None else ALONE)
+    start = laboratory.cpu_seconds()
+    laboratory.train(variant, train, work, seed, options)
+    seconds = laboratory.cpu_seconds() - start
+    return {"rows": laboratory.score(test, work), "cpu_seconds": seconds, "settings": {**variant, **options, "profile": "demo"}}
+
+
+def nnunet_environment(folder: Path) -> dict[str, str]:
+    """What nnU-Net is told by the environment: its folders, and as many processes for augmentation as there are cores."""
+    names = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
+    folders = {name: str(folder / "nnunet" / name) for name in names}
+    return {**os.environ, **folders, "nnUNet_n_proc_DA": str(os.cpu_count() or 1), "PYTHONWARNINGS": "ignore"}
+
+
+def prepare_nnunet(train: Path, folder: Path, gib: float) -> None:
+    """Hand the studies to nnU-Net, and let it plan and preprocess them."""
+    raw = folder / "nnunet/nnUNet_raw" / DATASET_NAME
+    if not raw.is_dir():
+        raw.mkdir(parents=True)
+        for name in ("imagesTr", "labelsTr"):
+            (raw / name).symlink_to(train / name)
+    studies = len(list((train / "labelsTr").glob("*.nii.gz")))
+    write_json(raw / "dataset.json", nnunet.DATASET_JSON | {"numTraining": studies})
+    command = ["nnUNetv2_plan_and_preprocess", "-d", str(DATASET_ID), "-c", CONFIGURATION, "-np", str(os.cpu_count() or 1)]
+    command = [str(Path(sys.executable).parent / command[0]), *command[1:], "-gpu_memory_target", str(gib)]
+    subprocess.run(command, check=True, env=nnunet_environment(folder), stdout=sys.stderr)
+
+
+def train_nnunet(folder: Path, seconds: float, seed: int) -> dict[str, Any]:
+    """Train nnU-Net for so many seconds of processor time; return its plans and how many steps it made. In a process of its own."""
+    import torch
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    class TimeIsOver(Exception):  # noqa: N818
+        pass
+
+    class Trainer(nnUNetTrainer):
+        """nnU-Net's trainer, whose learning rate falls with the time, and which ends when that is over."""
+
+        def share(self) -> float:
+            return min(1.0, (used_seconds() - begun) / seconds)
+
+        def on_train_epoch_start(self) -> None:
+            super().on_train_epoch_start()
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.initial_lr * (1 - self.share()) ** 0.9
+
+        def on_epoch_end(self) -> None:
+            super().on_epoch_end()
+            if self.share() >= 1:
+                raise TimeIsOver
+
+        def run_training(self) -> None:
+            try:
+                super().run_training()
+            except TimeIsOver:
+                self.on_train_end()
+
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    base = Path(os.environ["nnUNet_preprocessed"]) / DATASET_NAME  # noqa: SIM112
+    plans = read_json(base / "nnUNetPlans.json")
+    trainer = Trainer(
+        plans | {"continue_training": False}, CONFIGURATION, "all", read_json(base / "dataset.json"), device=torch.device("cpu")
+    )
+    trainer.num_iterations_per_epoch, trainer.num_val_iterations_per_epoch = ITERATIONS, VALIDATIONS
+    begun = used_seconds()
+    trainer.run_training()
+    configuration = plans["configurations"][CONFIGURATION]
+    return {
+        "cpu_seconds": used_seconds() - begun,
+        "steps": ITERATIONS * trainer.current_epoch,
+        "output": trainer.output_folder_base,
+        "settings": {name: configuration[name] for name in ("spacing", "patch_size", "batch_size", "architecture")},
+    }
+
+
+def predict_nnunet(model: Path, test: Path, masks: Path) -> None:
+    """Segment the test studies with trained weights, as nnU-Net does by default."""
+    import torch
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    cases = sorted(file.name.removesuffix(".nii.gz") for file in (test / "labelsTr").glob("*.nii.gz"))
+    missing = [case for case in cases if not (masks / f"{case}.nii.gz").is_file()]
+    masks.mkdir(parents=True, exist_ok=True)
+    predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(str(model), use_folds=("all",), checkpoint_name="checkpoint_final.pth")
+    images = [[str(test / f"imagesTr/{case}_{channel:04d}.nii.gz") for channel in (0, 1)] for case in missing]
+    predictor.predict_from_files_sequential(images, [str(masks / case) for case in missing])
+
+
+def fight_nnunet(train: Path, test: Path, folder: Path, seconds: float, gib: float, seed: int) -> dict[str, Any]:
+    """Let nnU-Net plan, train for so many seconds, and predict; return what `train_ours` returns."""
+    prepare_nnunet(train, folder, gib)
+    found = folder / "nnunet/trained.json"
+    masks, scores = folder / "nnunet/masks", folder / "nnunet/scores"
+    for step, arguments in (("train", [str(seconds)]), ("predict", [str(test)])):
+        if step == "train" and found.is_file():
+            continue
+        command = [
+            sys.executable,
+            "-W",
+            "ignore",
+            __file__,
+            "--step",
+            step,
+            *arguments,
+            "--folder",
+            str(folder),
+            "--seed",
+            str(seed),
+        ]
+        subprocess.run(command, check=True, env=nnunet_environment(folder), stdout=sys.stderr)
+    options = {"predictions": masks, "references": test, "output_dir": scores, "images": test}
+    common.run_ensemble("run", ["configs/score.json"], options)
+    with open(scores / "scores.csv", newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    trained = read_json(found)
+    return {"rows": rows, "cpu_seconds": trained["cpu_seconds"], "settings": trained["settings"] | {"steps": trained["steps"]}}
+
+
+def values_of(rows: Sequence[Mapping[str, str]], model: str | None, metric: str) -> np.ndarray:
+    """Return the values (1, studies) of a model, or of the only one, sorted by case."""
+    mine = sorted((row for row in rows if model is None or row["model"] == model), key=lambda row: row["case"])
+    return np.array([[float(row[metric] or "nan") for row in mine]])
+
+
+def print_results(results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print means, paired differences to nnU-Net, and all settings."""
+    entries = [
+        (f"{name}, {model}" if model in laboratory.MODELS and name != ALONE else name, model, found)
+        for name, found in results.items()
+        for model in ((None,) if name == NNUNET else (laboratory.MODELS[0],) if name == ALONE else laboratory.MODELS)
+    ]
+    means, against = [], []
+    for label, model, found in entries:
+        values = {metric: values_of(found["rows"], model, metric) for metric in laboratory.METRICS}
+        figures = [f"{np.nanmean(values[metric]):.{digits}f}" for metric, (_, digits) in laboratory.METRICS.items()]
+        means.append([label, *figures, f"{found['cpu_seconds'] / 60:.0f}"])
+        if NNUNET in results and label != NNUNET:
+            gains = [
+                laboratory.with_interval(
+                    laboratory.difference(values[metric], values_of(results[NNUNET]["rows"], None, metric)), digits
+                )
+                for metric, (_, digits) in laboratory.METRICS.items()
+            ]
+            against.append([label, *gains])
+    headings = [heading for heading, _ in laboratory.METRICS.values()]
+    print("Means over the test studies:\n")
+    common.print_table(["competitor", *headings, "CPU minutes of training"], means)
+    if against:
+        print("Paired difference to nnU-Net, 95 % interval over the studies:\n")
+        common.print_table(["competitor", *headings], against)
+    for name, found in results.items():
+        print(f"{name}: {found['settings']}")
+    print(f"\n{common.machine()}, {time.strftime('%Y-%m-%d')}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train", type=Path, help="raw data set to train with")
+    parser.add_argument("--test", type=Path, help="raw data set to score with")
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--variants", nargs="+", default=[laboratory.PAPER], help="of laboratory.json")
+    parser.add_argument("--nnunet-gib", type=float, default=2, help="GPU memory for which nnU-Net plans; its default is 8")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--step", nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    folder: Path = given.folder.resolve()
+    if given.step:
+        step, argument = given.step
+        if step == "train":
+            write_json(folder / "nnunet/trained.json", train_nnunet(folder, float(argument), given.seed))
+        else:
+            model = Path(read_json(folder / "nnunet/trained.json")["output"])
+            predict_nnunet(model, Path(argument), folder / "nnunet/masks")
+        return
+    if (given.train is None) != (given.test is None):
+        parser.error("--train and --test are given together, or neither")
+    train, test = (path and path.resolve() for path in (given.train, given.test))
+    if train is None:
+        train, test = laboratory.FOLDER / "train", laboratory.FOLDER / "test"
+        for path, options in ((train, laboratory.TRAIN), (test, laboratory.TEST)):
+            write_phantoms(path, **options, shrink=laboratory.SHRINK, difficulty="hard", num_workers=os.cpu_count() or 1)
+    for path in (train, test):
+        if not find_studies(path, labels=True)[0]:
+            parser.error(f"{path} holds no study with a label")
+    results: dict[str, dict[str, Any]] = {}
+
+    def fight(name: str, competitor: Any) -> dict[str, Any]:
+        file = folder / "results" / f"{name}.json"
+        if not file.is_file():
+            print(f"\n=== {name}", flush=True)
+            write_json(file, competitor())
+        results[name] = read_json(file)
+        return results[name]
+
+    paper = fight(laboratory.PAPER, lambda: train_ours(laboratory.PAPER, train, test, folder, given.seed))
+    seconds = paper["cpu_seconds"]
+    for name in given.variants:
+        fight(name, lambda name=name: train_ours(name, train, test, folder, given.seed))
+    if importlib.util.find_spec("nnunetv2") is None:
+        print(nnunet.MISSING)
+    else:
+        fight(NNUNET, lambda: fight_nnunet(train, test, folder, seconds, given.nnunet_gib, given.seed))
+
+    def alone() -> dict[str, Any]:
+        epochs = stage1_epochs(folder / "work" / laboratory.PAPER, seconds, folder)
+        return train_ours(ALONE, train, test, folder, given.seed, epochs)
+
+    fight(ALONE, alone)
+    print_results(results)
+
+
+if __name__ == "__main__":
+    main()
