@@ -303,7 +303,7 @@ def test_no_lesion_is_lost_when_voxels_are_joined(monkeypatch):
     assert shown.array.size <= 3000
     assert shown.array.shape == masked.array.shape
     np.testing.assert_allclose(shown.affine, masked.affine)
-    assert set(np.unique(masked.array)) == set(range(mask.sum() + 1))
+    assert set(np.unique(masked.array)) == set(range(int(mask.sum()) + 1))
     # A voxel's centre lies within half of a joined voxel of that of the one that shows it.
     for number, place in places_of_lesions(scene.masks["prediction"], scene.affine, 999).items():
         index = apply_affine(np.linalg.inv(masked.affine), place)

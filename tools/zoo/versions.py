@@ -51,7 +51,8 @@ def imported_packages(bundle: Path) -> set[str]:
             modules.add(node.module.partition(".")[0])
     distributions = importlib.metadata.packages_distributions()
     others = modules - set(sys.stdlib_module_names) - {"petct_cascade", "petct_training"}
-    used = {canonicalize_name(distributions[module][0]) for module in others}
+    # Python 3.10 does not find out the modules of all distributions; such a module has the distribution's name.
+    used = {canonicalize_name(distributions.get(module, [module])[0]) for module in others}
     used |= {name for name, words in OPTIONAL_IMPORTS.items() if any(word in text for word in words)}
     # What pydicom finds by itself: it decodes compressed pixels.
     used |= {"python-gdcm"} if "pydicom" in used else set()

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.distributed.nn
 from monai.data import DistributedSampler
 from torch import distributed
 
@@ -82,4 +81,7 @@ class StepsSampler(DistributedSampler):
 
 def gather(tensor: torch.Tensor) -> torch.Tensor:
     """Return the samples of all processes (B, ...) one after another; gradients flow back to each process's own."""
-    return torch.cat(torch.distributed.nn.all_gather(tensor.as_subclass(torch.Tensor).contiguous()))
+    # Imported where it is needed: some versions of PyTorch write a file when it is, which may be what fills a disk.
+    from torch.distributed.nn import all_gather
+
+    return torch.cat(all_gather(tensor.as_subclass(torch.Tensor).contiguous()))
