@@ -1,9 +1,8 @@
 """When each of several full-size studies is read, segmented, written and read out: python benchmarks/timeline.py
 
 One command segments all full-size phantoms with the paper's networks and random weights. It prints how much longer it takes than the
-bare networks on the same windows, and draws what is done when to dist/benchmarks/timeline.png. With --demo, networks,
-windows and studies have the size of the demo, which shows the overlap in a minute. Linux only: elsewhere the processes that read are
-not seen.
+bare networks on the same windows, and draws what is done when to dist/benchmarks/timeline.png. --studies, --weights and --profile take
+others, such as those of make demo, which show the overlap in minutes. Linux only: elsewhere the processes that read are not seen.
 """
 
 from __future__ import annotations
@@ -28,10 +27,9 @@ from common import ENSEMBLE, RAW, RESULTS
 from helpers import parser_of
 
 from petct_cascade import running, stream, study_results, tasks, writing
-from petct_cascade.phantom import write_phantoms
+from petct_cascade.predict import PROFILES
 
 FILE = "PETCT_TIMELINE"  # environment variable: where all processes write down what they have done
-SMALL = RESULTS / "raw_small"
 PHASES = {"read": "#4477aa", "segmented": "#cc6677", "written": "#ddaa33", "read out": "#228833"}
 
 
@@ -61,8 +59,8 @@ def do_study(task: tasks.StudyTask) -> tasks.Results:
     return timed("read out", tasks.do_study, lambda task: task.item["case"])(task)
 
 
-def segment(demo: bool, studies: Path, models: Path, output: Path) -> None:
-    """Segment all phantoms, and note when what is done."""
+def segment(profile: str, studies: Path, models: Path, output: Path) -> None:
+    """Segment all studies, and note when what is done."""
     from monai.bundle import ConfigWorkflow
 
     given: dict[str, float] = {}
@@ -84,17 +82,17 @@ def segment(demo: bool, studies: Path, models: Path, output: Path) -> None:
     )
     study_results.do_study = do_study
     os.chdir(ENSEMBLE)
-    configs = ["configs/inference.json", *(["configs/demo.json"] if demo else [])]
+    configs = ["configs/inference.json", *(f"configs/{name}" for name in PROFILES[profile])]
     options = {"studies": str(studies), "ckpt_dir": str(models), "output_dir": str(output), "num_workers": 2}
     workflow = ConfigWorkflow(config_file=configs, meta_file=None, logging_file=False, workflow_type="infer", **options)
     workflow.initialize()
     workflow.run()
 
 
-def bare_seconds(demo: bool, studies: Path, models: Path) -> float:
-    """Return the seconds that the bare networks need for the windows of all phantoms' bodies."""
+def bare_seconds(profile: str, studies: Path, models: Path) -> float:
+    """Return the seconds that the bare networks need for the windows of all studies' bodies."""
     os.chdir(ENSEMBLE)
-    parser = parser_of("autopet_ensemble", "inference", *(["demo"] if demo else []))
+    parser = parser_of("autopet_ensemble", "inference", *(name.removesuffix(".json") for name in PROFILES[profile]))
     parser.update({"ckpt_dir": str(models)})
     preprocess = parser.get_parsed_content("preprocessing")
     images = sorted((studies / "imagesTr").glob("*_0001.nii.gz"))
@@ -128,25 +126,29 @@ def draw(events: list[dict[str, Any]], file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--demo", action="store_true")
+    parser.add_argument("--studies", type=Path, default=RAW, help="raw data set; full-size phantoms, which are made, by default")
+    parser.add_argument("--weights", type=Path, help="folder of model.pt, in place of random weights of the paper's size")
+    parser.add_argument("--profile", choices=PROFILES, default="full", help="of these weights")
     parser.add_argument("--segment", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    studies, models = (SMALL, RESULTS / "models_small") if arguments.demo else (RAW, inference.MODELS)
-    if arguments.segment:
-        segment(arguments.demo, studies, models, arguments.segment)
+    given = parser.parse_args()
+    studies, models = given.studies.resolve(), (given.weights or inference.MODELS).resolve()
+    if given.segment:
+        segment(given.profile, studies, models, given.segment)
         return
-    common.prepared_studies()
-    write_phantoms(SMALL, num_patients=4, shrink=2)
-    inference.write_weights(models, ["demo"] if arguments.demo else [])
+    if given.studies == RAW:
+        common.full_size_studies()
+    if given.weights is None:
+        common.prepared_studies()
+        inference.write_weights(models)
     with tempfile.TemporaryDirectory(dir=RESULTS) as output:
         os.environ[FILE] = str(Path(output) / "events.jsonl")
         start = time.perf_counter()
-        demo = ["--demo"] if arguments.demo else []
-        common.in_a_command(__file__, *demo, "--segment", str(Path(output) / "masks"))
+        options = ["--studies", studies, "--weights", models, "--profile", given.profile, "--segment", Path(output) / "masks"]
+        common.in_a_command(__file__, *map(str, options))
         took = time.perf_counter() - start
         events = [json.loads(line) for line in Path(os.environ[FILE]).read_text(encoding="utf-8").splitlines()]
     draw(events, RESULTS / "timeline.png")
-    bare = bare_seconds(arguments.demo, studies, models)
+    bare = bare_seconds(given.profile, studies, models)
     spent = {phase: math.fsum(e["stop"] - e["start"] for e in events if e["phase"] == phase) for phase in PHASES}
     rows = [
         ["command", f"{took:.0f}"],
@@ -154,8 +156,12 @@ def main() -> None:
         ["command / bare forwards (at most 1.15)", f"{took / bare:.2f}"],
     ]
     rows += [[f"sum over studies: {phase}", f"{seconds:.0f}"] for phase, seconds in spent.items()]
-    name = "timeline-demo" if arguments.demo else "timeline"
-    common.report(name, ["a batch of all phantoms", "seconds"], rows, {"command": took, "forwards": bare, "events": events})
+    common.report(
+        "timeline",
+        [f"a batch of {len({event['case'] for event in events})} studies", "seconds"],
+        rows,
+        {"command": took, "forwards": bare, "events": events},
+    )
 
 
 if __name__ == "__main__":
