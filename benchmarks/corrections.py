@@ -162,13 +162,14 @@ def rows_of_rounds(way: str, runs: Sequence[Rounds]) -> list[list[str]]:
     ]
 
 
-def row_of_areas(way: str, runs: Sequence[Rounds]) -> list[str]:
-    """Return the row of the table of areas for one way."""
+def row_of_areas(way: str, runs: Sequence[Rounds], automatic: Sequence[Rounds]) -> list[str]:
+    """Return the row of the table of areas for one way; `automatic` are the rounds of the same studies without corrections."""
     rounds = [(before, after) for run in runs for before, after in zip(run.dice, run.dice[1:], strict=False)]
     worse = sum(after < before for before, after in rounds)
     losing = sum(others > 0 for run in runs for others in run.others)
     areas = (interval([area(scores) for scores in values]) for values in ([run.dice for run in runs], [run.f1 for run in runs]))
-    return [way, *areas, f"{worse} of {len(rounds)}", f"{losing} of {len(rounds)}"]
+    gain = interval([area(run.dice) - area(without.dice) for run, without in zip(runs, automatic, strict=True)], "+")
+    return [way, *areas, "" if way == AUTOMATIC else gain, f"{worse} of {len(rounds)}", f"{losing} of {len(rounds)}"]
 
 
 def print_results(rounds: Sequence[Rounds], organs: Sequence[dict[str, Any]]) -> None:
@@ -176,8 +177,15 @@ def print_results(rounds: Sequence[Rounds], organs: Sequence[dict[str, Any]]) ->
     of_way = {way: [run for run in rounds if run.way == way] for way in (AUTOMATIC, *WAYS)}
     header = ("Way", "Round", "Dice", "change of Dice", "lesion F1", "lesions lost, touched", "lesions lost, others")
     print_table(header, [row for way, runs in of_way.items() for row in rows_of_rounds(way, runs)])
-    header = ("Way", "area under Dice", "area under lesion F1", "rounds with a lower Dice", "rounds that lost other lesions")
-    print_table(header, [row_of_areas(way, runs) for way, runs in of_way.items()])
+    header = (
+        "Way",
+        "area under Dice",
+        "area under lesion F1",
+        "gain under Dice",
+        "rounds with a lower Dice",
+        "rounds that lost other lesions",
+    )
+    print_table(header, [row_of_areas(way, runs, of_way[AUTOMATIC]) for way, runs in of_way.items()])
     total = {name: str(sum(found[name] for found in organs)) for name in ("organs", "without", "clicked", "middles", "others")}
     header = ("organs added", "in the answer without clicks", "with clicks", "voxels clicked on in it", "other components gone")
     print_table(header, [list(total.values())])
