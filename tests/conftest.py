@@ -16,6 +16,12 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import ENSEMBLE, FINGERPRINT, parser_of, write_prepared
+from hypothesis import settings
+
+# Whether a change passes does not hang on chance: cases are drawn alike in each run, unless others are asked for.
+settings.register_profile("alike", derandomize=True)
+settings.register_profile("random", derandomize=False)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "alike"))
 
 
 @pytest.fixture(scope="session")

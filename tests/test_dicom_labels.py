@@ -264,12 +264,13 @@ class TestSegmentationOnAnotherGrid:
         )
         expected = resample_from_to(image, (grid.shape, grid.affine), order=0).get_fdata()
         file = write_seg(tmp_path / "seg.dcm", mask, drawn_on)
-        if not expected.any():
+        # Voxels to which two are equally near may differ, so that a single one may be none.
+        if np.count_nonzero(expected) <= 1:
             sentences = " ".join(outcome(segmentation_mask, file, grid))
-            assert "outside of the PET" in sentences or "it is lost" in sentences
-            return
+            if "outside of the PET" in sentences or "it is lost" in sentences:
+                return
         label = segmentation_mask([file], grid)
-        # Voxels to which two are equally near may differ.
+        assert label.array.any()
         assert np.count_nonzero(label.array != expected) <= 1
         assert any("another grid" in warning for warning in label.warnings)
 
