@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import math
 import os
 import re
 import subprocess
@@ -22,6 +23,7 @@ from monai.networks.nets.swin_unetr import PatchMerging
 from zoo import SHARED
 
 from petct_cascade.cascade import Cascade, SlidingWindow
+from petct_cascade.readouts import STUDY_COLUMNS
 
 ROOT = Path(__file__).parents[1]
 BUNDLES = ROOT / "bundles"
@@ -340,3 +342,18 @@ def studies_shown(folder: Path) -> list[str]:
         assert (folder / f"pictures/{case}.png").is_file()
         assert (folder / f"studies/{case}.html").is_file()
     return cases
+
+
+def readouts_of(number: int) -> dict[str, dict]:
+    """Read-outs of so many studies; every ninth has no lesion."""
+    generator = np.random.default_rng(0)
+    result = {}
+    for index in range(number):
+        study = {key: float(generator.lognormal(3, 1)) for key in STUDY_COLUMNS} | {"lesions": 1 + int(generator.poisson(4))}
+        if index % 9 == 0:
+            study = {key: 0.0 if key.endswith(("_ml", "_g")) else math.nan for key in STUDY_COLUMNS} | {"lesions": 0}
+        tracer = ("fdg", "psma")[index % 2]
+        result[f"{tracer}_p{index:05}_10-12-2003-NA-PET-CT Ganzkoerper"] = {
+            "study": study, "lesions": [], "tracer": tracer, "centre": ("LMU", "UKT")[index % 3 == 0],
+        }  # fmt: skip
+    return result

@@ -10,31 +10,15 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
+from helpers import readouts_of
 
 from petct_cascade.readouts import STUDY_COLUMNS
 from petct_cascade.report import write_index
 from petct_cascade.report.plots import distributions
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-CENTRES = ("LMU", "UKT")
 HOSTILE = "fdg_a_</script><script>alert(1)</script> & 'x' #1 ü"
-
-
-def readouts_of(number: int) -> dict[str, dict]:
-    """Read-outs of so many studies; every ninth has no lesion."""
-    generator = np.random.default_rng(0)
-    result = {}
-    for index in range(number):
-        study = {key: float(generator.lognormal(3, 1)) for key in STUDY_COLUMNS} | {"lesions": 1 + int(generator.poisson(4))}
-        if index % 9 == 0:
-            study = {key: 0.0 if key.endswith(("_ml", "_g")) else math.nan for key in STUDY_COLUMNS} | {"lesions": 0}
-        tracer = ("fdg", "psma")[index % 2]
-        result[f"{tracer}_p{index:05}_10-12-2003-NA-PET-CT Ganzkoerper"] = {
-            "study": study, "lesions": [], "tracer": tracer, "centre": CENTRES[index % 3 == 0],
-        }  # fmt: skip
-    return result
 
 
 def rows_of(page: Path, table: str) -> list[list]:
