@@ -139,11 +139,9 @@ def corrected_locally(
     Returns:
         The mask (X, Y, Z), bool, a new array.
     """
-    marked = map_of(marks, mask.shape) != 0
-    near = _touched(marked | (mask != 0) | (before != 0), marks)
-    result = corrected((mask != 0) & near, marks, spacing)
-    result |= (before != 0) & ~_touched(before != 0, marks)
-    return result
+    answer, old = mask != 0, before != 0
+    near = _touched(answer | old | (map_of(marks, mask.shape) != 0), marks)
+    return corrected(answer & near, marks, spacing) | (old & ~_touched(old, marks))
 
 
 def map_of(marks: np.ndarray, shape: Sequence[int]) -> np.ndarray:
@@ -203,9 +201,11 @@ def _add(mask: np.ndarray, foreground: np.ndarray, reached: np.ndarray) -> None:
 
 def _touched(mask: np.ndarray, marks: np.ndarray) -> np.ndarray:
     """Return the components of a mask (X, Y, Z) that hold a mark, bool."""
-    labels, _ = labelled_components(mask)
-    found = np.unique(labels[tuple(marks[:, 1:].T)])
-    return np.isin(labels, found[found > 0])
+    labels, number = labelled_components(mask)
+    touched = np.zeros(number + 1, bool)
+    touched[labels[tuple(marks[:, 1:].T)]] = True
+    touched[0] = False
+    return touched[labels]
 
 
 def _is_among(voxels: np.ndarray, others: np.ndarray, shape: Sequence[int]) -> np.ndarray:
