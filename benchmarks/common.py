@@ -55,12 +55,12 @@ def prepared_studies() -> Path:
     return PREPARED
 
 
-def run_ensemble(run_id: str, configs: Sequence[str | Path], options: Mapping[str, Any]) -> None:
-    """Run an id of the ensemble as a user does, with configs and overrides; what it prints goes to stderr."""
+def run_bundle(bundle: Path, run_id: str, configs: Sequence[str | Path], options: Mapping[str, Any]) -> None:
+    """Run an id of a bundle as a user does, in its folder, with configs and overrides; what it prints goes to stderr."""
     command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", str(list(map(str, configs)))]
     command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    subprocess.run(command, cwd=ENSEMBLE, check=True, stdout=sys.stderr, env=environment)
+    subprocess.run(command, cwd=bundle, check=True, stdout=sys.stderr, env=environment)
 
 
 def in_a_process(script: str, *arguments: str, threads: int = 1) -> Any:

@@ -16,8 +16,6 @@ All masks are scored by the same code. What is done is kept in --folder; the sam
 from __future__ import annotations
 
 import argparse
-import csv
-import importlib.util
 import os
 import subprocess
 import sys
@@ -65,10 +63,8 @@ def stage1_epochs(work: Path, seconds: float, folder: Path) -> int:
             "output_dir": place / "logs",
             "max_epochs": epochs,
         }
-        command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", str(DEMO_TRAINING)]
-        command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
         start = laboratory.cpu_seconds()
-        subprocess.run(command, cwd=laboratory.BUNDLES / STAGE1, check=True, stdout=sys.stderr)
+        common.run_bundle(laboratory.BUNDLES / STAGE1, "training", DEMO_TRAINING, options)
         times.append(laboratory.cpu_seconds() - start)
     of_epoch = (times[1] - times[0]) / (TIMED_EPOCHS[1] - TIMED_EPOCHS[0])
     return max(1, int((seconds - times[0]) / of_epoch) + TIMED_EPOCHS[0])
@@ -94,8 +90,7 @@ def train_ours(name: str, train: Path, test: Path, folder: Path, seed: int, epoc
 
 def nnunet_environment(folder: Path) -> dict[str, str]:
     """What nnU-Net is told by the environment: its folders, and as many processes for augmentation as there are cores."""
-    names = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
-    folders = {name: str(folder / "nnunet" / name) for name in names}
+    folders = {name: str(folder / "nnunet" / name) for name in nnunet.PLACES}
     return {**os.environ, **folders, "nnUNet_n_proc_DA": str(os.cpu_count() or 1), "PYTHONWARNINGS": "ignore"}
 
 
@@ -199,11 +194,13 @@ def fight_nnunet(train: Path, test: Path, folder: Path, seconds: float, gib: flo
         ]
         subprocess.run(command, check=True, env=nnunet_environment(folder), stdout=sys.stderr)
     options = {"predictions": masks, "references": test, "output_dir": scores, "images": test}
-    common.run_ensemble("run", ["configs/score.json"], options)
-    with open(scores / "scores.csv", newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
+    common.run_bundle(common.ENSEMBLE, "run", ["configs/score.json"], options)
     trained = read_json(found)
-    return {"rows": rows, "cpu_seconds": trained["cpu_seconds"], "settings": trained["settings"] | {"steps": trained["steps"]}}
+    return {
+        "rows": laboratory.read_scores(scores),
+        "cpu_seconds": trained["cpu_seconds"],
+        "settings": trained["settings"] | {"steps": trained["steps"]},
+    }
 
 
 def values_of(rows: Sequence[Mapping[str, str]], model: str | None, metric: str) -> np.ndarray:
@@ -286,7 +283,7 @@ def main() -> None:
     seconds = paper["cpu_seconds"]
     for name in given.variants:
         fight(name, lambda name=name: train_ours(name, train, test, folder, given.seed))
-    if importlib.util.find_spec("nnunetv2") is None:
+    if not nnunet.is_installed():
         print(nnunet.MISSING)
     else:
         fight(NNUNET, lambda: fight_nnunet(train, test, folder, seconds, given.nnunet_gib, given.seed))

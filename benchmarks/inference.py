@@ -79,7 +79,7 @@ def command(overrides: dict[str, str], alone: bool = False) -> dict[str, float]:
     with tempfile.TemporaryDirectory(dir=common.RESULTS) as output:
         options = {"ct": ct, "pet": pet, "ckpt_dir": ALONE if alone else MODELS, "output_dir": output}
         start = time.perf_counter()
-        common.run_ensemble("inferring", configs, options | overrides)
+        common.run_bundle(common.ENSEMBLE, "inferring", configs, options | overrides)
         seconds = time.perf_counter() - start
     return {"seconds": seconds, "peak_gib": common.peak_gib(resource.RUSAGE_CHILDREN)}
 

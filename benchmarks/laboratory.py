@@ -96,8 +96,15 @@ def score(test: Path, work: Path) -> list[dict[str, str]]:
     """Score a trained method on the test studies; return the rows of scores.csv."""
     output = work / "test"
     options = {"studies": test, "ckpt_dir": work / "models/autopet_ensemble", "output_dir": output, "single_file": True}
-    common.run_ensemble("evaluating", [f"configs/{name}.json" for name in ("inference", "evaluate", "demo")], options)
-    with open(output / "scores.csv", newline="", encoding="utf-8") as stream:
+    common.run_bundle(
+        common.ENSEMBLE, "evaluating", [f"configs/{name}.json" for name in ("inference", "evaluate", "demo")], options
+    )
+    return read_scores(output)
+
+
+def read_scores(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of scores.csv of an evaluation or a scoring."""
+    with open(folder / "scores.csv", newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
 
 

@@ -23,6 +23,8 @@ DATASET_JSON = {
 }
 # nnU-Net's arrays are z, y, x.
 SPACING = (3.0, 2.036, 2.036)
+# Environment variables in which nnU-Net looks for its folders.
+PLACES = ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results")
 MISSING = "nnU-Net v2 is not installed: make bench installs requirements-bench.txt, which has it"
 
 
@@ -103,7 +105,7 @@ def preprocessed() -> None:
 
 def training_loader(processes: int):
     """The training loader of nnU-Net's trainer, with its default augmentation, in that many processes."""
-    for name in ("nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"):
+    for name in PLACES:
         os.environ[name] = str(FOLDER)
     os.environ["nnUNet_n_proc_DA"] = str(processes)  # noqa: SIM112
     import torch

@@ -41,7 +41,7 @@ HEADER = [
 def infer(output: Path, overrides: dict[str, str]) -> dict[str, np.ndarray]:
     """Return the masks of all of the demo's studies."""
     options = {"studies": DEMO / "raw", "ckpt_dir": MODELS, "output_dir": output}
-    common.run_ensemble("inferring", ["configs/inference.json", "configs/demo.json"], options | overrides)
+    common.run_bundle(common.ENSEMBLE, "inferring", ["configs/inference.json", "configs/demo.json"], options | overrides)
     return {file.name: np.asanyarray(nib.load(file).dataobj) > 0 for file in sorted(output.glob("*.nii.gz"))}
 
 

@@ -89,7 +89,7 @@ def infer(folder: Path, num_workers: int) -> float:
         "num_workers": num_workers,
     }
     start = time.perf_counter()
-    common.run_ensemble("inferring", ["configs/inference.json", "configs/demo.json"], options)
+    common.run_bundle(common.ENSEMBLE, "inferring", ["configs/inference.json", "configs/demo.json"], options)
     return time.perf_counter() - start
 
 

@@ -25,17 +25,17 @@ def result(*models: list[dict[str, str]]) -> dict:
 
 def test_stage_1_alone_gets_as_many_epochs_as_the_time_holds(monkeypatch, tmp_path):
     # A training takes 10 s to start and 3 s an epoch.
-    clock, commands = [0.0], []
+    clock, places = [0.0], []
 
-    def run(command, **options):
-        commands.append(command)
-        clock[0] += 10 + 3 * int(command[command.index("--max_epochs") + 1])
+    def run(bundle, run_id, configs, options):
+        places.append(options["ckpt_dir"])
+        clock[0] += 10 + 3 * options["max_epochs"]
 
-    monkeypatch.setattr(fair_fight.subprocess, "run", run)
+    monkeypatch.setattr(fair_fight.common, "run_bundle", run)
     monkeypatch.setattr(laboratory, "cpu_seconds", lambda: clock[0])
     epochs = fair_fight.stage1_epochs(tmp_path / "work", 310, tmp_path)
     assert epochs == 100
-    assert len({command[command.index("--ckpt_dir") + 1] for command in commands}) == 2
+    assert len(set(places)) == 2
 
 
 def test_table_has_each_competitors_difference_to_nnunet(capsys):
@@ -71,7 +71,7 @@ def fight(monkeypatch, tmp_path):
     monkeypatch.setattr(fair_fight, "train_ours", ours)
     monkeypatch.setattr(fair_fight, "fight_nnunet", nnunet)
     monkeypatch.setattr(fair_fight, "stage1_epochs", lambda work, seconds, folder: int(seconds))
-    monkeypatch.setattr(fair_fight.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(fair_fight.nnunet, "is_installed", lambda: True)
     arguments = ["--train", str(tmp_path / "train"), "--test", str(tmp_path / "test"), "--folder", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["fair_fight.py", *arguments])
 

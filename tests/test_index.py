@@ -6,18 +6,17 @@ import html
 import json
 import math
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from browser import BROWSER
 from helpers import readouts_of
 
 from petct_cascade.readouts import STUDY_COLUMNS
 from petct_cascade.report import write_index
 from petct_cascade.report.plots import distributions
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 HOSTILE = "fdg_a_</script><script>alert(1)</script> & 'x' #1 ü"
 
 

@@ -7,13 +7,13 @@ import html
 import json
 import math
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import BROWSER
 
 from petct_cascade.metrics import COUNT_NAMES, METRIC_NAMES
 from petct_cascade.pictures import PictureOptions, overlay_picture
@@ -26,7 +26,6 @@ RESEARCH_USE = "For research use only. Not a medical device: not for diagnosis, 
 HOSTILE = "fdg_a_<script>alert(\"1\")</script> & 'x'  ü"
 CASES = [HOSTILE, "fdg_b_10-12-2003-NA-PET-CT Ganzkoerper  primaer mit KM-47333", "psma_c_2018-04-16"]
 SPACING = (4.0, 4.0, 5.0)
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 
 class Page(HTMLParser):
