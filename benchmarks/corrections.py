@@ -21,7 +21,7 @@ import argparse
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,7 @@ def measure(
         study = predictor.open_volumes(volumes["ct"], volumes["pet"])
         reference, automatic = read_volume(found.label)[0].array, study.segment()
         for way in (AUTOMATIC, *WAYS):
-            opened = replace(study, predictor=keeping) if way == KEPT else study
+            opened = keeping.open_volumes(volumes["ct"], volumes["pet"]) if way == KEPT else study
             figures = correct(opened, automatic, reference, way, seed + number)
             rounds.append(Rounds(found.case, way, **figures))
             print(f"  {found.case}, {way}: Dice {' '.join(f'{value:.3f}' for value in figures['dice'])}", flush=True)
