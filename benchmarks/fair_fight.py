@@ -31,7 +31,6 @@ import numpy as np
 import psutil
 
 from petct_cascade.method import NETWORKS, STAGE1
-from petct_cascade.phantom import write_phantoms
 from petct_cascade.studies import find_studies
 from petct_training.files import read_json, write_json
 
@@ -52,7 +51,7 @@ def used_seconds() -> float:
     return sum(found.user + found.system for found in times) + laboratory.cpu_seconds()
 
 
-def stage1_epochs(work: Path, seconds: float, folder: Path) -> int:
+def stage1_epochs(work: Path, seconds: float, folder: Path, training: Mapping[str, Any]) -> int:
     """Return for how many epochs stage 1 trains in that many seconds, by two short trainings on a data set that was prepared."""
     times = []
     for epochs in TIMED_EPOCHS:
@@ -61,6 +60,7 @@ def stage1_epochs(work: Path, seconds: float, folder: Path) -> int:
             "dataset_dir": work / "prepared",
             "ckpt_dir": place / "models",
             "output_dir": place / "logs",
+            **training,
             "max_epochs": epochs,
         }
         start = laboratory.cpu_seconds()
@@ -70,22 +70,25 @@ def stage1_epochs(work: Path, seconds: float, folder: Path) -> int:
     return max(1, int((seconds - times[0]) / of_epoch) + TIMED_EPOCHS[0])
 
 
-def train_ours(name: str, train: Path, test: Path, folder: Path, seed: int, epochs: int | None = None) -> dict[str, Any]:
-    """Train a variant of the laboratory, or stage 1 alone for some epochs, and score it.
+def train_ours(
+    name: str, train: Path, test: Path, folder: Path, seed: int, training: Mapping[str, Any], epochs: int | None = None
+) -> dict[str, Any]:
+    """Train a variant of the laboratory with options of all trainings, or stage 1 alone for some epochs, and score it.
 
     Returns:
         rows of scores.csv, processor seconds of the training, and the settings.
     """
-    options: dict[str, Any] = {}
+    options = dict(training)
     if epochs is not None:
         # The ensemble needs all networks; those of stage 2 are not used.
-        options = {bundle: {"max_epochs": epochs if bundle == STAGE1 else 1} for bundle in NETWORKS.values()}
+        options |= {bundle: {"max_epochs": epochs if bundle == STAGE1 else 1} for bundle in NETWORKS.values()}
     variant = read_json(laboratory.VARIANTS)[name if epochs is None else laboratory.PAPER]
     work = folder / "work" / (name if epochs is None else ALONE)
     start = laboratory.cpu_seconds()
     laboratory.train(variant, train, work, seed, options)
     seconds = laboratory.cpu_seconds() - start
-    return {"rows": laboratory.score(test, work), "cpu_seconds": seconds, "settings": {**variant, **options, "profile": "demo"}}
+    rows = laboratory.score({"studies": test}, work, variant)
+    return {"rows": rows, "cpu_seconds": seconds, "settings": {**variant, **options, "profile": "demo"}}
 
 
 def nnunet_environment(folder: Path) -> dict[str, str]:
@@ -212,9 +215,9 @@ def values_of(rows: Sequence[Mapping[str, str]], model: str | None, metric: str)
 def print_results(results: Mapping[str, Mapping[str, Any]]) -> None:
     """Print means, paired differences to nnU-Net, and all settings."""
     entries = [
-        (f"{name}, {model}" if model in laboratory.MODELS and name != ALONE else name, model, found)
+        (f"{name}, {model}" if model in laboratory.COMPARED and name != ALONE else name, model, found)
         for name, found in results.items()
-        for model in ((None,) if name == NNUNET else (laboratory.MODELS[0],) if name == ALONE else laboratory.MODELS)
+        for model in ((None,) if name == NNUNET else (laboratory.COMPARED[0],) if name == ALONE else laboratory.COMPARED)
     ]
     means, against = [], []
     for label, model, found in entries:
@@ -248,6 +251,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", default=[laboratory.PAPER], help="of laboratory.json")
     parser.add_argument("--nnunet-gib", type=float, default=2, help="GPU memory for which nnU-Net plans; its default is 8")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps-per-epoch", type=int, help="of our trainings; without it, one patch a study, as in the paper")
     parser.add_argument("--step", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     folder: Path = given.folder.resolve()
@@ -263,12 +267,14 @@ def main() -> None:
         parser.error("--train and --test are given together, or neither")
     train, test = (path and path.resolve() for path in (given.train, given.test))
     if train is None:
+        laboratory.Laboratory().write_phantoms()
         train, test = laboratory.FOLDER / "train", laboratory.FOLDER / "test"
-        for path, options in ((train, laboratory.TRAIN), (test, laboratory.TEST)):
-            write_phantoms(path, **options, shrink=laboratory.SHRINK, difficulty="hard", num_workers=os.cpu_count() or 1)
     for path in (train, test):
         if not find_studies(path, labels=True)[0]:
             parser.error(f"{path} holds no study with a label")
+    training = {"steps_per_epoch": given.steps_per_epoch} if given.steps_per_epoch else {}
+    settings = {"train": str(train), "test": str(test), "nnunet_gib": given.nnunet_gib, "seed": given.seed, "training": training}
+    laboratory.keep_settings(folder, settings)
     results: dict[str, dict[str, Any]] = {}
 
     def fight(name: str, competitor: Any) -> dict[str, Any]:
@@ -279,18 +285,18 @@ def main() -> None:
         results[name] = read_json(file)
         return results[name]
 
-    paper = fight(laboratory.PAPER, lambda: train_ours(laboratory.PAPER, train, test, folder, given.seed))
+    paper = fight(laboratory.PAPER, lambda: train_ours(laboratory.PAPER, train, test, folder, given.seed, training))
     seconds = paper["cpu_seconds"]
     for name in given.variants:
-        fight(name, lambda name=name: train_ours(name, train, test, folder, given.seed))
+        fight(name, lambda name=name: train_ours(name, train, test, folder, given.seed, training))
     if not nnunet.is_installed():
         print(nnunet.MISSING)
     else:
         fight(NNUNET, lambda: fight_nnunet(train, test, folder, seconds, given.nnunet_gib, given.seed))
 
     def alone() -> dict[str, Any]:
-        epochs = stage1_epochs(folder / "work" / laboratory.PAPER, seconds, folder)
-        return train_ours(ALONE, train, test, folder, given.seed, epochs)
+        epochs = stage1_epochs(folder / "work" / laboratory.PAPER, seconds, folder, training)
+        return train_ours(ALONE, train, test, folder, given.seed, training, epochs)
 
     fight(ALONE, alone)
     print_results(results)

@@ -1,10 +1,13 @@
 """What each option beyond the paper gains: python benchmarks/laboratory.py run, then python benchmarks/laboratory.py table
 
 The method is trained once a variant and seed, in the demo profile, on hard phantoms of the challenge's scanners, and scored on other
-hard phantoms of scanners that no training has seen. laboratory.json names the variants. "run" does what is missing, one training of
-the whole method after the other, until --minutes are over; run it again to go on. A variant that changes stage 2 alone keeps the
-paper's stage 1. "table" prints, of each variant, the mean over all test studies and seeds, and the paired difference to the paper's
-recipe of the same seed, with a 95 % interval that draws both studies and seeds. Every result is kept in dist/laboratory/scores.
+hard phantoms of scanners that no training has seen. Or, with --studies, on your own labelled studies by cross-validation: each network
+is trained once a fold, and each study is scored by networks that had not seen it. All variants have folds then, the paper's, too.
+
+laboratory.json names the variants. "run" does what is missing, one training of the whole method after the other, until --minutes are
+over; run it again to go on. A variant that changes stage 2 alone keeps the paper's stage 1, and one that changes inference alone all
+of the paper's networks. "table" prints, of each variant, the mean over all test studies and seeds, and the paired difference to the
+paper's recipe of the same seed, with a 95 % interval that draws both studies and seeds. Every result is kept in the folder's scores.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import common
 import numpy as np
@@ -36,49 +39,100 @@ PAPER = "paper"
 TRAIN, TEST = {"num_patients": 24, "seed": 100}, {"num_patients": 16, "seed": 200, "scanners": "other"}
 SHRINK = 3
 METRICS = {"dice": ("Dice", 3), "fpv_ml": ("FPV, ml", 2), "fnv_ml": ("FNV, ml", 2), "f1": ("lesion F1", 3)}
-MODELS = ("DynUNet", "Ensemble")
+MODELS = ("DynUNet", "SegResNet", "SwinUNETR", "UNet", "Ensemble")
+COMPARED = ("DynUNet", "Ensemble")
+# All variants of a cross-validation have folds, and weights chosen on the very studies that are scored would prove nothing.
+PHANTOMS_ONLY = ("folds", "choose")
 RESAMPLES = 2000
 
 # Of a model and metric, the values (seeds, studies); NaN where there is none.
 Scores = Mapping[tuple[str, str], np.ndarray]
 
 
-def run(names: Sequence[str], seeds: int, minutes: float, folder: Path = FOLDER, **training: Any) -> None:
+class Laboratory(NamedTuple):
+    """Where variants are compared, and on what.
+
+    Attributes:
+        folder: of all that is made.
+        studies: raw data set with labels that is cross-validated; None for phantoms.
+        folds: of the cross-validation.
+        training: options of all trainings.
+    """
+
+    folder: Path = FOLDER
+    studies: Path | None = None
+    folds: int = 3
+    training: Mapping[str, Any] = {}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the results depend on."""
+        studies = {"studies": str(self.studies), "folds": self.folds} if self.studies else {}
+        return {**studies, "training": dict(self.training)}
+
+    @property
+    def train_studies(self) -> Path:
+        return self.studies or self.folder / "train"
+
+    def write_phantoms(self) -> None:
+        """Write the phantoms for training and test, or what is missing of them."""
+        for name, options in (("train", TRAIN), ("test", TEST)):
+            write_phantoms(self.folder / name, **options, shrink=SHRINK, difficulty="hard", num_workers=os.cpu_count() or 1)
+
+    def train(self, variant: Mapping[str, Any], work: Path, seed: int) -> None:
+        """Train the whole method with a variant's options."""
+        train(variant, self.train_studies, work, seed, self.training, self.folds if self.studies else 0)
+
+    def score(self, variant: Mapping[str, Any], work: Path) -> list[dict[str, str]]:
+        """Score studies that no network has seen; return the rows of scores.csv."""
+        if self.studies is None:
+            return score({"studies": self.folder / "test"}, work, variant)
+        # What ends the training has scored every study already, without options of inference.
+        return (
+            score({"dataset_dir": work / "prepared"}, work, variant) if "inference" in variant else read_scores(work / "results")
+        )
+
+
+def run(laboratory: Laboratory, names: Sequence[str], seeds: int, minutes: float) -> None:
     """Train and score what is missing, seed by seed, until the time is over; what has begun is finished.
 
     Args:
+        laboratory: where, and on what.
         names: of variants.
         seeds: how many.
         minutes: after which no training of the method begins.
-        folder: of the laboratory.
-        training: options of all trainings.
     """
     end = time.monotonic() + 60 * minutes
-    raw, test = folder / "train", folder / "test"
-    write_phantoms(raw, **TRAIN, shrink=SHRINK, difficulty="hard", num_workers=os.cpu_count() or 1)
-    write_phantoms(test, **TEST, shrink=SHRINK, difficulty="hard", num_workers=os.cpu_count() or 1)
+    keep_settings(laboratory.folder, laboratory.settings)
+    if laboratory.studies is None:
+        laboratory.write_phantoms()
     variants = read_json(VARIANTS)
     for seed in range(seeds):
         # The others begin with the paper's steps, as far as they are the same.
         for name in sorted(names, key=lambda name: name != PAPER):
-            file = scores_file(folder, name, seed)
+            file = scores_file(laboratory.folder, name, seed)
             if file.is_file():
+                continue
+            if laboratory.studies and not variants[name].keys().isdisjoint(PHANTOMS_ONLY):
+                print(f"\n=== {name}: left out, since no study is set aside from the folds to compare it on")
                 continue
             if time.monotonic() > end:
                 print("The time is over: run the same command again to go on.")
                 return
             print(f"\n=== {name}, seed {seed}", flush=True)
-            work = folder / "work" / f"{name} {seed}"
-            base = folder / "work" / f"{PAPER} {seed}"
+            work = laboratory.folder / "work" / f"{name} {seed}"
+            base = laboratory.folder / "work" / f"{PAPER} {seed}"
             if not work.exists() and base.is_dir():
-                shutil.copytree(base, work)
+                shutil.copytree(base, work, ignore=shutil.ignore_patterns("test"))
             start = cpu_seconds()
-            train(variants[name], raw, work, seed, training)
-            write_json(file, {"rows": score(test, work), "cpu_seconds": cpu_seconds() - start})
+            laboratory.train(variants[name], work, seed)
+            trained = cpu_seconds()
+            rows = laboratory.score(variants[name], work)
+            write_json(file, {"rows": rows, "training_seconds": trained - start, "scoring_seconds": cpu_seconds() - trained})
 
 
-def train(variant: Mapping[str, Any], raw: Path, work: Path, seed: int, training: Mapping[str, Any]) -> None:
-    """Train the whole method with a variant's options."""
+def train(variant: Mapping[str, Any], raw: Path, work: Path, seed: int, training: Mapping[str, Any], folds: int = 0) -> None:
+    """Train the whole method with a variant's options; with folds each network once a fold."""
     common_options = {"seed": seed, **training, **variant.get("training", {})}
     of_stage2 = {bundle: variant["stage2"] for bundle in NETWORKS.values() if bundle != STAGE1} if "stage2" in variant else {}
     run_pipeline(
@@ -86,19 +140,24 @@ def train(variant: Mapping[str, Any], raw: Path, work: Path, seed: int, training
         work,
         BUNDLES,
         profile="demo",
-        folds=variant.get("folds", 0),
+        folds=variant.get("folds", folds),
         cross_validation=variant.get("cross_validation", True),
         train_options=common_options | of_stage2,
     )
 
 
-def score(test: Path, work: Path) -> list[dict[str, str]]:
-    """Score a trained method on the test studies; return the rows of scores.csv."""
+def score(tested: Mapping[str, Any], work: Path, variant: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Score a trained method on studies, or on those of its data set that no network has seen; return the rows of scores.csv."""
+    configs = ["configs/inference.json", "configs/evaluate.json", "configs/demo.json"]
+    trained = {"ckpt_dir": work / "models/autopet_ensemble", **variant.get("inference", {})}
+    if variant.get("choose"):
+        chosen = work / "choosing/chosen.json"
+        options = {**trained, "dataset_dir": work / "prepared", "output_dir": chosen.parent}
+        common.run_bundle(common.ENSEMBLE, "choosing", [*configs[:2], "configs/choose.json", configs[2]], options)
+        configs.append(chosen)
     output = work / "test"
-    options = {"studies": test, "ckpt_dir": work / "models/autopet_ensemble", "output_dir": output, "single_file": True}
-    common.run_bundle(
-        common.ENSEMBLE, "evaluating", [f"configs/{name}.json" for name in ("inference", "evaluate", "demo")], options
-    )
+    options = {**trained, **tested, "output_dir": output, "single_file": True}
+    common.run_bundle(common.ENSEMBLE, "evaluating", configs, options)
     return read_scores(output)
 
 
@@ -112,6 +171,15 @@ def cpu_seconds() -> float:
     """Processor time of all commands that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
+
+
+def keep_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Keep what the results of a folder depend on, or refuse a folder whose results depend on something else."""
+    file = folder / "settings.json"
+    kept = read_json(file) if file.is_file() else settings
+    if kept != settings:
+        raise SystemExit(f"{folder} holds results with {kept}, not with {settings}: name another --folder.")
+    write_json(file, settings)
 
 
 def scores_file(folder: Path, name: str, seed: int) -> Path:
@@ -169,10 +237,13 @@ def print_tables(folder: Path = FOLDER) -> None:
         if not runs:
             continue
         own = arrays_of(runs, sorted(runs))
-        minutes = statistics.mean(of_seed["cpu_seconds"] for of_seed in runs.values()) / 60
+        minutes = [
+            f"{statistics.mean(of_seed[name] for of_seed in runs.values()) / 60:.0f}"
+            for name in ("training_seconds", "scoring_seconds")
+        ]
         for model in MODELS:
             figures = [f"{np.nanmean(own[model, metric]):.{decimals}f}" for metric, (_, decimals) in METRICS.items()]
-            means.append([name, model, str(len(runs)), *figures, f"{minutes:.0f}"])
+            means.append([name, model, str(len(runs)), *figures, *minutes])
         stage_gain = [
             with_interval(difference(own["Ensemble", metric], own["DynUNet", metric]), digits)
             for metric, (_, digits) in METRICS.items()
@@ -182,20 +253,20 @@ def print_tables(folder: Path = FOLDER) -> None:
         if name == PAPER or not shared:
             continue
         mine, paper = arrays_of(runs, shared), arrays_of(papers, shared)
-        for model in MODELS:
+        for model in COMPARED:
             gains = [
                 with_interval(difference(mine[model, metric], paper[model, metric]), decimals)
                 for metric, (_, decimals) in METRICS.items()
             ]
             against.append([name, model, str(len(shared)), *gains])
     headings = [heading for heading, _ in METRICS.values()]
-    print("Means over test studies and seeds:\n")
-    common.print_table(["variant", "model", "seeds", *headings, "CPU minutes"], means)
+    print("Means over test studies and seeds. Not counted is what a variant takes from the paper's recipe:\n")
+    common.print_table(["variant", "model", "seeds", *headings, "CPU minutes of training", "of scoring"], means)
     print("Paired difference to the paper's recipe, 95 % interval:\n")
     common.print_table(["variant", "model", "seeds", *headings], against)
     print("Paired difference of the ensemble to stage 1, 95 % interval:\n")
     common.print_table(["variant", "seeds", *headings], stages)
-    print(f"{common.machine()}, {time.strftime('%Y-%m-%d')}. All scores: {(folder / 'scores').relative_to(common.ROOT)}")
+    print(f"{common.machine()}, {time.strftime('%Y-%m-%d')}. All scores: {folder / 'scores'}")
 
 
 def main() -> None:
@@ -205,10 +276,17 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=variants, default=variants, metavar="NAME", help=", ".join(variants))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=math.inf, help="no training of the method begins later")
-    arguments = parser.parse_args()
-    if arguments.what == "run":
-        run(arguments.variants, arguments.seeds, arguments.minutes)
-    print_tables()
+    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--studies", type=Path, help="raw data set with labels to cross-validate; without it, phantoms")
+    parser.add_argument("--folds", type=int, default=3, help="of the cross-validation")
+    parser.add_argument("--steps-per-epoch", type=int, help="of all trainings; without it, one patch a study, as in the paper")
+    given = parser.parse_args()
+    folder = given.folder.resolve()
+    if given.what == "run":
+        training = {"steps_per_epoch": given.steps_per_epoch} if given.steps_per_epoch else {}
+        studies = given.studies and given.studies.resolve()
+        run(Laboratory(folder, studies, given.folds, training), given.variants, given.seeds, given.minutes)
+    print_tables(folder)
 
 
 if __name__ == "__main__":

@@ -28,14 +28,15 @@ def test_stage_1_alone_gets_as_many_epochs_as_the_time_holds(monkeypatch, tmp_pa
     clock, places = [0.0], []
 
     def run(bundle, run_id, configs, options):
-        places.append(options["ckpt_dir"])
+        places.append((options["ckpt_dir"], options["steps_per_epoch"]))
         clock[0] += 10 + 3 * options["max_epochs"]
 
     monkeypatch.setattr(fair_fight.common, "run_bundle", run)
     monkeypatch.setattr(laboratory, "cpu_seconds", lambda: clock[0])
-    epochs = fair_fight.stage1_epochs(tmp_path / "work", 310, tmp_path)
+    epochs = fair_fight.stage1_epochs(tmp_path / "work", 310, tmp_path, {"steps_per_epoch": 5})
     assert epochs == 100
     assert len(set(places)) == 2
+    assert {steps for _, steps in places} == {5}
 
 
 def test_table_has_each_competitors_difference_to_nnunet(capsys):
@@ -60,7 +61,7 @@ def fight(monkeypatch, tmp_path):
     for name in ("train", "test"):
         write_study(tmp_path / name, "fdg_a_1")
 
-    def ours(name, train, test, folder, seed, epochs=None):
+    def ours(name, train, test, folder, seed, training, epochs=None):
         given[name] = epochs
         return result(rows_of("DynUNet", 0.5), rows_of("Ensemble", 0.6))
 
@@ -70,7 +71,7 @@ def fight(monkeypatch, tmp_path):
 
     monkeypatch.setattr(fair_fight, "train_ours", ours)
     monkeypatch.setattr(fair_fight, "fight_nnunet", nnunet)
-    monkeypatch.setattr(fair_fight, "stage1_epochs", lambda work, seconds, folder: int(seconds))
+    monkeypatch.setattr(fair_fight, "stage1_epochs", lambda work, seconds, folder, training: int(seconds))
     monkeypatch.setattr(fair_fight.nnunet, "is_installed", lambda: True)
     arguments = ["--train", str(tmp_path / "train"), "--test", str(tmp_path / "test"), "--folder", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["fair_fight.py", *arguments])

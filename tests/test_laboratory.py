@@ -39,30 +39,66 @@ def test_seeds_that_differ_widen_the_interval_and_studies_without_a_value_are_le
 
 
 @pytest.fixture
-def trained(monkeypatch) -> list[str]:
-    """The work folders that were trained and scored, none of which really was."""
-    folders: list[str] = []
+def trained(monkeypatch) -> list[tuple[str, int, str]]:
+    """The name of the work folder, folds, and what was scored, of each variant that was trained, though none really was."""
+    trainings: list[tuple[str, int, str]] = []
     row = {"case": "a", "dice": "0.5", "fpv_ml": "1", "fnv_ml": "2", "f1": ""}
+
+    def train(variant, raw, work, seed, training, folds):
+        trainings.append((work.name, folds, raw.name))
+        (work / "results").mkdir(parents=True, exist_ok=True)
+        (work / "results/scores.csv").write_text("model,dice\nDynUNet,0.25\n")
+
+    def score(tested, work, variant):
+        return [row | {"model": model, "scored": str(*tested.values())} for model in laboratory.MODELS]
+
     monkeypatch.setattr(laboratory, "write_phantoms", lambda *arguments, **options: None)
-    monkeypatch.setattr(laboratory, "train", lambda variant, raw, work, seed, training: folders.append(work.name))
-    monkeypatch.setattr(laboratory, "score", lambda test, work: [row | {"model": model} for model in laboratory.MODELS])
-    return folders
+    monkeypatch.setattr(laboratory, "train", train)
+    monkeypatch.setattr(laboratory, "score", score)
+    return trainings
 
 
 def test_a_second_run_goes_on_and_results_are_kept(trained, tmp_path, capsys):
-    laboratory.run(["patch inside", "paper"], seeds=2, minutes=0, folder=tmp_path)
+    lab = laboratory.Laboratory(tmp_path)
+    laboratory.run(lab, ["patch inside", "paper"], seeds=2, minutes=0)
     assert not trained
     assert "run the same command again" in capsys.readouterr().out
-    laboratory.run(["paper"], seeds=1, minutes=1, folder=tmp_path)
-    laboratory.run(["patch inside", "paper"], seeds=2, minutes=1, folder=tmp_path)
-    assert trained == ["paper 0", "patch inside 0", "paper 1", "patch inside 1"]
+    laboratory.run(lab, ["paper"], seeds=1, minutes=1)
+    laboratory.run(lab, ["patch inside", "paper"], seeds=2, minutes=1)
+    assert [name for name, _, _ in trained] == ["paper 0", "patch inside 0", "paper 1", "patch inside 1"]
     kept = json.loads((tmp_path / "scores/patch inside 1.json").read_text())
-    assert {row["model"] for row in kept["rows"]} == {"DynUNet", "Ensemble"}
+    assert {row["model"] for row in kept["rows"]} >= {"DynUNet", "Ensemble"}
+    assert {row["scored"] for row in kept["rows"]} == {str(tmp_path / "test")}
 
 
-def test_every_variant_is_made_of_options_that_the_trainings_know():
+def test_own_studies_are_cross_validated_and_variants_that_need_studies_set_aside_left_out(trained, tmp_path):
+    lab = laboratory.Laboratory(tmp_path / "lab", studies=tmp_path / "raw", folds=4)
+    laboratory.run(lab, ["paper", "folds", "chosen members", "mirrored"], seeds=1, minutes=1)
+    assert trained == [("paper 0", 4, "raw"), ("mirrored 0", 4, "raw")]
+    kept = json.loads((tmp_path / "lab/scores/mirrored 0.json").read_text())
+    assert {row["scored"] for row in kept["rows"]} == {str(tmp_path / "lab/work/mirrored 0/prepared")}
+    assert json.loads((tmp_path / "lab/scores/paper 0.json").read_text())["rows"] == [{"model": "DynUNet", "dice": "0.25"}]
+
+
+def test_a_folder_never_mixes_results_of_other_studies_folds_or_trainings(trained, tmp_path):
+    lab = laboratory.Laboratory(tmp_path, training={"steps_per_epoch": 8})
+    laboratory.run(lab, ["paper"], seeds=1, minutes=1)
+    for other in (
+        lab._replace(training={"steps_per_epoch": 9}),
+        lab._replace(training={}),
+        lab._replace(studies=tmp_path / "raw"),
+    ):
+        with pytest.raises(SystemExit, match="name another --folder"):
+            laboratory.run(other, ["paper"], seeds=2, minutes=1)
+    laboratory.run(lab, ["paper"], seeds=1, minutes=1)
+    assert len(trained) == 1
+
+
+def test_every_variant_is_made_of_options_that_the_bundles_know():
+    inference = read_json(BUNDLES / "autopet_ensemble/configs/inference.json")
     for name, variant in read_json(laboratory.VARIANTS).items():
-        assert set(variant) <= {"gains", "folds", "cross_validation", "training", "stage2"}, name
+        assert set(variant) <= {"gains", "folds", "cross_validation", "training", "stage2", "inference", "choose"}, name
+        assert set(variant.get("inference", {})) <= set(inference), name
         for bundle in NETWORKS.values():
             ids = read_json(BUNDLES / bundle / "configs/train.json")
             assert set(variant.get("training", {})) <= set(ids), name
