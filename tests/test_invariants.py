@@ -260,14 +260,14 @@ def live(drawn, folder: Path, models: Path, alone: Callable[..., str]) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=80, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drawn=actions)
 @known
 def test_invariants_hold_whatever_is_done_in_whatever_folders(alone, models, tmp_path_factory, drawn):
     live(drawn, tmp_path_factory.mktemp("world"), models, alone)
 
 
-@settings(max_examples=4, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
 @given(drawn=actions)
 @known
 def test_invariants_hold_in_a_few_drawn_worlds(alone, models, tmp_path_factory, drawn):

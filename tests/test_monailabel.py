@@ -19,8 +19,11 @@ from monai_label import copy_app, infer, request, running_server, segment
 
 from petct_cascade.loading import LoadImagePETCTd
 from petct_cascade.predict import load_cascade
+from petct_training.files import read_json, write_json
 
 REAL = SARCOMA / "imagesTr"
+# Of both types of models that get clicks, whether they keep what no click touches.
+KEEPS_UNTOUCHED = {"deepgrow": False, "deepedit": True}
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("monailabel") is None, reason="monailabel is not installed"),
@@ -40,8 +43,10 @@ def bundles(tmp_path_factory, prepared) -> Path:
         shutil.copyfile(prepared / "fingerprint.json", bundle / "models/fingerprint.json")
     shutil.copytree(prepared, app / f"model/{STAGE1}/data/prepared")
     # By their names the extension of 3D Slicer offers clicks for them.
-    for type_of_model in ("deepgrow", "deepedit"):
+    for type_of_model, keep in KEEPS_UNTOUCHED.items():
         shutil.copytree(app / "model" / ENSEMBLE, app / f"model/{ENSEMBLE}_{type_of_model}")
+        file = app / f"model/{ENSEMBLE}_{type_of_model}/configs/inference.json"
+        write_json(file, read_json(file) | {"keep_untouched": keep})
     return app
 
 
@@ -119,11 +124,11 @@ def test_ensemble_gives_the_mask_of_monai_bundle_run(server, bundles, prepared, 
     np.testing.assert_array_equal(answer(server, ENSEMBLE, tmp_path), expected)
 
 
-@pytest.mark.parametrize("type_of_model", ["deepgrow", "deepedit"])
-def test_clicks_and_label_map_of_slicer_give_the_mask_of_python(server, bundles, prepared, tmp_path, type_of_model):
+@pytest.mark.parametrize(("type_of_model", "keep"), KEEPS_UNTOUCHED.items())
+def test_clicks_and_label_map_of_slicer_give_the_mask_of_python(server, bundles, prepared, tmp_path, type_of_model, keep):
     image = nib.load(sorted((prepared / "images").iterdir())[0])
     ct, pet = np.moveaxis(image.get_fdata(dtype=np.float32), -1, 0)
-    cascade = load_cascade(bundles / "model" / ENSEMBLE / "models", "demo", device="cpu")
+    cascade = load_cascade(bundles / "model" / ENSEMBLE / "models", "demo", device="cpu", keep_untouched=keep)
     study = cascade.open(ct, image.affine, pet, image.affine)
     automatic = study.segment()
     inside = automatic[5:-5, 5:-5, 5:-5]
