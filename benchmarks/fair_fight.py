@@ -1,8 +1,9 @@
 """nnU-Net v2 and this method, trained for the same processor time on the same studies: python benchmarks/fair_fight.py
 
 The studies are those of the laboratory, hard phantoms of which the test's scanners are seen in no training; or your own: --train and
---test, two raw data sets in the challenge's layout. The paper's recipe in the demo profile is trained first. The processor time that
-it took, from raw files to weights, is what every other competitor gets:
+--test, two raw data sets; or --studies, one, of which each of --folds parts is the test once, by patient. All competitors read the
+same files: CT and label on the PET's grid, as nnU-Net wants them. The paper's recipe in the demo profile is trained first. The
+processor time that it took, from these files to weights, is what every other competitor gets:
 
 - each further variant of laboratory.json that --variants names, for as many epochs, so that its own time is told;
 - stage 1 alone: its training is as much longer as the whole method takes;
@@ -20,18 +21,21 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import common
 import laboratory
+import nibabel as nib
 import nnunet
 import numpy as np
 import psutil
 
+from petct_cascade.judging import read_study
+from petct_cascade.loading import LoadImagePETCTd
 from petct_cascade.method import NETWORKS, STAGE1
-from petct_cascade.studies import find_studies
+from petct_cascade.studies import Study, find_studies
 from petct_training.files import read_json, write_json
 
 FOLDER = common.ROOT / "dist/fair_fight"
@@ -103,7 +107,7 @@ def prepare_nnunet(train: Path, folder: Path, gib: float) -> None:
     if not raw.is_dir():
         raw.mkdir(parents=True)
         for name in ("imagesTr", "labelsTr"):
-            (raw / name).symlink_to(train / name)
+            (raw / name).symlink_to((train / name).resolve())
     studies = len(list((train / "labelsTr").glob("*.nii.gz")))
     write_json(raw / "dataset.json", nnunet.DATASET_JSON | {"numTraining": studies})
     command = ["nnUNetv2_plan_and_preprocess", "-d", str(DATASET_ID), "-c", CONFIGURATION, "-np", str(os.cpu_count() or 1)]
@@ -206,6 +210,50 @@ def fight_nnunet(train: Path, test: Path, folder: Path, seconds: float, gib: flo
     }
 
 
+def write_studies(studies: Sequence[Study], folder: Path) -> Path:
+    """Write labelled studies to a folder in the challenge's layout, with the CT on the PET's grid; those that are there stay."""
+    for name in ("imagesTr", "labelsTr"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    for study in studies:
+        # It is written last.
+        done = folder / f"labelsTr/{study.case}.nii.gz"
+        if done.is_file():
+            continue
+        _, volumes = read_study(study)
+        image = LoadImagePETCTd("image").load([volumes["ct"], volumes["pet"]])
+        for channel, array in enumerate(image.numpy()):
+            nib.save(nib.Nifti1Image(array, image.affine.numpy()), folder / f"imagesTr/{study.case}_{channel:04d}.nii.gz")
+        half = folder / f"half_{done.name}"
+        nib.save(nib.Nifti1Image(volumes["label"].array.astype(np.uint8), volumes["label"].affine), half)
+        half.rename(done)
+    return folder
+
+
+def folds_of(studies: Sequence[Study], folds: int) -> list[tuple[list[Study], list[Study]]]:
+    """Return the training and the test studies of each fold; all studies of a patient are tested in one."""
+    patients = sorted({study.patient for study in studies})
+    fold_of = {patient: number % folds for number, patient in enumerate(patients)}
+    return [
+        (
+            [study for study in studies if fold_of[study.patient] != fold],
+            [study for study in studies if fold_of[study.patient] == fold],
+        )
+        for fold in range(folds)
+    ]
+
+
+def together(fights: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Return the results of several fights as those of one: all rows, the sum of the times, and the settings of each."""
+    return {
+        name: {
+            "rows": [row for results in fights for row in results[name]["rows"]],
+            "cpu_seconds": sum(results[name]["cpu_seconds"] for results in fights),
+            "settings": [results[name]["settings"] for results in fights],
+        }
+        for name in fights[0]
+    }
+
+
 def values_of(rows: Sequence[Mapping[str, str]], model: str | None, metric: str) -> np.ndarray:
     """Return the values (1, studies) of a model, or of the only one, sorted by case."""
     mine = sorted((row for row in rows if model is None or row["model"] == model), key=lambda row: row["case"])
@@ -243,10 +291,43 @@ def print_results(results: Mapping[str, Mapping[str, Any]]) -> None:
     print(f"\n{common.machine()}, {time.strftime('%Y-%m-%d')}")
 
 
+def fight(train: Path, test: Path, folder: Path, given: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Train and score all competitors on two sets of studies, or read what is known of them; return the result of each."""
+    training = {"steps_per_epoch": given.steps_per_epoch} if given.steps_per_epoch else {}
+    results: dict[str, dict[str, Any]] = {}
+
+    def compete(name: str, competitor: Callable[[], dict[str, Any]]) -> None:
+        file = folder / "results" / f"{name}.json"
+        if not file.is_file():
+            print(f"\n=== {name}, {folder.name}", flush=True)
+            write_json(file, competitor())
+        results[name] = read_json(file)
+
+    def ours(name: str) -> Callable[[], dict[str, Any]]:
+        return lambda: train_ours(name, train, test, folder, given.seed, training)
+
+    def alone() -> dict[str, Any]:
+        epochs = stage1_epochs(folder / "work" / laboratory.PAPER, seconds, folder, training)
+        return train_ours(ALONE, train, test, folder, given.seed, training, epochs)
+
+    compete(laboratory.PAPER, ours(laboratory.PAPER))
+    seconds = results[laboratory.PAPER]["cpu_seconds"]
+    for name in given.variants:
+        compete(name, ours(name))
+    if nnunet.is_installed():
+        compete(NNUNET, lambda: fight_nnunet(train, test, folder, seconds, given.nnunet_gib, given.seed))
+    else:
+        print(nnunet.MISSING)
+    compete(ALONE, alone)
+    return results
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=Path, help="raw data set to train with")
     parser.add_argument("--test", type=Path, help="raw data set to score with")
+    parser.add_argument("--studies", type=Path, help="raw data set of which each fold is the test once")
+    parser.add_argument("--folds", type=int, default=3, help="of --studies")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--variants", nargs="+", default=[laboratory.PAPER], help="of laboratory.json")
     parser.add_argument("--nnunet-gib", type=float, default=2, help="GPU memory for which nnU-Net plans; its default is 8")
@@ -263,43 +344,27 @@ def main() -> None:
             model = Path(read_json(folder / "nnunet/trained.json")["output"])
             predict_nnunet(model, Path(argument), folder / "nnunet/masks")
         return
-    if (given.train is None) != (given.test is None):
-        parser.error("--train and --test are given together, or neither")
-    train, test = (path and path.resolve() for path in (given.train, given.test))
-    if train is None:
-        laboratory.Laboratory().write_phantoms()
-        train, test = laboratory.FOLDER / "train", laboratory.FOLDER / "test"
-    for path in (train, test):
-        if not find_studies(path, labels=True)[0]:
-            parser.error(f"{path} holds no study with a label")
-    training = {"steps_per_epoch": given.steps_per_epoch} if given.steps_per_epoch else {}
-    settings = {"train": str(train), "test": str(test), "nnunet_gib": given.nnunet_gib, "seed": given.seed, "training": training}
-    laboratory.keep_settings(folder, settings)
-    results: dict[str, dict[str, Any]] = {}
+    if (given.train is None) != (given.test is None) or (given.train and given.studies):
+        parser.error("give --train and --test together, or --studies, or none of them")
 
-    def fight(name: str, competitor: Any) -> dict[str, Any]:
-        file = folder / "results" / f"{name}.json"
-        if not file.is_file():
-            print(f"\n=== {name}", flush=True)
-            write_json(file, competitor())
-        results[name] = read_json(file)
-        return results[name]
+    def labelled(path: Path) -> list[Study]:
+        studies = [study for study in find_studies(path.resolve(), labels=True)[0] if study.label]
+        return studies or parser.error(f"{path} holds no study with a label")
 
-    paper = fight(laboratory.PAPER, lambda: train_ours(laboratory.PAPER, train, test, folder, given.seed, training))
-    seconds = paper["cpu_seconds"]
-    for name in given.variants:
-        fight(name, lambda name=name: train_ours(name, train, test, folder, given.seed, training))
-    if not nnunet.is_installed():
-        print(nnunet.MISSING)
+    names = ("train", "test", "studies", "folds", "nnunet_gib", "seed", "steps_per_epoch")
+    laboratory.keep_settings(folder, {name: value and str(value) for name, value in vars(given).items() if name in names})
+    if given.studies:
+        sets = {folder / f"fold_{fold}": pair for fold, pair in enumerate(folds_of(labelled(given.studies), given.folds))}
+    elif given.train:
+        sets = {folder: (labelled(given.train), labelled(given.test))}
     else:
-        fight(NNUNET, lambda: fight_nnunet(train, test, folder, seconds, given.nnunet_gib, given.seed))
-
-    def alone() -> dict[str, Any]:
-        epochs = stage1_epochs(folder / "work" / laboratory.PAPER, seconds, folder, training)
-        return train_ours(ALONE, train, test, folder, given.seed, training, epochs)
-
-    fight(ALONE, alone)
-    print_results(results)
+        laboratory.Laboratory().write_phantoms()
+        sets = {folder: (labelled(laboratory.FOLDER / "train"), labelled(laboratory.FOLDER / "test"))}
+    fights = [
+        fight(write_studies(train, place / "train"), write_studies(test, place / "test"), place, given)
+        for place, (train, test) in sets.items()
+    ]
+    print_results(together(fights))
 
 
 if __name__ == "__main__":

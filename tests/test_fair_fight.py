@@ -6,8 +6,13 @@ import sys
 
 import fair_fight
 import laboratory
+import nibabel as nib
+import numpy as np
 import pytest
-from helpers import write_study
+from helpers import las, write_nifti, write_study
+from nibabel.affines import apply_affine
+
+from petct_cascade.studies import find_studies
 
 NAMES = (laboratory.PAPER, fair_fight.NNUNET, fair_fight.ALONE)
 
@@ -54,36 +59,86 @@ def test_table_has_each_competitors_difference_to_nnunet(capsys):
     assert "| nnU-Net v2" not in against
 
 
+def test_each_study_is_tested_once_and_no_patient_is_in_training_and_test(tmp_path):
+    for name in ("fdg_a_1", "fdg_a_2", "fdg_b_1", "psma_c_1", "psma_d_1", "psma_d_2"):
+        write_study(tmp_path, name)
+    studies, _ = find_studies(tmp_path, labels=True)
+    folds = fair_fight.folds_of(studies, 3)
+    assert sorted(study.case for _, test in folds for study in test) == sorted(study.case for study in studies)
+    for train, test in folds:
+        assert test
+        assert len(train) + len(test) == len(studies)
+        assert {study.patient for study in train}.isdisjoint(study.patient for study in test)
+
+
+def test_competitors_read_the_ct_on_the_grid_of_the_pet(tmp_path):
+    ct, pet, label = write_study(tmp_path / "raw", "fdg_a_1")
+    fine = las((1.5, 2, 2.5), (3, -4, -5))
+    shape = (60, 50, 60)
+    # What is linear in world coordinates is interpolated exactly.
+    across = apply_affine(fine, np.indices(shape).reshape(3, -1).T)[:, 0].reshape(shape)
+    write_nifti(ct, across.astype(np.float32), fine)
+    folder = fair_fight.write_studies(find_studies(tmp_path / "raw", labels=True)[0], tmp_path / "out")
+    image = nib.load(folder / "imagesTr/fdg_a_1_0000.nii.gz")
+    expected = apply_affine(nib.load(pet).affine, np.indices(image.shape).reshape(3, -1).T)[:, 0].reshape(image.shape)
+    inside = np.s_[1:-1, 1:-1, 1:-1]
+    np.testing.assert_allclose(image.get_fdata()[inside], expected[inside], atol=1e-3)
+    for name, file in {"imagesTr/fdg_a_1_0001": pet, "labelsTr/fdg_a_1": label}.items():
+        written, given = nib.load(folder / f"{name}.nii.gz"), nib.load(file)
+        np.testing.assert_array_equal(written.get_fdata(), given.get_fdata())
+        np.testing.assert_array_equal(written.affine, given.affine)
+
+
 @pytest.fixture
 def fight(monkeypatch, tmp_path):
-    """Let competitors fight that are not trained; return the seconds that each got, by name."""
-    given: dict[str, float] = {}
+    """Let competitors fight that are not trained; return the seconds that each got, by name and studies of the test."""
+    given: dict[tuple[str, str], float] = {}
     for name in ("train", "test"):
         write_study(tmp_path / name, "fdg_a_1")
+    write_study(tmp_path / "test", "fdg_b_1")
+
+    def cases_in(test):
+        return " ".join(sorted(file.name.removesuffix(".nii.gz") for file in (test / "labelsTr").iterdir()))
 
     def ours(name, train, test, folder, seed, training, epochs=None):
-        given[name] = epochs
+        given[name, cases_in(test)] = epochs
         return result(rows_of("DynUNet", 0.5), rows_of("Ensemble", 0.6))
 
     def nnunet(train, test, folder, seconds, gib, seed):
-        given[fair_fight.NNUNET] = seconds
+        given[fair_fight.NNUNET, cases_in(test)] = seconds
         return result(rows_of("Prediction", 0.4))
 
     monkeypatch.setattr(fair_fight, "train_ours", ours)
     monkeypatch.setattr(fair_fight, "fight_nnunet", nnunet)
     monkeypatch.setattr(fair_fight, "stage1_epochs", lambda work, seconds, folder, training: int(seconds))
     monkeypatch.setattr(fair_fight.nnunet, "is_installed", lambda: True)
-    arguments = ["--train", str(tmp_path / "train"), "--test", str(tmp_path / "test"), "--folder", str(tmp_path / "out")]
-    monkeypatch.setattr(sys, "argv", ["fair_fight.py", *arguments])
 
-    def run() -> dict[str, float]:
+    def run(**options: object) -> dict[tuple[str, str], float]:
         given.clear()
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        monkeypatch.setattr(sys, "argv", ["fair_fight.py", *words, "--folder", str(tmp_path / "out")])
         fair_fight.main()
         return dict(given)
 
     return run
 
 
-def test_all_get_the_time_that_the_papers_recipe_took_and_nothing_is_done_twice(fight):
-    assert fight() == {laboratory.PAPER: None, fair_fight.NNUNET: 600, fair_fight.ALONE: 600}
-    assert fight() == {}
+def test_all_get_the_time_that_the_papers_recipe_took_and_nothing_is_done_twice(fight, tmp_path):
+    sets = {"train": tmp_path / "train", "test": tmp_path / "test"}
+    tested = "fdg_a_1 fdg_b_1"
+    assert fight(**sets) == {
+        (laboratory.PAPER, tested): None,
+        (fair_fight.NNUNET, tested): 600,
+        (fair_fight.ALONE, tested): 600,
+    }
+    assert fight(**sets) == {}
+    with pytest.raises(SystemExit, match="name another --folder"):
+        fight(**sets, seed=1)
+
+
+def test_own_studies_are_fought_over_fold_by_fold_and_shown_in_one_table(fight, tmp_path, capsys):
+    fought = fight(studies=tmp_path / "test", folds=2)
+    assert {tested for _, tested in fought} == {"fdg_a_1", "fdg_b_1"}
+    assert len(fought) == 6
+    # Two folds of 600 s each.
+    assert "| paper, Ensemble | 0.600 | 1.00 | 2.00 | nan | 20 |" in capsys.readouterr().out
