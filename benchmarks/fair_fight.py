@@ -36,6 +36,7 @@ from petct_cascade.judging import read_study
 from petct_cascade.loading import LoadImagePETCTd
 from petct_cascade.method import NETWORKS, STAGE1
 from petct_cascade.studies import Study, find_studies
+from petct_training.errors import with_problems
 from petct_training.files import read_json, write_json
 
 FOLDER = common.ROOT / "dist/fair_fight"
@@ -219,7 +220,9 @@ def write_studies(studies: Sequence[Study], folder: Path) -> Path:
         done = folder / f"labelsTr/{study.case}.nii.gz"
         if done.is_file():
             continue
-        _, volumes = read_study(study)
+        problems, volumes = read_study(study)
+        if errors := [problem for problem in problems if problem.error]:
+            raise SystemExit(with_problems("nothing was trained, since a study cannot be used", errors))
         image = LoadImagePETCTd("image").load([volumes["ct"], volumes["pet"]])
         for channel, array in enumerate(image.numpy()):
             nib.save(nib.Nifti1Image(array, image.affine.numpy()), folder / f"imagesTr/{study.case}_{channel:04d}.nii.gz")

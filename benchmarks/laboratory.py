@@ -45,9 +45,6 @@ COMPARED = ("DynUNet", "Ensemble")
 PHANTOMS_ONLY = ("folds", "choose")
 RESAMPLES = 2000
 
-# Of a model and metric, the values (seeds, studies); NaN where there is none.
-Scores = Mapping[tuple[str, str], np.ndarray]
-
 
 class Laboratory(NamedTuple):
     """Where variants are compared, and on what.

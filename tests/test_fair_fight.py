@@ -89,6 +89,14 @@ def test_competitors_read_the_ct_on_the_grid_of_the_pet(tmp_path):
         np.testing.assert_array_equal(written.affine, given.affine)
 
 
+def test_a_study_that_cannot_be_used_is_named_before_anything_is_trained(tmp_path):
+    _, pet, _ = write_study(tmp_path / "raw", "fdg_a_1")
+    pet.write_bytes(pet.read_bytes()[:200])
+    with pytest.raises(SystemExit, match=f"nothing was trained.*\n.*study fdg_a_1: {pet.name} "):
+        fair_fight.write_studies(find_studies(tmp_path / "raw", labels=True)[0], tmp_path / "out")
+    assert not any((tmp_path / "out/labelsTr").iterdir())
+
+
 @pytest.fixture
 def fight(monkeypatch, tmp_path):
     """Let competitors fight that are not trained; return the seconds that each got, by name and studies of the test."""
