@@ -36,7 +36,6 @@ from petct_cascade.phantom import PhantomStudy, plan_studies, write_phantoms
 from petct_cascade.predict import OpenStudy, load_cascade
 from petct_cascade.studies import find_studies
 from petct_cascade.summary import mean_and_interval
-from petct_cascade.volumes import read_volume
 from petct_training.components import labelled_components
 
 ROUNDS, RESAMPLES = 6, 2000
@@ -107,6 +106,13 @@ def remove_organs(study: OpenStudy, automatic: np.ndarray, phantom: PhantomStudy
     }
 
 
+def write_studies(patients: int = 4, shrink: float = 2, seed: int = 23) -> Path:
+    """Write phantoms that no training of the demo has seen, or what is missing of them; return their folder."""
+    folder = RESULTS / f"corrections_{patients}_{shrink:g}_{seed}"
+    write_phantoms(folder, patients, seed, shrink)
+    return folder
+
+
 def measure(
     weights: Path, profile: str, folder: Path, phantoms: Sequence[PhantomStudy], seed: int, minutes: float
 ) -> tuple[list[Rounds], list[dict[str, Any]]]:
@@ -125,7 +131,7 @@ def measure(
             break
         _, volumes = read_study(found)
         study = predictor.open_volumes(volumes["ct"], volumes["pet"])
-        reference, automatic = read_volume(found.label)[0].array, study.segment()
+        reference, automatic = volumes["label"].array, study.segment()
         for way in (AUTOMATIC, *WAYS):
             opened = keeping.open_volumes(volumes["ct"], volumes["pet"]) if way == KEPT else study
             figures = correct(opened, automatic, reference, way, seed + number)
@@ -200,8 +206,7 @@ def main() -> None:
     parser.add_argument("--shrink", type=float, default=2, help="how many times larger than the scanner's the voxels are")
     parser.add_argument("--seed", type=int, default=23, help="of phantoms and reader; the demo's networks have seen seed 0")
     given = parser.parse_args()
-    folder = RESULTS / f"corrections_{given.patients}_{given.shrink:g}_{given.seed}"
-    write_phantoms(folder, given.patients, given.seed, given.shrink)
+    folder = write_studies(given.patients, given.shrink, given.seed)
     phantoms = plan_studies(given.patients, given.seed, given.shrink)
     figures = {}
     for weights in given.weights:

@@ -12,16 +12,15 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from common import RESULTS
+from corrections import write_studies
 from matplotlib.lines import Line2D
 from simulated_reader import SimulatedReader
 
 from petct_cascade.cli import weights_folder
 from petct_cascade.judging import read_study
-from petct_cascade.phantom import write_phantoms
 from petct_cascade.pictures import COLOURS
 from petct_cascade.predict import load_cascade
 from petct_cascade.studies import find_studies
-from petct_cascade.volumes import read_volume
 
 # PET is shown from white, 0, to black.
 BLACK_SUV = 10
@@ -53,14 +52,12 @@ def main() -> None:
     parser.add_argument("--clicks", type=int, default=4)
     parser.add_argument("--study", type=int, default=0, help="number of the study among the phantoms")
     given = parser.parse_args()
-    folder = RESULTS / "corrections_4_2_23"
-    write_phantoms(folder, num_patients=4, seed=23, shrink=2)
-    found = find_studies(folder, labels=True)[0][given.study]
+    found = find_studies(write_studies(), labels=True)[0][given.study]
     _, volumes = read_study(found)
     study = load_cascade(weights_folder(given.weights), given.profile, device="cpu", sw_batch_size=1).open_volumes(
         volumes["ct"], volumes["pet"]
     )
-    reference, answer = read_volume(found.label)[0].array, study.segment()
+    reference, answer = volumes["label"].array, study.segment()
     pet, spacing = volumes["pet"].array, np.array(study.pet.spacing)
     reader = SimulatedReader(reference, study.pet.spacing)
     figure, rows = plt.subplots(2, given.clicks, figsize=(2.6 * given.clicks, 5.9), layout="constrained", squeeze=False)

@@ -325,20 +325,25 @@ def fight(train: Path, test: Path, folder: Path, given: argparse.Namespace) -> d
     return results
 
 
+def absolute(path: str) -> Path:
+    """Return a path of the command line that means the same in every folder."""
+    return Path(path).resolve()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", type=Path, help="raw data set to train with")
-    parser.add_argument("--test", type=Path, help="raw data set to score with")
-    parser.add_argument("--studies", type=Path, help="raw data set of which each fold is the test once")
+    parser.add_argument("--train", type=absolute, help="raw data set to train with")
+    parser.add_argument("--test", type=absolute, help="raw data set to score with")
+    parser.add_argument("--studies", type=absolute, help="raw data set of which each fold is the test once")
     parser.add_argument("--folds", type=int, default=3, help="of --studies")
-    parser.add_argument("--folder", type=Path, default=FOLDER)
+    parser.add_argument("--folder", type=absolute, default=FOLDER)
     parser.add_argument("--variants", nargs="+", default=[laboratory.PAPER], help="of laboratory.json")
     parser.add_argument("--nnunet-gib", type=float, default=2, help="GPU memory for which nnU-Net plans; its default is 8")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps-per-epoch", type=int, help="of our trainings; without it, one patch a study, as in the paper")
     parser.add_argument("--step", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    folder: Path = given.folder.resolve()
+    folder: Path = given.folder
     if given.step:
         step, argument = given.step
         if step == "train":
@@ -351,7 +356,7 @@ def main() -> None:
         parser.error("give --train and --test together, or --studies, or none of them")
 
     def labelled(path: Path) -> list[Study]:
-        studies = [study for study in find_studies(path.resolve(), labels=True)[0] if study.label]
+        studies = [study for study in find_studies(path, labels=True)[0] if study.label]
         return studies or parser.error(f"{path} holds no study with a label")
 
     names = ("train", "test", "studies", "folds", "nnunet_gib", "seed", "steps_per_epoch")
