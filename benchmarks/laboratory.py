@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import common
 import numpy as np
 
-from petct_cascade.method import NETWORKS, STAGE1
+from petct_cascade.method import MEMBERS, NETWORKS, STAGE1
 from petct_cascade.phantom import write_phantoms
 from petct_cascade.pipeline import run_pipeline
 from petct_training.files import read_json, write_json
@@ -139,6 +139,7 @@ def train(variant: Mapping[str, Any], raw: Path, work: Path, seed: int, training
         profile="demo",
         folds=variant.get("folds", folds),
         cross_validation=variant.get("cross_validation", True),
+        members=variant.get("members", MEMBERS),
         train_options=common_options | of_stage2,
     )
 
@@ -189,10 +190,16 @@ def scores_of(folder: Path, name: str) -> dict[int, dict[str, Any]]:
     return {seed: read_json(file) for seed, file in files.items()}
 
 
+def models_of(runs: Mapping[int, Mapping[str, Any]]) -> list[str]:
+    """Return the models that were scored; a variant may do without a member."""
+    scored = {row["model"] for of_seed in runs.values() for row in of_seed["rows"]}
+    return [model for model in MODELS if model in scored]
+
+
 def arrays_of(runs: Mapping[int, Mapping[str, Any]], seeds: Sequence[int]) -> dict[tuple[str, str], np.ndarray]:
-    """Return the values (seeds, studies) of each model and metric, studies sorted by case."""
+    """Return the values (seeds, studies) of each model that was scored and each metric, studies sorted by case."""
     arrays = {}
-    for model in MODELS:
+    for model in models_of(runs):
         for metric in METRICS:
             rows = [{row["case"]: row[metric] for row in runs[seed]["rows"] if row["model"] == model} for seed in seeds]
             cases = sorted(rows[0])
@@ -238,7 +245,7 @@ def print_tables(folder: Path = FOLDER) -> None:
             f"{statistics.mean(of_seed[name] for of_seed in runs.values()) / 60:.0f}"
             for name in ("training_seconds", "scoring_seconds")
         ]
-        for model in MODELS:
+        for model in models_of(runs):
             figures = [f"{np.nanmean(own[model, metric]):.{decimals}f}" for metric, (_, decimals) in METRICS.items()]
             means.append([name, model, str(len(runs)), *figures, *minutes])
         stage_gain = [

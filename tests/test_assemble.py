@@ -59,7 +59,7 @@ def test_assembled_file_gives_each_network_its_own_weights(trained, tmp_path):
         assert set(state) == set(expected)
         for key, tensor in expected.items():
             torch.testing.assert_close(state[key], tensor, rtol=0, atol=0)
-    assert json.loads((tmp_path / "out/fingerprint.json").read_text()) == FINGERPRINT
+    assert json.loads((tmp_path / "out/fingerprint.json").read_text()) == {**FINGERPRINT, "members": list(NAMES[1:])}
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["fingerprint.json", "model.pt"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -196,6 +197,37 @@ def test_the_options_reach_the_masks_and_their_records(raw, models, tmp_path, mo
         again = predictor.predict(np.asarray(ct.dataobj), ct.affine, suv, pet.affine)
         assert np.array_equal(again, removed[case])
     assert different, "a rule that removes nothing shows nothing"
+
+
+def test_weights_without_a_member_answer_as_the_others_of_all_do(raw, models, tmp_path, monkeypatch):
+    """Whoever reads the weights learns from their fingerprint which members they have."""
+    chosen = ["SegResNet", "UNet"]
+    without = tmp_path / "without"
+    without.mkdir()
+    state = torch.load(models / "model.pt", weights_only=True)
+    torch.save({name: tensor for name, tensor in state.items() if "SwinUNETR" not in name}, without / "model.pt")
+    fingerprint = json.loads((models / "fingerprint.json").read_text())
+    (without / "fingerprint.json").write_text(json.dumps({**fingerprint, "members": chosen}))
+    masks = infer(raw, without, tmp_path / "a", monkeypatch)
+    weighed = infer(raw, models, tmp_path / "b", monkeypatch, member_weights={"SegResNet": 1, "SwinUNETR": 0, "UNet": 1})
+    assert masks.keys() == weighed.keys()
+    for case, mask in masks.items():
+        assert np.array_equal(mask, weighed[case]), case
+    assert any(mask.any() for mask in masks.values()), "masks without a lesion show nothing"
+    assert list(load_cascade(without, "demo").network.members) == chosen
+
+
+def test_weights_with_a_member_that_the_ensemble_does_not_know_are_refused(models, tmp_path):
+    shutil.copytree(models, tmp_path / "models")
+    file = tmp_path / "models/fingerprint.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "members": ["UNet", "MedNeXt"]}))
+    with pytest.raises(InputError, match=r"fingerprint\.json does not fit this version of the ensemble: members is .*'MedNeXt'"):
+        load_cascade(tmp_path / "models", "demo")
+
+
+def test_a_wrong_option_in_a_notebook_is_an_input_error_and_does_not_end_the_kernel(models):
+    with pytest.raises(InputError, match=r"^member_weights is \{'UNet': 1\}: give a number of 0 or more for each of SegResNet"):
+        load_cascade(models, "demo", member_weights={"UNet": 1})
 
 
 def test_every_option_of_the_ensemble_beyond_the_paper_is_off_and_in_no_record():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import BUNDLES
 
-from petct_cascade.method import NETWORKS
+from petct_cascade.method import NETWORKS, options_of_network
 from petct_training.files import read_json
 
 
@@ -97,10 +97,12 @@ def test_a_folder_never_mixes_results_of_other_studies_folds_or_trainings(traine
 def test_every_variant_is_made_of_options_that_the_bundles_know():
     inference = read_json(BUNDLES / "autopet_ensemble/configs/inference.json")
     for name, variant in read_json(laboratory.VARIANTS).items():
-        assert set(variant) <= {"gains", "folds", "cross_validation", "training", "stage2", "inference", "choose"}, name
+        assert set(variant) <= {"gains", "folds", "cross_validation", "members", "training", "stage2", "inference", "choose"}, (
+            name
+        )
         assert set(variant.get("inference", {})) <= set(inference), name
         for bundle in NETWORKS.values():
             ids = read_json(BUNDLES / bundle / "configs/train.json")
-            assert set(variant.get("training", {})) <= set(ids), name
+            assert set(options_of_network(variant.get("training", {}), bundle)) <= set(ids), name
             if bundle != laboratory.STAGE1:
                 assert set(variant.get("stage2", {})) <= set(ids), name

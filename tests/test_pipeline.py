@@ -256,6 +256,33 @@ def test_each_command_names_its_fold_and_the_cascade_is_told_how_many_there_are(
     assert once[-2].overrides["folds_of"] == {"stage1": 3}
 
 
+def test_a_member_that_is_left_out_is_not_trained_and_the_cascade_is_told_so(run):
+    assert run(members=["UNet", "SegResNet"]).names == [name for name in ALL if "swinunetr" not in name]
+    steps = {
+        step.name: step for step in method.plan(method.Method(Path("raw"), Path("work"), BUNDLES, members=["UNet"], folds=2))
+    }
+    assert steps["assemble"].overrides["members"] == ["UNet"]
+    assert steps["assemble"].overrides["folds_of"] == {"stage1": 2, "UNet": 2}
+    trained = {file.parts[2] for file in steps["assemble"].inputs}
+    assert trained == {method.STAGE1, "autopet_stage2_unet"}
+    assert "members" not in method.plan(method.Method(Path("raw"), Path("work"), BUNDLES))[-2].overrides
+
+
+def test_leaving_a_member_out_later_keeps_what_was_trained(run):
+    run()
+    assert run(members=["SegResNet", "UNet"]).names == ["assemble", "evaluate"]
+
+
+@pytest.mark.parametrize("members", [[], ["DynUNet"], ["UNet", {"a": 1}], "UNet", 3])
+def test_other_members_than_the_ensembles_are_refused(run, members):
+    commands = run(members=members)
+    assert commands.names == []
+    assert (
+        commands.end
+        == f"error: members is {members!r}: name one or more of SegResNet, SwinUNETR, UNet, such as ['SegResNet', 'SwinUNETR']"
+    )
+
+
 def test_a_lost_fold_is_trained_again_and_only_its_masks_are_predicted_again(run, tmp_path):
     run(**FOLDS)
     (tmp_path / "work/models/autopet_stage1_dynunet/fold_1/model.pt").unlink()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
 
 from petct_cascade.cascade import Cascade, MeanOfFolds, SlidingWindow
+from petct_cascade.method import chosen_members
 from petct_training.checks import check_patch_size
 from petct_training.errors import InputError
 from petct_training.files import read_json, read_json_or_none, write_json
@@ -24,6 +25,9 @@ NUMBERS = ("spacing", "ct", "pet")
 # Between the name of a network and the number of its fold.
 OF_FOLD = " of fold "
 
+# Entry of a cascade's fingerprint: the members that it has, of those of the ensemble's configs.
+MEMBERS = "members"
+
 # File that says where imported weights come from; of each network by its name: "file", "sha256", and a list "assumed".
 SOURCES = "sources.json"
 Sources = dict[str, dict[str, Any]]
@@ -36,7 +40,8 @@ COMMAND = "python -m monai.bundle run assemble --config_file \"['configs/inferen
 def assemble(network: Cascade, sources: Mapping[str, str | os.PathLike], ckpt_dir: str | os.PathLike) -> None:
     """Write the cascade's `model.pt` and `fingerprint.json` from those of its networks' bundles.
 
-    Where some of them were imported, a `sources.json` says so; see `write_sources`.
+    The fingerprint names the members that the cascade has; see `members_in`. Where weights were imported, a `sources.json` says
+    so; see `write_sources`.
 
     Args:
         network: the cascade that takes the weights; its networks must be those that were trained.
@@ -53,7 +58,7 @@ def assemble(network: Cascade, sources: Mapping[str, str | os.PathLike], ckpt_di
     if set(sources) != set(parts):
         raise InputError(f"sources name {', '.join(sources)}: name {', '.join(parts)}, each with its folder")
     folders = {name: Path(sources[name]) for name in parts}
-    fingerprint = remembering(_common_fingerprint(folders), _held_out(folders))
+    fingerprint = remembering(_common_fingerprint(folders), _held_out(folders)) | {MEMBERS: list(network.members)}
     for name, part in parts.items():
         load_weights(part, _trained(folders[name] / "model.pt"), REMEDY)
     imported = {name: facts for folder in folders.values() for name, facts in read_sources(folder).items()}
@@ -67,6 +72,7 @@ def source_folders(
     bundle_root: str | os.PathLike,
     models_dir: str | os.PathLike | None = None,
     folds_of: Mapping[str, int] | None = None,
+    members: Sequence[str] | None = None,
 ) -> dict[str, str]:
     """Return the folder of each network's weights.
 
@@ -76,9 +82,10 @@ def source_folders(
         models_dir: folder with a folder of each bundle's name that holds the weights, as the pipeline leaves them; None for the
             bundles' own.
         folds_of: number of folds of those that were trained once a fold; their weights lie in folders `fold_0` and so on.
+        members: the members that the cascade has; None for all.
 
     Raises:
-        InputError: when `folds_of` names another network.
+        InputError: when `folds_of` or `members` name another network.
 
     Example:
         >>> source_folders({"UNet": "autopet_stage2_unet"}, ".")
@@ -87,6 +94,9 @@ def source_folders(
         {'UNet': 'WORK/models/autopet_stage2_unet'}
     """
     folds_of = folds_of or {}
+    if members is not None:
+        chosen = chosen_members(members, [name for name in bundles if name != "stage1"])
+        bundles = {name: bundle for name, bundle in bundles.items() if name == "stage1" or name in chosen}
     for name, number in folds_of.items():
         if name not in bundles or not isinstance(number, int) or number < 2:
             raise InputError(
@@ -100,6 +110,23 @@ def source_folders(
         else:
             folders[name] = folder
     return folders
+
+
+def members_in(fingerprint_file: str | os.PathLike, known: Sequence[str]) -> list[str]:
+    """Return the members of a cascade's weights, as the fingerprint beside them says; all where it says nothing.
+
+    Args:
+        fingerprint_file: what `assemble` wrote.
+        known: names of all members of the ensemble.
+
+    Raises:
+        InputError: when the weights have none of these members, or another one.
+    """
+    members = (read_json_or_none(fingerprint_file) or {}).get(MEMBERS)
+    try:
+        return list(known) if members is None else chosen_members(members, known)
+    except InputError as error:
+        raise InputError(f"{fingerprint_file} does not fit this version of the ensemble: {error}") from error
 
 
 def folds_in(fingerprint_file: str | os.PathLike) -> dict[str, int]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from petct_cascade.command_line import bundle_command
+from petct_training.errors import InputError
 from petct_training.files import read_json_or_none, relative_path, stamp
 from petct_training.records import HELD_OUT, RECORDS, digest_of, path_from, read_record
 
@@ -17,7 +18,24 @@ STAGE1 = "autopet_stage1_dynunet"
 STAGE2 = ("autopet_stage2_segresnet", "autopet_stage2_swinunetr", "autopet_stage2_unet")
 # Each network of the cascade by its name there, with its bundle.
 NETWORKS = dict(zip(("stage1", "SegResNet", "SwinUNETR", "UNet"), (STAGE1, *STAGE2), strict=True))
+MEMBERS = tuple(NETWORKS)[1:]
 PROFILES = ("full", "demo")
+
+
+def chosen_members(members: object, known: Sequence[str]) -> list[str]:
+    """Return the members that a cascade has, in the order in which they are known.
+
+    Args:
+        members: their names.
+        known: names of all members of the ensemble.
+
+    Raises:
+        InputError: when none or another one is named.
+    """
+    named = members if isinstance(members, (list, tuple)) else []
+    if not named or not all(name in known for name in named):
+        raise InputError(f"members is {members!r}: name one or more of {', '.join(known)}, such as {list(known[:2])}")
+    return [name for name in known if name in named]
 
 
 @dataclass(frozen=True)
@@ -32,6 +50,7 @@ class Method:
     folds: int = 0
     cross_validation: bool = True
     parallel_trainings: int = 1
+    members: Sequence[str] = MEMBERS
     prepare_options: Mapping[str, Any] = field(default_factory=dict)
     train_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -64,6 +83,16 @@ class Method:
     def demo(self) -> tuple[str, ...]:
         """The config that patches the others to the demo profile, or none."""
         return ("demo",) if self.profile == "demo" else ()
+
+    @property
+    def networks(self) -> dict[str, str]:
+        """The bundle of stage 1, and of each member that is trained, by its name in the cascade."""
+        return {name: bundle for name, bundle in NETWORKS.items() if name not in MEMBERS or name in self.members}
+
+    @property
+    def stage2(self) -> list[str]:
+        """The bundles of the members that are trained."""
+        return [bundle for bundle in self.networks.values() if bundle != STAGE1]
 
     @property
     def gpus_of_training(self) -> int:
@@ -199,7 +228,7 @@ def plan(method: Method) -> list[Step]:
         _prepare(method),
         *(_train(method, STAGE1, fold) for fold in method.folds_of(STAGE1)),
         *(_predict(method, fold) for fold in method.folds_of(STAGE1)),
-        *(_train(method, bundle, fold, method.coarse_masks) for bundle in STAGE2 for fold in method.folds_of(bundle)),
+        *(_train(method, bundle, fold, method.coarse_masks) for bundle in method.stage2 for fold in method.folds_of(bundle)),
         _assemble(method),
         _evaluate(method),
     ]
@@ -276,7 +305,7 @@ def _predict(method: Method, fold: int | None) -> Step:
 
 
 def _assemble(method: Method) -> Step:
-    numbers = {name: len(method.folds_of(bundle)) for name, bundle in NETWORKS.items()}
+    numbers = {name: len(method.folds_of(bundle)) for name, bundle in method.networks.items()}
     folds_of = {name: number for name, number in numbers.items() if number > 1}
     return Step(
         name="assemble",
@@ -288,8 +317,9 @@ def _assemble(method: Method) -> Step:
             "models_dir": method.work_dir / "models",
             "ckpt_dir": method.models(ENSEMBLE),
             **({"folds_of": folds_of} if folds_of else {}),
+            **({"members": list(method.members)} if set(method.members) != set(MEMBERS) else {}),
         },
-        inputs=tuple(method.weights(bundle, fold)[0] for bundle in NETWORKS.values() for fold in method.folds_of(bundle)),
+        inputs=tuple(method.weights(bundle, fold)[0] for bundle in method.networks.values() for fold in method.folds_of(bundle)),
         outputs=method.weights(ENSEMBLE),
     )
 

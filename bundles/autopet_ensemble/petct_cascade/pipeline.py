@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from petct_cascade.method import NETWORKS, PROFILES, Method, Step, options_of_network, plan
+from petct_cascade.method import MEMBERS, NETWORKS, PROFILES, Method, Step, chosen_members, options_of_network, plan
 from petct_training.commands import SOME_FAILED
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.files import make_folder, read_json, relative_path, write_json
@@ -121,6 +121,7 @@ def run_pipeline(
     folds: int = 0,
     cross_validation: bool = True,
     parallel_trainings: int = 1,
+    members: Sequence[str] = MEMBERS,
     prepare_options: Mapping[str, Any] | None = None,
     train_options: Mapping[str, Any] | None = None,
 ) -> None:
@@ -142,6 +143,7 @@ def run_pipeline(
         cross_validation: with folds, whether stage 2 is trained once a fold, too, so that Table 1 covers every study; otherwise it
             is trained once, and Table 1 covers the studies of fold 0.
         parallel_trainings: number of trainings that run side by side where none needs another; they share the GPUs.
+        members: the networks of stage 2 that are trained and make the ensemble.
         train_options: further ids and values for each training, for example {"max_epochs": 200}. Under the name of a network's
             bundle are those of its training alone: {"max_epochs": 300, "autopet_stage2_unet": {"max_epochs": 100}}.
 
@@ -168,6 +170,7 @@ def run_pipeline(
         folds=folds,
         cross_validation=cross_validation,
         parallel_trainings=parallel_trainings,
+        members=chosen_members(members, MEMBERS),
         prepare_options=prepare_options or {},
         train_options=train_options or {},
     )

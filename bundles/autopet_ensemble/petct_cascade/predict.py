@@ -178,7 +178,23 @@ def load_cascade(ckpt_dir: str | os.PathLike, profile: str = "full", **options: 
     Raises:
         InputError: a file is missing or does not fit the networks, or a profile or option is unknown.
     """
-    parser = _parser(profile, {**options, "ckpt_dir": str(ckpt_dir)})
+    with _raising():
+        return _loaded(_parser(profile, {**options, "ckpt_dir": str(ckpt_dir)}))
+
+
+@contextlib.contextmanager
+def _raising() -> Iterator[None]:
+    """Let commands that a config names raise their `InputError` in a block, instead of ending the program."""
+    try:
+        yield
+    except SystemExit as end:
+        if isinstance(end.__cause__, InputError):
+            raise end.__cause__ from None
+        raise
+
+
+def _loaded(parser: ConfigParser) -> Predictor:
+    """Return the parts of the inference that a config describes, with their weights."""
     files = [parser.get_parsed_content(name) for name in ("model_file", "fingerprint_file")]
     require_weights(*files)
     network = parser.get_parsed_content("network_def")
