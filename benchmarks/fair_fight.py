@@ -146,6 +146,8 @@ def train_nnunet(folder: Path, seconds: float, seed: int) -> dict[str, Any]:
             except TimeIsOver:
                 self.on_train_end()
 
+    # The predictor looks for the trainer among nnU-Net's own, by the name in the checkpoint.
+    Trainer.__name__ = nnUNetTrainer.__name__
     torch.manual_seed(seed)
     np.random.seed(seed)
     base = Path(os.environ["nnUNet_preprocessed"]) / DATASET_NAME  # noqa: SIM112
