@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from petct_training.data import Item
 from petct_training.errors import InputError
@@ -28,6 +29,19 @@ DAMAGED = "it is damaged, or no file of weights; train again, or copy it again"
 
 # So few validation studies choose weights by chance.
 FEW = 2
+
+# Layers that give the shape which they get. Without numbers, PyTorch computes them in Python, slowly.
+SAME_SHAPE = (
+    nn.BatchNorm3d,
+    nn.LayerNorm,
+    nn.Dropout,
+    nn.Dropout3d,
+    nn.GELU,
+    nn.LeakyReLU,
+    nn.PReLU,
+    nn.ReLU,
+    nn.Softmax,
+)
 
 # What headers round: mm of a voxel's size, and of its place.
 TOLERANCE_MM = 0.001
@@ -127,7 +141,7 @@ def warn_of_few_studies(items: Iterable[Item]) -> None:
         )
 
 
-def check_patch_size(network: torch.nn.Module, in_channels: int, patch_size: Sequence[int]) -> None:
+def check_patch_size(network: nn.Module, in_channels: int, patch_size: Sequence[int]) -> None:
     """Refuse a patch size that a network does not take, before anything is read.
 
     The network is run without numbers, on PyTorch's device "meta": only shapes are computed.
@@ -140,7 +154,7 @@ def check_patch_size(network: torch.nn.Module, in_channels: int, patch_size: Seq
     Raises:
         InputError: with the next larger size that it takes.
     """
-    shapes = copy.deepcopy(network).to("meta").eval()
+    shapes = _without_numbers(network)
     if not _takes(shapes, in_channels, patch_size):
         multiples = ([-(-size // step) * step for size in patch_size] for step in (2, 4, 8, 16, 32, 64, 128))
         fitting = next((sizes for sizes in multiples if _takes(shapes, in_channels, sizes)), None)
@@ -148,7 +162,30 @@ def check_patch_size(network: torch.nn.Module, in_channels: int, patch_size: Seq
         raise InputError(f"patch_size is {list(patch_size)}, which {type(network).__name__} does not take: {remedy}")
 
 
-def _takes(network: torch.nn.Module, in_channels: int, patch_size: Sequence[int]) -> bool:
+def _without_numbers(network: nn.Module) -> nn.Module:
+    """Return a network that computes the shapes of another one alone, on PyTorch's device "meta"; no weights are copied."""
+    tensors = itertools.chain(network.parameters(), network.buffers())
+    shapes = copy.deepcopy(network, {id(tensor): torch.empty_like(tensor, device="meta") for tensor in tensors})
+    for module in list(shapes.modules()):
+        for name, layer in module.named_children():
+            if isinstance(layer, nn.InstanceNorm3d):
+                setattr(module, name, _InstanceShape())
+            elif isinstance(layer, SAME_SHAPE):
+                setattr(module, name, nn.Identity())
+    return shapes.eval()
+
+
+class _InstanceShape(nn.Module):
+    """What an instance normalisation does to shapes: it takes all but single voxels, and changes none."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return an image (B, C, X, Y, Z) as it is."""
+        if image.shape[2:].numel() == 1:
+            raise ValueError("a single voxel has no spread")
+        return image
+
+
+def _takes(network: nn.Module, in_channels: int, patch_size: Sequence[int]) -> bool:
     try:
         with torch.no_grad():
             output = network(torch.empty(1, in_channels, *patch_size, device="meta"))
@@ -158,7 +195,7 @@ def _takes(network: torch.nn.Module, in_channels: int, patch_size: Sequence[int]
     return tuple(first.shape[-3:]) == tuple(patch_size)
 
 
-def check_weights(network: torch.nn.Module, file: str | os.PathLike) -> None:
+def check_weights(network: nn.Module, file: str | os.PathLike) -> None:
     """Refuse a file whose weights are not those of a network.
 
     Raises:
@@ -167,7 +204,7 @@ def check_weights(network: torch.nn.Module, file: str | os.PathLike) -> None:
     check_fit(network, read_weights(file, DAMAGED), file)
 
 
-def check_fit(network: torch.nn.Module, state: object, file: str | os.PathLike) -> None:
+def check_fit(network: nn.Module, state: object, file: str | os.PathLike) -> None:
     """Refuse what a file holds as a network's weights when its tensors have other names or shapes.
 
     Raises:
