@@ -214,6 +214,8 @@ def test_weights_without_a_member_answer_as_the_others_of_all_do(raw, models, tm
     for case, mask in masks.items():
         assert np.array_equal(mask, weighed[case]), case
     assert any(mask.any() for mask in masks.values()), "masks without a lesion show nothing"
+    record = json.loads(next((tmp_path / "a").rglob("*psma_b*.json")).read_text())
+    assert record["about"]["weights"]["members"] == chosen
     assert list(load_cascade(without, "demo").network.members) == chosen
 
 

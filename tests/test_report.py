@@ -278,7 +278,12 @@ def test_page_says_once_what_made_all_studies_and_of_each_what_is_its_own(tmp_pa
     settings = {"overlap": 0.5, "amp": None, "patch_sizes": {"UNet": [32, 32, 64]}, "digests": {"model.pt": "ab12"}}
     about = {
         "versions": {"autopet_ensemble": "0.2.0", "monai": "1.6.1", "torch": "2.13.0"},
-        "weights": {"trained_on": "29 training studies", "folds": {"SegResNet": 5}, "imported": {"UNet": "unet.pth"}},
+        "weights": {
+            "trained_on": "29 training studies",
+            "members": ["SegResNet", "UNet"],
+            "folds": {"SegResNet": 5},
+            "imported": {"UNet": "unet.pth"},
+        },
     }
     origins = {
         case: {
@@ -294,6 +299,7 @@ def test_page_says_once_what_made_all_studies_and_of_each_what_is_its_own(tmp_pa
         "autopet_ensemble 0.2.0, MONAI 1.6.1, PyTorch 2.13.0",
         "SHA-256 ab12",
         "29 training studies",
+        "SegResNet, UNet",
         "UNet: unet.pth",
         "SegResNet 5",
         "overlap 0.5, amp as the processor allows, patch_sizes UNet 32 x 32 x 64",

@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from petct_cascade.assemble import folds_in, read_sources
+from petct_cascade.assemble import MEMBERS, folds_in, read_sources
 from petct_cascade.version import versions
 from petct_cascade.volumes import Source
 from petct_training.files import read_json_or_none
@@ -30,14 +30,16 @@ def facts_of_run(weights: Iterable[str | os.PathLike]) -> dict[str, Any]:
         weights: `model.pt` and `fingerprint.json`.
 
     Returns:
-        "versions"; and "weights": "trained_on", what the fingerprint says of itself; "folds", how many each network has that has
-        several; "imported", the file of each network whose weights were not trained here.
+        "versions"; and "weights": "trained_on", what the fingerprint says of itself; "members", of the ensemble; "folds", how
+        many each network has that has several; "imported", the file of each network whose weights were not trained here.
     """
     files = {Path(file).name: Path(file) for file in weights}
     facts: dict[str, Any] = {}
     fingerprint = read_json_or_none(files["fingerprint.json"]) if "fingerprint.json" in files else None
     if isinstance(fingerprint, dict) and fingerprint.get("source"):
         facts["trained_on"] = str(fingerprint["source"])
+    if isinstance(fingerprint, dict) and fingerprint.get(MEMBERS):
+        facts["members"] = fingerprint[MEMBERS]
     folds = folds_in(files["fingerprint.json"]) if fingerprint else {}
     if folds:
         facts["folds"] = folds

@@ -71,6 +71,8 @@ def run_lines(record: Mapping[str, Any]) -> list[Line]:
     lines += [(name, f"SHA-256 {digest}") for name, digest in digests.items()]
     if "trained_on" in weights:
         lines.append(("What the fingerprint says of itself", weights["trained_on"]))
+    if "members" in weights:
+        lines.append(("Members of the ensemble", ", ".join(weights["members"])))
     if "folds" in weights:
         lines.append(("Folds", ", ".join(f"{name} {number}" for name, number in weights["folds"].items())))
     if "imported" in weights:
