@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from helpers import BUNDLES, ENSEMBLE, WINDOWS, write_validation
 from monai.bundle import ConfigWorkflow
 
+from petct_cascade import choosing
 from petct_cascade.choosing import (
     THRESHOLDS,
     ScoreCandidatesd,
@@ -127,3 +129,13 @@ def test_the_command_leaves_a_patch_of_the_inference(models, tmp_path, monkeypat
     assert workflow.parser.get_parsed_content("evaluator").state.metrics["dice"] == pytest.approx(best, abs=1e-4)
     with pytest.raises(SystemExit, match="leave --studies out"):
         make("inference", "evaluate", "choose", "demo", studies=str(tmp_path / "raw")).run()
+
+
+@pytest.mark.parametrize(("studies", "warned"), [(2, True), (3, False)])
+def test_a_warning_says_where_so_few_studies_choose_that_it_is_chance(studies, warned, tmp_path, monkeypatch, capsys):
+    candidates = ScoreCandidatesd(MEMBERS, steps=1)
+    candidates.dice = [np.full((len(candidates.weights), len(THRESHOLDS)), 0.5)] * studies
+    monkeypatch.setattr(choosing, "run_each_study", lambda *_, **__: [])
+    choose_members(SimpleNamespace(), SimpleNamespace(check=None), candidates, tmp_path / "chosen.json")
+    said = capsys.readouterr().out
+    assert said.startswith("warning: 2 studies with lesions choose, so that chance") == warned

@@ -15,6 +15,7 @@ from monai.transforms import MapTransform
 
 from petct_cascade.running import run_each_study
 from petct_cascade.selection import Selection
+from petct_training.checks import FEW
 from petct_training.errors import InputError, with_problems
 from petct_training.files import write_json
 from petct_training.options import is_number
@@ -118,7 +119,7 @@ def choose_members(
     """Predict the studies that the networks have not seen, and write the best weights and threshold as a patch of inference.json.
 
     Best is the highest mean Dice. What it gains is told twice: on the studies that have chosen, and, more honestly, on each study
-    with what all others would have chosen.
+    with what all others would have chosen. A warning says where the studies are so few that chance chooses.
 
     Args:
         evaluator: its post-processing ends with `candidates`.
@@ -143,6 +144,12 @@ def choose_members(
             "fewer than two of the studies have lesions, and nothing was chosen: prepare a data set with more patients"
         )
     table = np.stack(candidates.dice)
+    if len(table) <= FEW:
+        print(
+            f"warning: {len(table)} studies with lesions choose, so that chance has a large part in what is best: prepare the data "
+            "set with more patients, or with --folds",
+            flush=True,
+        )
     weights, threshold = best_candidate(table, candidates.weights)
     paper = table[:, 0, THRESHOLDS.index(PAPER_THRESHOLD)]
     write_json(
