@@ -192,8 +192,8 @@ def test_more_than_one_gpu_trains_under_torchrun():
 
 
 def test_every_config_that_a_step_names_exists():
-    for profile in ("full", "demo"):
-        for step in method.plan(method.Method(Path("raw"), Path("work"), BUNDLES, profile, num_gpus=2)):
+    for profile, recipe in itertools.product(method.PROFILES, method.RECIPES):
+        for step in method.plan(method.Method(Path("raw"), Path("work"), BUNDLES, profile, num_gpus=2, recipe=recipe)):
             for file in step.files:
                 assert json.loads((step.bundle / file).read_text())
             ids = {key for file in step.files for key in json.loads((step.bundle / file).read_text())}
@@ -273,6 +273,34 @@ def test_leaving_a_member_out_later_keeps_what_was_trained(run):
     assert run(members=["SegResNet", "UNet"]).names == ["assemble", "evaluate"]
 
 
+def test_the_recommended_recipe_does_without_swinunetr_unless_members_are_named(run):
+    assert run(recipe="recommended").names == [name for name in ALL if "swinunetr" not in name]
+    assert run(recipe="recommended", members=list(method.MEMBERS)).names == [
+        "train autopet_stage2_swinunetr",
+        "assemble",
+        "evaluate",
+    ]
+
+
+def test_a_recipe_patches_each_bundle_that_has_its_config_over_paper_and_profile(tmp_path):
+    for bundle in (method.STAGE1, "autopet_stage2_unet"):
+        (tmp_path / bundle / "configs").mkdir(parents=True)
+        (tmp_path / bundle / "configs/recommended.json").write_text("{}")
+
+    def configs(recipe):
+        steps = method.plan(method.Method(Path("raw"), Path("work"), tmp_path, "demo", recipe=recipe))
+        return {step.bundle.name: step.configs for step in steps if step.run_id == "training"}
+
+    patched, paper = ("train", "demo", "recommended"), ("train", "demo")
+    assert set(configs("paper").values()) == {paper}
+    assert configs("recommended") == {
+        method.STAGE1: patched,
+        "autopet_stage2_segresnet": paper,
+        "autopet_stage2_swinunetr": paper,
+        "autopet_stage2_unet": patched,
+    }
+
+
 @pytest.mark.parametrize("members", [[], ["DynUNet"], ["UNet", {"a": 1}], "UNet", 3])
 def test_other_members_than_the_ensembles_are_refused(run, members):
     commands = run(members=members)
@@ -306,6 +334,7 @@ def test_another_number_of_folds_trains_everything_again(run):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        ({"recipe": "papers"}, "recipe is 'papers': give 'paper' or 'recommended'"),
         ({"folds": 1}, "folds is 1: give 2 or more, or 0 for one split"),
         ({"prepare_options": {"folds": 3}}, "prepare_options holds folds: give --folds itself"),
         ({"parallel_trainings": 0}, "parallel_trainings is 0"),

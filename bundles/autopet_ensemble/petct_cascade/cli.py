@@ -13,7 +13,7 @@ import click
 
 from petct_cascade.command_line import bundle_command
 from petct_cascade.installation import ensemble_folder
-from petct_cascade.method import ENSEMBLE, PROFILES
+from petct_cascade.method import ENSEMBLE, PAPER, PROFILES, RECIPES
 from petct_cascade.version import program_version
 from petct_training.errors import InputError, boolean
 
@@ -288,13 +288,20 @@ def prepare(studies: Path, output: Path, settings: list[tuple[str, str]]) -> Non
 @click.argument("studies", type=THERE)
 @output
 @profile
+@click.option(
+    "--recipe",
+    type=click.Choice(RECIPES),
+    default=PAPER,
+    show_default=True,
+    help="The paper's training, or what has proven better here: see the page Beyond the paper.",
+)
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Epochs of each training, instead of the profile's.")
 @click.option(
     "--folds", type=click.IntRange(min=2), metavar="N", help="Cross-validate: train each network once for each of N folds."
 )
 @settings("pipeline")
 def train(
-    studies: Path, output: Path, profile: str, epochs: int | None, folds: int | None, settings: list[tuple[str, str]]
+    studies: Path, output: Path, profile: str, recipe: str, epochs: int | None, folds: int | None, settings: list[tuple[str, str]]
 ) -> None:
     """Train the whole method, from raw studies to scores.
 
@@ -312,7 +319,8 @@ def train(
       petct train STUDIES -o WORK --profile demo
     """
     options = None if epochs is None else {"max_epochs": epochs}
-    overrides = {"studies": studies, "work_dir": output, "profile": profile, "folds": folds, "train_options": options}
+    overrides = {"studies": studies, "work_dir": output, "profile": profile, "recipe": recipe, "folds": folds}
+    overrides["train_options"] = options
     run("pipeline", ("pipeline",), overrides, settings)
 
 

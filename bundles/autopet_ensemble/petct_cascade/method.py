@@ -20,6 +20,12 @@ STAGE2 = ("autopet_stage2_segresnet", "autopet_stage2_swinunetr", "autopet_stage
 NETWORKS = dict(zip(("stage1", "SegResNet", "SwinUNETR", "UNet"), (STAGE1, *STAGE2), strict=True))
 MEMBERS = tuple(NETWORKS)[1:]
 PROFILES = ("full", "demo")
+PAPER, RECOMMENDED = RECIPES = ("paper", "recommended")
+
+
+def recipe_file(bundles_dir: Path, bundle: str, recipe: str) -> Path:
+    """Return the config that patches a bundle to a recipe, where there is one."""
+    return bundles_dir / bundle / f"configs/{recipe}.json"
 
 
 def chosen_members(members: object, known: Sequence[str]) -> list[str]:
@@ -50,6 +56,7 @@ class Method:
     folds: int = 0
     cross_validation: bool = True
     parallel_trainings: int = 1
+    recipe: str = PAPER
     members: Sequence[str] = MEMBERS
     prepare_options: Mapping[str, Any] = field(default_factory=dict)
     train_options: Mapping[str, Any] = field(default_factory=dict)
@@ -83,6 +90,13 @@ class Method:
     def demo(self) -> tuple[str, ...]:
         """The config that patches the others to the demo profile, or none."""
         return ("demo",) if self.profile == "demo" else ()
+
+    def recipe_of(self, bundle: str) -> tuple[str, ...]:
+        """Return the config that patches a bundle's training to the recipe, or none: the paper's needs none, nor does a bundle to
+        which the recipe is the paper's.
+        """
+        file = recipe_file(self.bundles_dir, bundle, self.recipe)
+        return (self.recipe,) if file.is_file() else ()
 
     @property
     def networks(self) -> dict[str, str]:
@@ -269,7 +283,7 @@ def _train(method: Method, bundle: str, fold: int | None, *further_inputs: Path)
         home=method.work_dir,
         bundle=method.bundles_dir / bundle,
         run_id="training",
-        configs=("train", *method.demo, *(["multi_gpu_train"] if method.gpus_of_training > 1 else [])),
+        configs=("train", *method.demo, *method.recipe_of(bundle), *(["multi_gpu_train"] if method.gpus_of_training > 1 else [])),
         overrides={
             "dataset_dir": method.prepared,
             "ckpt_dir": models,

@@ -15,7 +15,20 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from petct_cascade.method import MEMBERS, NETWORKS, PROFILES, Method, Step, chosen_members, options_of_network, plan
+from petct_cascade.method import (
+    ENSEMBLE,
+    MEMBERS,
+    NETWORKS,
+    PAPER,
+    PROFILES,
+    RECIPES,
+    Method,
+    Step,
+    chosen_members,
+    options_of_network,
+    plan,
+    recipe_file,
+)
 from petct_training.commands import SOME_FAILED
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.files import make_folder, read_json, relative_path, write_json
@@ -121,7 +134,8 @@ def run_pipeline(
     folds: int = 0,
     cross_validation: bool = True,
     parallel_trainings: int = 1,
-    members: Sequence[str] = MEMBERS,
+    recipe: str = PAPER,
+    members: Sequence[str] | None = None,
     prepare_options: Mapping[str, Any] | None = None,
     train_options: Mapping[str, Any] | None = None,
 ) -> None:
@@ -143,7 +157,8 @@ def run_pipeline(
         cross_validation: with folds, whether stage 2 is trained once a fold, too, so that Table 1 covers every study; otherwise it
             is trained once, and Table 1 covers the studies of fold 0.
         parallel_trainings: number of trainings that run side by side where none needs another; they share the GPUs.
-        members: the networks of stage 2 that are trained and make the ensemble.
+        recipe: "paper", or "recommended" for the configs `recommended.json` of the bundles over those of the paper.
+        members: the networks of stage 2 that are trained and make the ensemble; None for the recipe's.
         train_options: further ids and values for each training, for example {"max_epochs": 200}. Under the name of a network's
             bundle are those of its training alone: {"max_epochs": 300, "autopet_stage2_unet": {"max_epochs": 100}}.
 
@@ -153,6 +168,8 @@ def run_pipeline(
     """
     if profile not in PROFILES:
         raise InputError(f"profile is {profile!r}: give 'full' or 'demo'")
+    if recipe not in RECIPES:
+        raise InputError(f"recipe is {recipe!r}: give 'paper' or 'recommended'")
     if isinstance(folds, bool) or not isinstance(folds, int) or folds < 0 or folds == 1:
         raise InputError(f"folds is {folds!r}: give 2 or more, or 0 for one split")
     if parallel_trainings < 1 or 0 < num_gpus < parallel_trainings:
@@ -170,7 +187,8 @@ def run_pipeline(
         folds=folds,
         cross_validation=cross_validation,
         parallel_trainings=parallel_trainings,
-        members=chosen_members(members, MEMBERS),
+        recipe=recipe,
+        members=chosen_members(_members_of(recipe, Path(bundles_dir)) if members is None else members, MEMBERS),
         prepare_options=prepare_options or {},
         train_options=train_options or {},
     )
@@ -188,6 +206,12 @@ def run_pipeline(
     _print_summary(run.durations, method.results)
     if run.incomplete:
         raise SomeFailedError("some studies have errors, and all was done without them", run.incomplete)
+
+
+def _members_of(recipe: str, bundles_dir: Path) -> Sequence[str]:
+    """Return the members of a recipe's ensemble."""
+    file = recipe_file(bundles_dir, ENSEMBLE, recipe)
+    return read_json(file)["members"] if file.is_file() else MEMBERS
 
 
 class _Run:
