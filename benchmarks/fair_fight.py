@@ -5,7 +5,8 @@ The studies are those of the laboratory, hard phantoms of which the test's scann
 same files: CT and label on the PET's grid, as nnU-Net wants them. The paper's recipe in the demo profile is trained first. The
 processor time that it took, from these files to weights, is what every other competitor gets:
 
-- each further variant of laboratory.json that --variants names, for as many epochs, so that its own time is told;
+- each further variant of laboratory.json that --variants names, for as many epochs, so that its own time is told; one that changes
+  inference alone takes the paper's networks, and their time;
 - stage 1 alone: its training is as much longer as the whole method takes;
 - nnU-Net v2 with its own planning for --nnunet-gib of GPU memory, its own augmentation, loss and optimiser, on all training studies.
   Its learning rate falls over the time instead of over 1000 epochs. Its preprocessing is not counted. It predicts as it does by
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -45,6 +47,8 @@ DATASET_ID, DATASET_NAME, CONFIGURATION = 1, "Dataset001_Lesions", "3d_fullres"
 # Fewer than nnU-Net's 250 and 50, since its clock is looked at once an epoch, and what it validates is not used.
 ITERATIONS, VALIDATIONS = 10, 1
 DEMO_TRAINING = ["configs/train.json", "configs/demo.json"]
+# What a variant may name that takes the paper's networks.
+INFERENCE_ALONE = {"gains", "inference", "choose"}
 # Epochs of two short trainings of stage 1, whose difference tells how long one takes.
 TIMED_EPOCHS = (2, 12)
 
@@ -54,6 +58,10 @@ def used_seconds() -> float:
     process = psutil.Process()
     times = [process.cpu_times(), *(child.cpu_times() for child in process.children(recursive=True))]
     return sum(found.user + found.system for found in times) + laboratory.cpu_seconds()
+
+
+def result_file(folder: Path, name: str) -> Path:
+    return folder / "results" / f"{name}.json"
 
 
 def stage1_epochs(work: Path, seconds: float, folder: Path, training: Mapping[str, Any]) -> int:
@@ -89,9 +97,14 @@ def train_ours(
         options |= {bundle: {"max_epochs": epochs if bundle == STAGE1 else 1} for bundle in NETWORKS.values()}
     variant = read_json(laboratory.VARIANTS)[name if epochs is None else laboratory.PAPER]
     work = folder / "work" / (name if epochs is None else ALONE)
+    borrows = name not in (laboratory.PAPER, ALONE) and variant.keys() <= INFERENCE_ALONE
+    if borrows and not work.exists():
+        shutil.copytree(folder / "work" / laboratory.PAPER, work, ignore=shutil.ignore_patterns("test"))
     start = laboratory.cpu_seconds()
     laboratory.train(variant, train, work, seed, options)
     seconds = laboratory.cpu_seconds() - start
+    if borrows:
+        seconds += read_json(result_file(folder, laboratory.PAPER))["cpu_seconds"]
     rows = laboratory.score({"studies": test}, work, variant)
     return {"rows": rows, "cpu_seconds": seconds, "settings": {**variant, **options, "profile": "demo"}}
 
@@ -302,7 +315,7 @@ def fight(train: Path, test: Path, folder: Path, given: argparse.Namespace) -> d
     results: dict[str, dict[str, Any]] = {}
 
     def compete(name: str, competitor: Callable[[], dict[str, Any]]) -> None:
-        file = folder / "results" / f"{name}.json"
+        file = result_file(folder, name)
         if not file.is_file():
             print(f"\n=== {name}, {folder.name}", flush=True)
             write_json(file, competitor())

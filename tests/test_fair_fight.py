@@ -13,6 +13,7 @@ from helpers import las, write_nifti, write_study
 from nibabel.affines import apply_affine
 
 from petct_cascade.studies import find_studies
+from petct_training.files import write_json
 
 NAMES = (laboratory.PAPER, fair_fight.NNUNET, fair_fight.ALONE)
 
@@ -150,3 +151,15 @@ def test_own_studies_are_fought_over_fold_by_fold_and_shown_in_one_table(fight, 
     assert len(fought) == 6
     # Two folds of 600 s each.
     assert "| paper, Ensemble | 0.600 | 1.00 | 2.00 | nan | 20 |" in capsys.readouterr().out
+
+
+def test_a_variant_of_inference_alone_takes_the_papers_networks_and_their_time(monkeypatch, tmp_path):
+    weights = tmp_path / "work/paper/models/model.pt"
+    weights.parent.mkdir(parents=True)
+    weights.write_text("of the paper")
+    write_json(tmp_path / "results/paper.json", {"cpu_seconds": 600})
+    monkeypatch.setattr(laboratory, "train", lambda *_: None)
+    monkeypatch.setattr(laboratory, "score", lambda tested, work, variant: (work / "models/model.pt").read_text())
+    given = fair_fight.train_ours("without SwinUNETR", tmp_path, tmp_path, tmp_path, 0, {})
+    assert given["rows"] == "of the paper"
+    assert given["cpu_seconds"] >= 600
