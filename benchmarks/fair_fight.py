@@ -279,34 +279,39 @@ def values_of(rows: Sequence[Mapping[str, str]], model: str | None, metric: str)
 
 
 def print_results(results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print means, paired differences to nnU-Net, and all settings."""
-    entries = [
-        (f"{name}, {model}" if model in laboratory.COMPARED and name != ALONE else name, model, found)
-        for name, found in results.items()
+    """Print means, paired differences to nnU-Net and to the paper's ensemble and stage 1, and all settings."""
+    entries = {
+        f"{name}, {model}" if model in laboratory.COMPARED and name != ALONE else name: (name, model)
+        for name in results
         for model in ((None,) if name == NNUNET else (laboratory.COMPARED[0],) if name == ALONE else laboratory.COMPARED)
-    ]
-    means, against = [], []
-    for label, model, found in entries:
-        values = {metric: values_of(found["rows"], model, metric) for metric in laboratory.METRICS}
-        figures = [f"{np.nanmean(values[metric]):.{digits}f}" for metric, (_, digits) in laboratory.METRICS.items()]
-        means.append([label, *figures, f"{found['cpu_seconds'] / 60:.0f}"])
-        if NNUNET in results and label != NNUNET:
-            gains = [
-                laboratory.with_interval(
-                    laboratory.difference(values[metric], values_of(results[NNUNET]["rows"], None, metric)), digits
-                )
-                for metric, (_, digits) in laboratory.METRICS.items()
-            ]
-            against.append([label, *gains])
+    }
+    values = {
+        label: {metric: values_of(results[name]["rows"], model, metric) for metric in laboratory.METRICS}
+        for label, (name, model) in entries.items()
+    }
+    means = []
+    for label, (name, _) in entries.items():
+        figures = [f"{np.nanmean(values[label][metric]):.{digits}f}" for metric, (_, digits) in laboratory.METRICS.items()]
+        means.append([label, *figures, f"{results[name]['cpu_seconds'] / 60:.0f}"])
     headings = [heading for heading, _ in laboratory.METRICS.values()]
     print("Means over the test studies:\n")
     common.print_table(["competitor", *headings, "CPU minutes of training"], means)
-    if against:
-        print("Paired difference to nnU-Net, 95 % interval over the studies:\n")
-        common.print_table(["competitor", *headings], against)
+    for base in (NNUNET, *(f"{laboratory.PAPER}, {model}" for model in reversed(laboratory.COMPARED))):
+        if base in values:
+            print(f"Paired difference to {base}, 95 % interval over the studies:\n")
+            others = [label for label in values if label != base]
+            common.print_table(["competitor", *headings], [[label, *gains(values[label], values[base])] for label in others])
     for name, found in results.items():
         print(f"{name}: {found['settings']}")
     print(f"\n{common.machine()}, {time.strftime('%Y-%m-%d')}")
+
+
+def gains(values: Mapping[str, np.ndarray], base: Mapping[str, np.ndarray]) -> list[str]:
+    """Return the paired difference of each metric's values (1, studies) to others, with its interval."""
+    return [
+        laboratory.with_interval(laboratory.difference(values[metric], base[metric]), digits)
+        for metric, (_, digits) in laboratory.METRICS.items()
+    ]
 
 
 def fight(train: Path, test: Path, folder: Path, given: argparse.Namespace) -> dict[str, dict[str, Any]]:

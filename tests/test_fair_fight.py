@@ -45,12 +45,12 @@ def test_stage_1_alone_gets_as_many_epochs_as_the_time_holds(monkeypatch, tmp_pa
     assert {steps for _, steps in places} == {5}
 
 
-def test_table_has_each_competitors_difference_to_nnunet(capsys):
+def test_tables_have_each_competitors_difference_to_nnunet_and_to_the_papers_stages(capsys):
     paper = result(rows_of("DynUNet", 0.5, 0.3), rows_of("Ensemble", 0.7, 0.5))
     alone = result(rows_of("DynUNet", 0.4, 0.2), rows_of("Ensemble", 0, 0))
     other = result(rows_of("Prediction", 0.6, 0.4))
     fair_fight.print_results(dict(zip(NAMES, (paper, other, alone), strict=True)))
-    means, against = capsys.readouterr().out.split("Paired difference")
+    means, against, to_ensemble, to_stage1 = capsys.readouterr().out.split("Paired difference")
     assert "| paper, Ensemble | 0.600 | 1.00 | 2.00 | nan | 10 |" in means
     assert "| stage 1 alone | 0.300 |" in means
     assert "| nnU-Net v2 | 0.500 |" in means
@@ -58,6 +58,10 @@ def test_table_has_each_competitors_difference_to_nnunet(capsys):
     assert "| paper, Ensemble | +0.100 (+0.100 to +0.100) |" in against
     assert "| stage 1 alone | -0.200 (-0.200 to -0.200) |" in against
     assert "| nnU-Net v2" not in against
+    assert to_ensemble.startswith(" to paper, Ensemble,")
+    assert "| stage 1 alone | -0.300 (-0.300 to -0.300) |" in to_ensemble
+    assert to_stage1.startswith(" to paper, DynUNet,")
+    assert "| paper, Ensemble | +0.200 (+0.200 to +0.200) |" in to_stage1
 
 
 def test_each_study_is_tested_once_and_no_patient_is_in_training_and_test(tmp_path):
