@@ -61,6 +61,7 @@ def used_seconds() -> float:
 
 
 def result_file(folder: Path, name: str) -> Path:
+    """Return the file of a competitor's result."""
     return folder / "results" / f"{name}.json"
 
 

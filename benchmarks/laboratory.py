@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import common
 import numpy as np
 
-from petct_cascade.method import MEMBERS, NETWORKS, STAGE1
+from petct_cascade.method import NETWORKS, STAGE1
 from petct_cascade.phantom import write_phantoms
 from petct_cascade.pipeline import run_pipeline
 from petct_training.files import read_json, write_json
@@ -139,7 +139,7 @@ def train(variant: Mapping[str, Any], raw: Path, work: Path, seed: int, training
         profile="demo",
         folds=variant.get("folds", folds),
         cross_validation=variant.get("cross_validation", True),
-        members=variant.get("members", MEMBERS),
+        members=variant.get("members"),
         train_options=common_options | of_stage2,
     )
 

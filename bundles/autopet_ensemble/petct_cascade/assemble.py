@@ -26,7 +26,7 @@ NUMBERS = ("spacing", "ct", "pet")
 OF_FOLD = " of fold "
 
 # Entry of a cascade's fingerprint: the members that it has, of those of the ensemble's configs.
-MEMBERS = "members"
+MEMBERS_ENTRY = "members"
 
 # File that says where imported weights come from; of each network by its name: "file", "sha256", and a list "assumed".
 SOURCES = "sources.json"
@@ -58,7 +58,7 @@ def assemble(network: Cascade, sources: Mapping[str, str | os.PathLike], ckpt_di
     if set(sources) != set(parts):
         raise InputError(f"sources name {', '.join(sources)}: name {', '.join(parts)}, each with its folder")
     folders = {name: Path(sources[name]) for name in parts}
-    fingerprint = remembering(_common_fingerprint(folders), _held_out(folders)) | {MEMBERS: list(network.members)}
+    fingerprint = remembering(_common_fingerprint(folders), _held_out(folders)) | {MEMBERS_ENTRY: list(network.members)}
     for name, part in parts.items():
         load_weights(part, _trained(folders[name] / "model.pt"), REMEDY)
     imported = {name: facts for folder in folders.values() for name, facts in read_sources(folder).items()}
@@ -122,7 +122,7 @@ def members_in(fingerprint_file: str | os.PathLike, known: Sequence[str]) -> lis
     Raises:
         InputError: when the weights have none of these members, or another one.
     """
-    members = (read_json_or_none(fingerprint_file) or {}).get(MEMBERS)
+    members = (read_json_or_none(fingerprint_file) or {}).get(MEMBERS_ENTRY)
     try:
         return list(known) if members is None else chosen_members(members, known)
     except InputError as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 from petct_cascade.command_line import bundle_command
 from petct_training.errors import InputError
-from petct_training.files import read_json_or_none, relative_path, stamp
+from petct_training.files import read_json, read_json_or_none, relative_path, stamp
 from petct_training.records import HELD_OUT, RECORDS, digest_of, path_from, read_record
 
 ENSEMBLE = "autopet_ensemble"
@@ -21,11 +21,6 @@ NETWORKS = dict(zip(("stage1", "SegResNet", "SwinUNETR", "UNet"), (STAGE1, *STAG
 MEMBERS = tuple(NETWORKS)[1:]
 PROFILES = ("full", "demo")
 PAPER, RECOMMENDED = RECIPES = ("paper", "recommended")
-
-
-def recipe_file(bundles_dir: Path, bundle: str, recipe: str) -> Path:
-    """Return the config that patches a bundle to a recipe, where there is one."""
-    return bundles_dir / bundle / f"configs/{recipe}.json"
 
 
 def chosen_members(members: object, known: Sequence[str]) -> list[str]:
@@ -57,7 +52,7 @@ class Method:
     cross_validation: bool = True
     parallel_trainings: int = 1
     recipe: str = PAPER
-    members: Sequence[str] = MEMBERS
+    members: Sequence[str] | None = None
     prepare_options: Mapping[str, Any] = field(default_factory=dict)
     train_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -95,13 +90,26 @@ class Method:
         """Return the config that patches a bundle's training to the recipe, or none: the paper's needs none, nor does a bundle to
         which the recipe is the paper's.
         """
-        file = recipe_file(self.bundles_dir, bundle, self.recipe)
-        return (self.recipe,) if file.is_file() else ()
+        return (self.recipe,) if self._recipe_file(bundle).is_file() else ()
+
+    def _recipe_file(self, bundle: str) -> Path:
+        return self.bundles_dir / bundle / f"configs/{self.recipe}.json"
+
+    @property
+    def trained_members(self) -> list[str]:
+        """The members that are trained: those that were named, else the recipe's.
+
+        Raises:
+            InputError: as `chosen_members`.
+        """
+        file = self._recipe_file(ENSEMBLE)
+        of_recipe = read_json(file)["members"] if file.is_file() else MEMBERS
+        return chosen_members(of_recipe if self.members is None else self.members, MEMBERS)
 
     @property
     def networks(self) -> dict[str, str]:
         """The bundle of stage 1, and of each member that is trained, by its name in the cascade."""
-        return {name: bundle for name, bundle in NETWORKS.items() if name not in MEMBERS or name in self.members}
+        return {name: NETWORKS[name] for name in ("stage1", *self.trained_members)}
 
     @property
     def stage2(self) -> list[str]:
@@ -331,7 +339,7 @@ def _assemble(method: Method) -> Step:
             "models_dir": method.work_dir / "models",
             "ckpt_dir": method.models(ENSEMBLE),
             **({"folds_of": folds_of} if folds_of else {}),
-            **({"members": list(method.members)} if set(method.members) != set(MEMBERS) else {}),
+            **({"members": method.trained_members} if method.trained_members != list(MEMBERS) else {}),
         },
         inputs=tuple(method.weights(bundle, fold)[0] for bundle in method.networks.values() for fold in method.folds_of(bundle)),
         outputs=method.weights(ENSEMBLE),

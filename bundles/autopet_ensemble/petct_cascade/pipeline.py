@@ -15,20 +15,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from petct_cascade.method import (
-    ENSEMBLE,
-    MEMBERS,
-    NETWORKS,
-    PAPER,
-    PROFILES,
-    RECIPES,
-    Method,
-    Step,
-    chosen_members,
-    options_of_network,
-    plan,
-    recipe_file,
-)
+from petct_cascade.method import NETWORKS, PAPER, PROFILES, RECIPES, Method, Step, options_of_network, plan
 from petct_training.commands import SOME_FAILED
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.files import make_folder, read_json, relative_path, write_json
@@ -188,7 +175,7 @@ def run_pipeline(
         cross_validation=cross_validation,
         parallel_trainings=parallel_trainings,
         recipe=recipe,
-        members=chosen_members(_members_of(recipe, Path(bundles_dir)) if members is None else members, MEMBERS),
+        members=members,
         prepare_options=prepare_options or {},
         train_options=train_options or {},
     )
@@ -206,12 +193,6 @@ def run_pipeline(
     _print_summary(run.durations, method.results)
     if run.incomplete:
         raise SomeFailedError("some studies have errors, and all was done without them", run.incomplete)
-
-
-def _members_of(recipe: str, bundles_dir: Path) -> Sequence[str]:
-    """Return the members of a recipe's ensemble."""
-    file = recipe_file(bundles_dir, ENSEMBLE, recipe)
-    return read_json(file)["members"] if file.is_file() else MEMBERS
 
 
 class _Run:

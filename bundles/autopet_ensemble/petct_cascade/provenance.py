@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from petct_cascade.assemble import MEMBERS, folds_in, read_sources
+from petct_cascade.assemble import MEMBERS_ENTRY, folds_in, read_sources
 from petct_cascade.version import versions
 from petct_cascade.volumes import Source
 from petct_training.files import read_json_or_none
@@ -36,10 +36,11 @@ def facts_of_run(weights: Iterable[str | os.PathLike]) -> dict[str, Any]:
     files = {Path(file).name: Path(file) for file in weights}
     facts: dict[str, Any] = {}
     fingerprint = read_json_or_none(files["fingerprint.json"]) if "fingerprint.json" in files else None
-    if isinstance(fingerprint, dict) and fingerprint.get("source"):
-        facts["trained_on"] = str(fingerprint["source"])
-    if isinstance(fingerprint, dict) and fingerprint.get(MEMBERS):
-        facts["members"] = fingerprint[MEMBERS]
+    if isinstance(fingerprint, dict):
+        if fingerprint.get("source"):
+            facts["trained_on"] = str(fingerprint["source"])
+        if fingerprint.get(MEMBERS_ENTRY):
+            facts["members"] = fingerprint[MEMBERS_ENTRY]
     folds = folds_in(files["fingerprint.json"]) if fingerprint else {}
     if folds:
         facts["folds"] = folds
