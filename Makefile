@@ -37,7 +37,7 @@ demo: $(INSTALLED)
 	$(BIN)/petct train '$(if $(STUDIES),$(STUDIES),$(PHANTOMS))' -o '$(WORK_DIR)' --profile demo
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
@@ -51,12 +51,12 @@ $(LOWEST_INSTALLED): pyproject.toml requirements-test.txt tools/lowest.py
 	touch $@
 
 test-lowest: $(LOWEST_INSTALLED)
-	$(LOWEST_BIN)/python -m pytest -n 2
+	$(LOWEST_BIN)/python -m pytest -n 2 --dist worksteal
 
 # The same tests as `make test`; fails below the floor in pyproject.toml. Commands that tests start are measured, too.
 coverage: $(INSTALLED)
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n 2
+	$(BIN)/coverage run -m pytest -n 2 --dist worksteal
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

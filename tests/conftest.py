@@ -18,6 +18,8 @@ import torch
 from helpers import ENSEMBLE, FINGERPRINT, parser_of, write_prepared
 from hypothesis import settings
 
+from petct_cascade.assemble import MEMBERS_ENTRY
+
 # Whether a change passes does not hang on chance: cases are drawn alike in each run, unless others are asked for.
 settings.register_profile("alike", derandomize=True)
 settings.register_profile("random", derandomize=False)
@@ -32,14 +34,26 @@ def prepared(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory) -> Path:
-    """A folder with random weights of the demo profile's cascade, and their fingerprint."""
-    folder = tmp_path_factory.mktemp("models")
+    """A folder with random weights of the demo profile's cascade without SwinUNETR, its slowest network, and their fingerprint."""
+    return write_models(tmp_path_factory.mktemp("models"), ["SegResNet", "UNet"])
+
+
+@pytest.fixture(scope="session")
+def whole_models(tmp_path_factory) -> Path:
+    """The same with all members."""
+    return write_models(tmp_path_factory.mktemp("models"), ["SegResNet", "SwinUNETR", "UNet"])
+
+
+def write_models(folder: Path, members: list[str]) -> Path:
+    """Write random weights of the demo profile's cascade with some members, and their fingerprint."""
+    (folder / "fingerprint.json").write_text(json.dumps(FINGERPRINT | {MEMBERS_ENTRY: members}))
     torch.manual_seed(0)
-    network = parser_of(ENSEMBLE, "inference", "demo").get_parsed_content("network_def")
+    parser = parser_of(ENSEMBLE, "inference", "demo")
+    parser["ckpt_dir"] = str(folder)
+    network = parser.get_parsed_content("network_def")
     for name, parameter in network.named_parameters():
         # Random weights give probabilities on one side of 0.5: spread them.
         if name.endswith("weight"):
             parameter.data *= 1.5
     torch.save(network.state_dict(), folder / "model.pt")
-    (folder / "fingerprint.json").write_text(json.dumps(FINGERPRINT))
     return folder

@@ -12,16 +12,20 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from monai.bundle import ConfigParser
 from monai.networks.nets import DynUNet, SegResNetDS, UNet
 from monai.networks.nets.swin_unetr import PatchMerging
+from processes import run_python
 from zoo import SHARED
 
+from petct_cascade import cli
 from petct_cascade.cascade import Cascade, SlidingWindow
 from petct_cascade.readouts import STUDY_COLUMNS
 
@@ -253,15 +257,24 @@ def training_command(
 
 
 def train(bundle: str, data: Path, models: Path, *configs: str, **options) -> str:
-    done = subprocess.run(
-        training_command(bundle, data, models, *configs, **options),
-        cwd=BUNDLES / bundle,
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-    )
+    done = run_python(training_command(bundle, data, models, *configs, **options), BUNDLES / bundle, ENVIRONMENT)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr
+
+
+def run_petct(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run `petct` with its words in this process, and the bundle's command that it starts by `run_python`."""
+    started: list[subprocess.CompletedProcess[str]] = []
+
+    def start(command: Sequence[str], check: bool) -> subprocess.CompletedProcess[str]:
+        started.append(run_python(command, env=ENVIRONMENT))
+        return started[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "subprocess", SimpleNamespace(run=start))
+        done = CliRunner().invoke(cli.main, [str(word) for word in words])
+    output = "".join([done.output, *(command.stdout for command in started)])
+    return subprocess.CompletedProcess(words, done.exit_code, output, "".join(command.stderr for command in started))
 
 
 # ---------------------------------------------------------------- networks and weights

@@ -176,7 +176,7 @@ def infer(raw, models, output, monkeypatch, **options) -> dict[str, np.ndarray]:
 
 def test_the_options_reach_the_masks_and_their_records(raw, models, tmp_path, monkeypatch):
     """Only the UNet, mirrored, with its own threshold; and of this what is neither small nor faint."""
-    options = {"mirror": [0], "member_weights": {"SegResNet": 0, "SwinUNETR": 0, "UNet": 1}, "final_threshold": 0.52}
+    options = {"mirror": [0], "member_weights": {"SegResNet": 0, "UNet": 1}, "final_threshold": 0.52}
     masks = infer(raw, models, tmp_path / "a", monkeypatch, **options)
     removed = infer(raw, models, tmp_path / "b", monkeypatch, **options, remove_below_ml=2, remove_below_suv=3)
     record = json.loads(next((tmp_path / "a").rglob("*psma_b*.json")).read_text())
@@ -199,17 +199,17 @@ def test_the_options_reach_the_masks_and_their_records(raw, models, tmp_path, mo
     assert different, "a rule that removes nothing shows nothing"
 
 
-def test_weights_without_a_member_answer_as_the_others_of_all_do(raw, models, tmp_path, monkeypatch):
+def test_weights_without_a_member_answer_as_the_others_of_all_do(raw, whole_models, tmp_path, monkeypatch):
     """Whoever reads the weights learns from their fingerprint which members they have."""
     chosen = ["SegResNet", "UNet"]
     without = tmp_path / "without"
     without.mkdir()
-    state = torch.load(models / "model.pt", weights_only=True)
+    state = torch.load(whole_models / "model.pt", weights_only=True)
     torch.save({name: tensor for name, tensor in state.items() if "SwinUNETR" not in name}, without / "model.pt")
-    fingerprint = json.loads((models / "fingerprint.json").read_text())
+    fingerprint = json.loads((whole_models / "fingerprint.json").read_text())
     (without / "fingerprint.json").write_text(json.dumps({**fingerprint, "members": chosen}))
     masks = infer(raw, without, tmp_path / "a", monkeypatch)
-    weighed = infer(raw, models, tmp_path / "b", monkeypatch, member_weights={"SegResNet": 1, "SwinUNETR": 0, "UNet": 1})
+    weighed = infer(raw, whole_models, tmp_path / "b", monkeypatch, member_weights={"SegResNet": 1, "SwinUNETR": 0, "UNet": 1})
     assert masks.keys() == weighed.keys()
     for case, mask in masks.items():
         assert np.array_equal(mask, weighed[case]), case

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import BUNDLES, ENSEMBLE, ENVIRONMENT, ROOT, WINDOWS, write_validation
+from processes import run_python
 
 from petct_training.options import BEYOND_THE_PAPER
 
@@ -39,7 +39,7 @@ def documented(run_id: str) -> list[str]:
 
 def execute(bundle: str, words: list[str], **options: object) -> str:
     command = [sys.executable, *words, *(text for name, value in options.items() for text in (f"--{name}", str(value)))]
-    done = subprocess.run(command, cwd=BUNDLES / bundle, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    done = run_python(command, BUNDLES / bundle, ENVIRONMENT)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 

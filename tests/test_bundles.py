@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,8 +12,9 @@ import ignite.distributed
 import jsonschema
 import pytest
 import torch
-from helpers import BUNDLES, NETWORKS, ONE_NETWORK_FIRST, ROOT, STAGE1, STAGE2, needs_shared, parser_of
+from helpers import BUNDLES, ENVIRONMENT, NETWORKS, ONE_NETWORK_FIRST, ROOT, STAGE1, STAGE2, needs_shared, parser_of
 from monai.bundle import ConfigParser, ConfigWorkflow
+from processes import run_python
 from zoo import SCHEMA
 
 CONFIG_FILES = ("train", "evaluate", "inference", "multi_gpu_train", "multi_gpu_evaluate", "demo")
@@ -224,7 +223,7 @@ def test_a_copied_bundle_trains_evaluates_and_infers_alone(bundle, prepared, tmp
         files = str([f"configs/{name}.json" for name in (*configs, "demo")])
         command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", files, "--dataset_dir", str(data)]
         command += [text for name, value in overrides.items() for text in (f"--{name}", str(value))]
-        done = subprocess.run(command, cwd=copy, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+        done = run_python(command, copy, ENVIRONMENT)
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout + done.stderr
 
@@ -263,7 +262,7 @@ assert petct_training.__file__.startswith(root), petct_training.__file__
 """
     for configs in (["train", "demo"], ["train", "evaluate", "demo"], ["inference", "demo"]):
         command = [sys.executable, "-W", "ignore", "-c", program, str(copy), str(prepared), *configs]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = run_python(command, tmp_path)
         assert done.returncode == 0, done.stderr[-3000:]
 
 

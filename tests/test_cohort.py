@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import BUNDLES, ENSEMBLE, ENVIRONMENT, WINDOWS, las, write_nifti, write_study
+from processes import run_python
 
 NUMBER, FEW = 300, 30
 # Of so many studies, one is bad.
@@ -56,7 +57,7 @@ def command(models: Path, studies: Path, output: Path, processes: int = 1, **ove
 
 
 def run(arguments: list[str]) -> subprocess.CompletedProcess:
-    return subprocess.run(arguments, cwd=BUNDLES / ENSEMBLE, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    return run_python(arguments, BUNDLES / ENSEMBLE, ENVIRONMENT)
 
 
 def content_of(folder: Path) -> dict[str, object]:

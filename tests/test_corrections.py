@@ -6,8 +6,6 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import monai.transforms
@@ -17,7 +15,7 @@ import pydicom
 import pytest
 import torch
 from dicom_writer import Person, Variant, small_study, write_seg, write_study
-from helpers import BUNDLES, ENSEMBLE, ENVIRONMENT, ROOT, WINDOWS, las, make_study, parser_of, write_nifti
+from helpers import BUNDLES, ENSEMBLE, ROOT, WINDOWS, las, make_study, parser_of, run_petct, write_nifti
 from monai.bundle import ConfigWorkflow
 from nibabel.affines import apply_affine
 
@@ -47,12 +45,12 @@ def study(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def expected(study, models) -> np.ndarray:
+def expected(study, whole_models) -> np.ndarray:
     """The answer to the mask by the method written out, with MONAI's own transforms for the mask."""
     parser = parser_of(ENSEMBLE, "inference", "demo")
-    parser["ckpt_dir"], parser["patch_sizes"] = str(models), WINDOWS
+    parser["ckpt_dir"], parser["patch_sizes"] = str(whole_models), WINDOWS
     network = parser.get_parsed_content("network_def").eval()
-    network.load_state_dict(torch.load(models / "model.pt", weights_only=True))
+    network.load_state_dict(torch.load(whole_models / "model.pt", weights_only=True))
     keys = ["image_ct", "image_pet", "coarse_mask"]
     before = monai.transforms.Compose(
         [
@@ -89,7 +87,7 @@ def expected(study, models) -> np.ndarray:
 
 
 @pytest.fixture
-def infer(monkeypatch, models, tmp_path):
+def infer(monkeypatch, whole_models, tmp_path):
     """Run the inference of the demo profile over what the options name, and return its masks by their cases."""
     monkeypatch.chdir(BUNDLES / ENSEMBLE)
 
@@ -100,7 +98,7 @@ def infer(monkeypatch, models, tmp_path):
             logging_file=False,
             workflow_type="infer",
             **{
-                "ckpt_dir": str(models),
+                "ckpt_dir": str(whole_models),
                 "output_dir": str(tmp_path / "masks"),
                 "patch_sizes": WINDOWS,
                 "viewer": False,
@@ -115,8 +113,8 @@ def infer(monkeypatch, models, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def predictor(models):
-    return load_cascade(models, "demo", device="cpu", patch_sizes=WINDOWS)
+def predictor(whole_models):
+    return load_cascade(whole_models, "demo", device="cpu", patch_sizes=WINDOWS)
 
 
 def pair(study) -> dict[str, str]:
@@ -311,7 +309,7 @@ def test_rounds_of_one_study_give_the_masks_of_single_runs_and_need_stage_1_once
     assert answers[2][points["background"]] == 0
 
 
-def test_untouched_lesions_of_a_given_mask_stay_where_that_is_asked_for(study, models, points, automatic, infer, tmp_path):
+def test_untouched_lesions_of_a_given_mask_stay_where_that_is_asked_for(study, whole_models, points, automatic, infer, tmp_path):
     given = np.zeros_like(automatic)
     given[points["background"]] = 1
     # A lesion of a reader's, which the networks with their random weights do not see as it is.
@@ -321,7 +319,7 @@ def test_untouched_lesions_of_a_given_mask_stay_where_that_is_asked_for(study, m
     options = {**pair(study), "coarse_mask": str(tmp_path / "given.nii.gz"), "points": str(points["file"])}
     (free,) = infer(**options, case="a").values()
     masks = infer(**options, case="b", keep_untouched="yes")
-    predictor = load_cascade(models, "demo", patch_sizes=WINDOWS, device="cpu", keep_untouched=True)
+    predictor = load_cascade(whole_models, "demo", patch_sizes=WINDOWS, device="cpu", keep_untouched=True)
     np.testing.assert_array_equal(
         masks["b.nii.gz"], predictor.predict(*arrays_of(study), coarse_mask=given, points=points["content"])
     )
@@ -432,10 +430,10 @@ def test_python_in_corrections_goes_on_in_rounds(study, folder, predictor):
 
 
 @pytest.mark.slow
-def test_every_petct_in_corrections_does_what_it_says(folder, models):
+def test_every_petct_in_corrections_does_what_it_says(folder, whole_models):
     commands = re.findall(r"^    (petct .*)$", page(), flags=re.MULTILINE)
     assert len(commands) == 2
     for number, command in enumerate(commands):
-        words = [{"WORK": str(models), "OUT": f"OUT{number}"}.get(word, word) for word in shlex.split(command)[1:]]
-        subprocess.run([sys.executable, "-m", "petct_cascade.cli", *words, "--profile", "demo"], env=ENVIRONMENT, check=True)
+        words = [{"WORK": str(whole_models), "OUT": f"OUT{number}"}.get(word, word) for word in shlex.split(command)[1:]]
+        run_petct(*words, "--profile", "demo").check_returncode()
         assert len(list((folder / f"OUT{number}").glob("*.nii.gz"))) == 1

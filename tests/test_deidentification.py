@@ -8,8 +8,6 @@ import gzip
 import json
 import re
 import shutil
-import subprocess
-import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +17,7 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_writer import Person, Variant, small_study, write_study
-from helpers import BUNDLES, ENSEMBLE, ENVIRONMENT, SHARED, WINDOWS, las, needs_shared, rewrite, write_nifti
+from helpers import BUNDLES, ENSEMBLE, SHARED, WINDOWS, las, needs_shared, rewrite, run_petct, write_nifti
 from helpers import write_study as write_nifti_study
 from monai.bundle import ConfigWorkflow
 
@@ -406,10 +404,7 @@ def test_evaluation_tells_nothing(models, tmp_path, monkeypatch, capfd):
 @pytest.mark.parametrize("option", [["--deidentified"], ["--set", "deidentified=true"]], ids=" ".join)
 def test_option_is_quiet_of_the_folder_too(option, tmp_path):
     folder = write_dicom(tmp_path / "in")
-    arguments = ["convert", str(folder), "-o", str(tmp_path / "out"), *option]
-    done = subprocess.run(
-        [sys.executable, "-m", "petct_cascade.cli", *arguments], capture_output=True, text=True, env=ENVIRONMENT
-    )
+    done = run_petct("convert", folder, "-o", tmp_path / "out", *option)
     assert done.returncode == 0, done.stderr
     assert_nothing_tells(tmp_path / "out", secrets_of(folder) | {"zwiebelfisch", str(folder)}, done.stdout, done.stderr)
 
@@ -418,11 +413,8 @@ def test_option_is_quiet_of_the_folder_too(option, tmp_path):
 def test_commands_tell_nothing_on_the_console(models, tmp_path):
     folder = write_dicom(tmp_path / "in")
     secrets = secrets_of(folder) | {"zwiebelfisch"} | write_bad_dicom(folder)
-    for name, *further in (["segment", "--weights", str(models), "--profile", "demo"], ["convert"]):
-        arguments = [name, str(folder), "-o", str(tmp_path / name), *further, "--deidentified"]
-        done = subprocess.run(
-            [sys.executable, "-m", "petct_cascade.cli", *arguments], capture_output=True, text=True, env=ENVIRONMENT
-        )
+    for name, *further in (["segment", "--weights", models, "--profile", "demo"], ["convert"]):
+        done = run_petct(name, folder, "-o", tmp_path / name, *further, "--deidentified")
         assert done.returncode == 3, done.stderr
         assert_nothing_tells(tmp_path / name, secrets, done.stdout, done.stderr)
         assert "give it with --weight" in done.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from helpers import BUNDLES, ENSEMBLE, NETWORKS, ONE_NETWORK_FIRST, STAGE1, STAG
 from monai.bundle import ConfigWorkflow
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.exchange_object import ExchangeObject
+from processes import run_python
 
 # Logits are below 10. float32 keeps seven digits of them, and dozens of layers that sum in another order lose up to three.
 ROUNDING = 1e-3
@@ -182,7 +182,7 @@ def test_mlflow_keeps_a_training_and_an_evaluation_in_a_local_store(bundle, prep
     for run_id, configs in {"training": ["train"], "evaluating": ["train", "evaluate"]}.items():
         files = str([f"configs/{name}.json" for name in configs])
         arguments = [*command, run_id, "--config_file", files, *options, "--max_epochs", "1", "--val_interval", "1"]
-        done = subprocess.run(arguments, cwd=bundle, capture_output=True, text=True, check=False)
+        done = run_python(arguments, bundle)
         assert done.returncode == 0, done.stderr[-3000:]
     mlflow.set_tracking_uri(store)
     metrics = [run.data.metrics for run in mlflow.search_runs(search_all_experiments=True, output_format="list")]

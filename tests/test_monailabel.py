@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import torch
 import zoo
 from helpers import BUNDLES, ENSEMBLE, SARCOMA, STAGE1, needs_shared, write_nifti
 from monai_label import copy_app, infer, request, running_server, segment
+from processes import run_python
 
 from petct_cascade.loading import LoadImagePETCTd
 from petct_cascade.predict import load_cascade
@@ -84,7 +84,7 @@ def run(bundle: Path, *arguments: str) -> None:
         "configs/inference.json",
         *arguments,
     ]
-    done = subprocess.run(command, cwd=bundle, capture_output=True, text=True, check=False)
+    done = run_python(command, bundle)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

@@ -20,6 +20,7 @@ import torch
 from helpers import SARCOMA, las, make_study, needs_shared, write_nifti, write_study
 from monai.data import MetaTensor
 from monai.transforms import Compose, CropForegroundd, LoadImaged, Orientationd, Spacingd, SplitDimd
+from processes import run_python
 
 import petct_cascade.admission
 import petct_cascade.preparation
@@ -588,7 +589,7 @@ def test_command_takes_texts_for_switches_and_ends_with_exit_code_3_when_some_st
 
 
 def run_bundle(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(bundle_command(*arguments), cwd=ENSEMBLE, capture_output=True, text=True, check=False)
+    return run_python(bundle_command(*arguments), ENSEMBLE)
 
 
 def test_command_prepares_and_ends_with_a_sentence_on_bad_input(raw, tmp_path):

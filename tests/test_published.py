@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 import torch
 from helpers import (
     BUNDLES,
+    ENVIRONMENT,
     FLAG_OF,
     NAMES,
     NETWORKS,
@@ -25,6 +25,7 @@ from helpers import (
 )
 from monai.bundle import ConfigParser
 from monai.networks.nets import DynUNet, SegResNetDS, SwinUNETR, UNet
+from processes import run_python
 
 from petct_cascade.assemble import networks_of as cascade_networks
 from petct_cascade.commands import import_weights
@@ -110,7 +111,7 @@ def test_published_weights_give_the_same_outputs_in_our_bundles(tmp_path):
     command = [sys.executable, "-m", "monai.bundle", "run", "import_weights", "--config_file", configs]
     command += [text for bundle, file in files.items() for text in (f"--{FLAG_OF[bundle]}", str(file))]
     command += ["--models_dir", str(tmp_path / "models"), "--ckpt_dir", str(tmp_path / "models/autopet_ensemble")]
-    done = subprocess.run(command, cwd=ENSEMBLE, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+    done = run_python(command, ENSEMBLE, ENVIRONMENT)
     assert done.returncode == 0, done.stderr[-3000:]
 
     assembled = torch.load(tmp_path / "models/autopet_ensemble/model.pt", weights_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import resource
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -30,6 +29,7 @@ from helpers import (
     write_nifti,
     write_study,
 )
+from processes import run_python
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def case_of(name: str) -> str:
 
 def run(run_id: str, *configs: str, **overrides) -> subprocess.CompletedProcess:
     arguments = bundle_command(run_id, *configs, **overrides)
-    return subprocess.run(arguments, cwd=BUNDLES / ENSEMBLE, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    return run_python(arguments, BUNDLES / ENSEMBLE, ENVIRONMENT)
 
 
 def said_of(done: subprocess.CompletedProcess) -> dict[str, list[str]]:
@@ -252,16 +252,10 @@ def test_strict_stops_at_the_first_bad_study(raw, models, tmp_path, run_id):
 
 def run_with_small_files(most_bytes: int, bundle: str, run_id: str, *configs: str, **overrides) -> str:
     """Run a command whose every file can have so many bytes, as on a disk that is full from there on; give what it said."""
-    done = subprocess.run(
-        bundle_command(run_id, *configs, **overrides),
-        cwd=BUNDLES / bundle,
-        capture_output=True,
-        text=True,
-        # Nothing but the command writes: neither byte code nor what a measurement of coverage notes.
-        env={name: value for name, value in ENVIRONMENT.items() if not name.startswith("COV")} | {"PYTHONDONTWRITEBYTECODE": "1"},
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes)),
-    )
+    # Nothing but the command writes: neither byte code nor what a measurement of coverage notes.
+    environment = {name: value for name, value in ENVIRONMENT.items() if not name.startswith("COV")}
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    done = run_python(bundle_command(run_id, *configs, **overrides), BUNDLES / bundle, environment, file_bytes=most_bytes)
     assert done.returncode in (1, 3), done.stderr[-3000:]
     assert "Traceback" not in done.stdout + done.stderr
     return done.stderr

@@ -30,7 +30,20 @@ import zoo
 from deploy_stand_in import mask_of_operator
 from dicom_writer import Person, Variant, write_study
 from dicom_writer import Study as DicomStudy
-from helpers import BUNDLES, ENSEMBLE, ENVIRONMENT, FINGERPRINT, ROOT, SARCOMA, SHARED, las, make_study, needs_shared, write_nifti
+from helpers import (
+    BUNDLES,
+    ENSEMBLE,
+    ENVIRONMENT,
+    FINGERPRINT,
+    ROOT,
+    SARCOMA,
+    SHARED,
+    las,
+    make_study,
+    needs_shared,
+    run_petct,
+    write_nifti,
+)
 from monai_label import copy_app, running_server, segment
 from nibabel.orientations import io_orientation, ornt_transform
 
@@ -215,9 +228,10 @@ def by_single_files(setting: Setting, folder: Path) -> dict[str, Mask]:
 
 
 def by_petct(setting: Setting, folder: Path) -> dict[str, Mask]:
-    command = [sys.executable, "-m", "petct_cascade.cli", "segment", setting.studies, "-o", folder, "--profile", "demo"]
-    command += ["--weights", setting.bundle / "models", "--set", "allow_outside=true"]
-    subprocess.run(command, cwd=BUNDLES / ENSEMBLE, env=ENVIRONMENT, check=True, capture_output=True)
+    weights = ("--weights", setting.bundle / "models")
+    run_petct(
+        "segment", setting.studies, "-o", folder, "--profile", "demo", *weights, "--set", "allow_outside=true"
+    ).check_returncode()
     return read(setting, folder)
 
 

@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from helpers import BUNDLES, ENSEMBLE, damage_middle, las, rewrite, studies_shown, write_nifti, write_study
+from processes import run_python
 
 from petct_cascade.commands import read_out_folder, reference_items, score_folder
 from petct_cascade.gathering import gather
@@ -160,7 +161,7 @@ def test_what_is_missing_is_one_sentence(raw, tmp_path, options, sentence):
 def run(run_id: str, **options) -> subprocess.CompletedProcess:
     command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", run_id, "--config_file", "configs/score.json"]
     command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    return subprocess.run(command, cwd=BUNDLES / ENSEMBLE, capture_output=True, text=True, check=False)
+    return run_python(command, BUNDLES / ENSEMBLE)
 
 
 def test_command_scores_the_good_masks_and_names_the_bad_with_an_exit_code_that_is_not_0(raw, tmp_path):

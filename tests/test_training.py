@@ -17,6 +17,7 @@ import pytest
 import torch
 from helpers import BUNDLES, ENVIRONMENT, NETWORKS, STAGE1, assert_same_weights, train, training_command, write_prepared
 from monai.bundle import ConfigParser
+from processes import run_python
 
 
 def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
@@ -109,7 +110,7 @@ def test_a_small_data_set_trains_as_many_steps_as_are_asked_for_and_goes_on_with
     np.testing.assert_allclose(rates, [0.03] * 5 + [0.03 * 0.5**0.9] * 5, rtol=1e-6)
     assert [step for step, _ in scalars(tmp_path / "logs", "val_mean_dice")] == [1, 2]
     command = training_command(STAGE1, prepared, tmp_path, "train", "demo", **options | {"steps_per_epoch": 4}, resume=True)
-    done = subprocess.run(command, cwd=BUNDLES / STAGE1, env=ENVIRONMENT, capture_output=True, text=True)
+    done = run_python(command, BUNDLES / STAGE1, ENVIRONMENT)
     assert "last.pt is of a training of 5 steps an epoch, and this one has 4: give the same data set" in done.stderr
 
 
@@ -121,13 +122,8 @@ def test_a_loss_that_is_not_finite_stops_with_study_and_epoch(tmp_path):
     voxels = np.asarray(image.dataobj).copy()
     voxels[::2] = np.nan
     nib.save(nib.Nifti1Image(voxels, image.affine), file)
-    done = subprocess.run(
-        training_command(STAGE1, data, tmp_path / "models", "train", "demo", max_epochs=2),
-        cwd=BUNDLES / STAGE1,
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-    )
+    command = training_command(STAGE1, data, tmp_path / "models", "train", "demo", max_epochs=2)
+    done = run_python(command, BUNDLES / STAGE1, ENVIRONMENT)
     assert done.returncode != 0
     assert re.search(rf"error: the loss is not finite in epoch \d.*{re.escape(case)}", done.stderr)
     assert "Traceback" not in done.stderr

@@ -14,6 +14,17 @@ from zoo.verdicts import FaultError
 LINE_LENGTH = "120"
 ISORT = ("isort", "--quiet", "--profile", "black", "--line-length", LINE_LENGTH, "--project", "models")
 BLACK = ("black", "--quiet", "--line-length", LINE_LENGTH, "--skip-magic-trailing-comma")
+# It writes what black would, up to rare exceptions, and black needs a third of the time where nothing is left to change.
+RUFF = (
+    "ruff",
+    "format",
+    "--quiet",
+    "--isolated",
+    "--line-length",
+    LINE_LENGTH,
+    "--config",
+    "format.skip-magic-trailing-comma=true",
+)
 FLAKE8 = (
     *("flake8", "--isolated", "--max-line-length", LINE_LENGTH, "--select", "B,C,E,F,N,P,T4,W,B9"),
     *("--ignore", "E203,E501,E741,W503,W504,C408,N812,B023", "--per-file-ignores", "__init__.py: F401, __main__.py: F401"),
@@ -33,8 +44,8 @@ def _json_files(folder: Path) -> list[Path]:
 
 def apply_style(folder: Path) -> Path:
     """Rewrite the Python and JSON files of a folder in the zoo's style, and return the folder."""
-    _run(ISORT, folder)
-    _run(BLACK, folder)
+    for tool in (ISORT, RUFF, BLACK):
+        _run(tool, folder)
     _run(JSON, "--autofix", *_json_files(folder))
     return folder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -12,8 +13,12 @@ from petct_cascade.report.contents import Table
 from petct_cascade.summary import number_to_text
 
 
+@functools.cache
 def template_environment() -> Environment:
-    """Return the environment of the templates, with the filters "number", "sort_key" and "rows_as_json"."""
+    """Return the environment of the templates, with the filters "number", "sort_key" and "rows_as_json".
+
+    It is one for all pages, since it compiles a template once.
+    """
     environment = Environment(
         loader=PackageLoader("petct_cascade.report"),
         autoescape=True,
