@@ -115,11 +115,12 @@ def fight(monkeypatch, tmp_path):
 
     def ours(name, train, test, folder, seed, training, epochs=None):
         given[name, cases_in(test)] = epochs
-        return result(rows_of("DynUNet", 0.5), rows_of("Ensemble", 0.6))
+        found = result(rows_of("DynUNet", 0.5), rows_of("Ensemble", 0.6))
+        return found | {"cpu_seconds": 900.0} if name == "folds" else found
 
     def nnunet(train, test, folder, seconds, gib, seed):
-        given[fair_fight.NNUNET, cases_in(test)] = seconds
-        return result(rows_of("Prediction", 0.4))
+        given[fair_fight.LONGER if folder.name == "longer" else fair_fight.NNUNET, cases_in(test)] = seconds
+        return result(rows_of("Prediction", 0.4)) | {"cpu_seconds": seconds}
 
     monkeypatch.setattr(fair_fight, "train_ours", ours)
     monkeypatch.setattr(fair_fight, "fight_nnunet", nnunet)
@@ -147,6 +148,15 @@ def test_all_get_the_time_that_the_papers_recipe_took_and_nothing_is_done_twice(
     assert fight(**sets) == {}
     with pytest.raises(SystemExit, match="name another --folder"):
         fight(**sets, seed=1)
+
+
+def test_nnunet_competes_once_more_for_the_time_of_a_variant_that_took_longer(fight, tmp_path, capsys):
+    given = fight(train=tmp_path / "train", test=tmp_path / "test", variants="folds")
+    assert {name: time for (name, _), time in given.items() if name in (fair_fight.NNUNET, fair_fight.LONGER)} == {
+        fair_fight.NNUNET: 600,
+        fair_fight.LONGER: 900,
+    }
+    assert "| nnU-Net v2, longer | 0.400 | 1.00 | 2.00 | nan | 15 |" in capsys.readouterr().out
 
 
 def test_own_studies_are_fought_over_fold_by_fold_and_shown_in_one_table(fight, tmp_path, capsys):
