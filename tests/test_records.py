@@ -165,6 +165,28 @@ def test_what_an_ended_run_has_left_is_its_own(records, study):
     assert records.is_current(plan_of(study))
 
 
+def test_a_result_that_is_made_again_with_fewer_files_leaves_none_of_the_others_but_what_was_edited(records, study):
+    """Such as the masks of a network that the ensemble has no more, and the map of an uncertainty that nobody asks for any more."""
+    more, fewer = plan_of(study), replace(plan_of(study, threshold=0.4), outputs=OUTPUTS[:1])
+    make(records, more)
+    make(records, fewer)
+    assert not (records.folder / OUTPUTS[1]).exists()
+    make(records, more)
+    assert records.is_current(more)
+    (records.folder / OUTPUTS[1]).write_bytes(b"edited")
+    make(records, fewer)
+    assert (records.folder / OUTPUTS[1]).read_bytes() == b"edited"
+
+
+def test_files_that_a_later_run_does_not_ask_for_stay_those_of_the_result(tmp_path, records, study):
+    """The study has moved, so that its record is written anew."""
+    plan = plan_of(study)
+    make(records, plan)
+    moved = study.rename(tmp_path / "elsewhere")
+    assert records.is_current(replace(plan_of(moved), outputs=OUTPUTS[:1]))
+    assert records.is_current(plan_of(moved))
+
+
 def test_a_block_that_fails_leaves_no_current_result(records, study):
     with pytest.raises(KeyError), records.making(plan_of(study)):
         raise KeyError(write(records.folder / "a.nii.gz", b"mask"))

@@ -129,12 +129,7 @@ class StudyResults:
         """
         if task.page is not None and task.page.viewer:
             self._make_viewer()
-        plan = self.plan(task)
-        written = (self.records.read(plan.name) or {}).get("written") or {}
-        self.records.begin(plan)
-        for output in set(written) - set(plan.outputs):
-            if self.records.is_unchanged(output, written[output]):
-                (self.records.folder / output).unlink()
+        self.records.begin(self.plan(task))
         if task.page is None:
             return task
         record = record_of(self.records, task.item["case"], files_of(task))

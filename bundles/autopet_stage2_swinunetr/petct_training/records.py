@@ -165,8 +165,10 @@ class Records:
             return False
         described = {role: self._described(path) for role, path in plan.sources.items()}
         if described != record["sources"] or any(written[output] != record["written"].get(output) for output in written):
-            # Moved or copied: with the present places and clocks the next run need not read again what it finds.
-            self._write(plan, described, written, record["about"])
+            # Moved or copied: with the present places and clocks the next run need not read again what it finds. What is not asked
+            # for now stays the result's, too.
+            asked = replace(plan, outputs=list({**dict.fromkeys(record["outputs"]), **dict.fromkeys(plan.outputs)}))
+            self._write(asked, described, record["written"] | written, record["about"])
         return True
 
     def is_finished(self, plan: Plan) -> bool:
@@ -200,8 +202,10 @@ class Records:
         self.finish(plan)
 
     def begin(self, plan: Plan) -> None:
-        """Record that a result is going to be written; see `making`."""
-        self.check(plan)
+        """Record that a result is going to be written, and delete what an earlier one has besides its files; see `making`."""
+        earlier = self.check(plan)
+        if earlier is not None:
+            self._delete(earlier, kept=plan.outputs)
         sources = {role: self._described(path) for role, path in plan.sources.items()}
         facts = {role: path.describe(self.identifying) for role, path in plan.sources.items() if isinstance(path, SeveralFiles)}
         self._write(plan, sources, None, {**self.about, **facts})
@@ -233,13 +237,15 @@ class Records:
         record = self.read(name)
         if record is None:
             return
-        if record["written"] is None:
-            for output in record["outputs"]:
-                (self.folder / output).unlink(missing_ok=True)
-        for output, written in (record["written"] or {}).items():
-            if self.is_unchanged(output, written):
-                (self.folder / output).unlink()
+        self._delete(record)
         self.file(name).unlink()
+
+    def _delete(self, record: Mapping[str, Any], kept: Sequence[str] = ()) -> None:
+        """Delete the files of a record but for those that are kept; of a finished result those alone that are as written."""
+        written = record["written"]
+        for output in record["outputs"] if written is None else written:
+            if output not in kept and (written is None or self.is_unchanged(output, written[output])):
+                (self.folder / output).unlink(missing_ok=True)
 
     def _write(self, plan: Plan, sources: Mapping[str, Any], written: Mapping[str, Any] | None, about: Mapping[str, Any]) -> None:
         content = {
