@@ -286,7 +286,7 @@ def values_of(rows: Sequence[Mapping[str, str]], model: str | None, metric: str)
 
 
 def print_results(results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print means, paired differences to nnU-Net and to the paper's ensemble and stage 1, and all settings."""
+    """Print means, paired differences to nnU-Net, also to the longer one, and to the paper's ensemble and stage 1, and all settings."""
     entries = {
         f"{name}, {model}" if model in laboratory.COMPARED and name != ALONE else name: (name, model)
         for name in results
@@ -305,7 +305,7 @@ def print_results(results: Mapping[str, Mapping[str, Any]]) -> None:
     headings = [heading for heading, _ in laboratory.METRICS.values()]
     print("Means over the test studies:\n")
     common.print_table(["competitor", *headings, "CPU minutes of training"], means)
-    for base in (NNUNET, *(f"{laboratory.PAPER}, {model}" for model in reversed(laboratory.COMPARED))):
+    for base in (NNUNET, LONGER, *(f"{laboratory.PAPER}, {model}" for model in reversed(laboratory.COMPARED))):
         if base in values:
             print(f"Paired difference to {base}, 95 % interval over the studies:\n")
             others = [label for label in values if label != base]

@@ -156,7 +156,10 @@ def test_nnunet_competes_once_more_for_the_time_of_a_variant_that_took_longer(fi
         fair_fight.NNUNET: 600,
         fair_fight.LONGER: 900,
     }
-    assert "| nnU-Net v2, longer | 0.400 | 1.00 | 2.00 | nan | 15 |" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "| nnU-Net v2, longer | 0.400 | 1.00 | 2.00 | nan | 15 |" in printed
+    _, against_longer = printed.split("Paired difference to nnU-Net v2, longer, ")
+    assert "| folds, Ensemble | +0.200 (+0.200 to +0.200) |" in against_longer.split("Paired difference")[0]
 
 
 def test_own_studies_are_fought_over_fold_by_fold_and_shown_in_one_table(fight, tmp_path, capsys):
