@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -20,6 +21,9 @@ from petct_training.errors import InputError
 
 # Why a pool broke; with the number of its processes.
 OUT_OF_MEMORY = "a process was ended from outside, most likely for lack of memory: use fewer than {number} with --num_workers"
+
+# Of the folder for temporary files, in bytes: the path of a Unix socket has at most 107, of which multiprocessing adds some 30.
+LONGEST_FOLDER = 70
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -82,9 +86,9 @@ def _context() -> BaseContext:
     """Return how processes begin, which must not be forked from this one: they would inherit the locks of PyTorch's threads.
 
     Where a server can be forked safely, it loads MONAI once for all of them, which takes several seconds of a processor, and they
-    share its memory. Elsewhere each loads it.
+    share its memory. Elsewhere each loads it, and where the server's socket would have too long a path.
     """
-    if sys.platform != "linux":
+    if sys.platform != "linux" or len(os.fsencode(tempfile.gettempdir())) > LONGEST_FOLDER:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["monai"])
