@@ -285,14 +285,19 @@ def values_of(rows: Sequence[Mapping[str, str]], model: str | None, metric: str)
     return np.array([[float(row[metric] or "nan") for row in mine]])
 
 
+def models_of(name: str) -> Sequence[str | None]:
+    """Return which models of a competitor are compared; None for its only one."""
+    if name in (NNUNET, LONGER):
+        return (None,)
+    return laboratory.COMPARED[:1] if name == ALONE else laboratory.COMPARED
+
+
 def print_results(results: Mapping[str, Mapping[str, Any]]) -> None:
     """Print means, paired differences to nnU-Net, also to the longer one, and to the paper's ensemble and stage 1, and all settings."""
     entries = {
         f"{name}, {model}" if model in laboratory.COMPARED and name != ALONE else name: (name, model)
         for name in results
-        for model in (
-            (None,) if name in (NNUNET, LONGER) else (laboratory.COMPARED[0],) if name == ALONE else laboratory.COMPARED
-        )
+        for model in models_of(name)
     }
     values = {
         label: {metric: values_of(results[name]["rows"], model, metric) for metric in laboratory.METRICS}
@@ -347,8 +352,8 @@ def fight(train: Path, test: Path, folder: Path, given: argparse.Namespace) -> d
     for name in given.variants:
         compete(name, ours(name))
     if nnunet.is_installed():
+        longest = max(result["cpu_seconds"] for result in results.values())
         compete(NNUNET, lambda: fight_nnunet(train, test, folder, seconds, given.nnunet_gib, given.seed))
-        longest = max(result["cpu_seconds"] for name, result in results.items() if name != NNUNET)
         if longest > MUCH_LONGER * seconds:
             compete(LONGER, lambda: fight_nnunet(train, test, folder / "longer", longest, given.nnunet_gib, given.seed))
     else:

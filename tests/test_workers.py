@@ -12,7 +12,7 @@ from processes import run_python
 from petct_cascade.workers import Workers
 
 PROGRAM = """
-import os, sys, tempfile
+import sys, tempfile
 tempfile.tempdir = sys.argv[1]
 from petct_cascade.workers import Workers
 with Workers(2) as workers:

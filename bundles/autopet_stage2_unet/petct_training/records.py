@@ -167,8 +167,8 @@ class Records:
         if described != record["sources"] or any(written[output] != record["written"].get(output) for output in written):
             # Moved or copied: with the present places and clocks the next run need not read again what it finds. What is not asked
             # for now stays the result's, too.
-            asked = replace(plan, outputs=list({**dict.fromkeys(record["outputs"]), **dict.fromkeys(plan.outputs)}))
-            self._write(asked, described, record["written"] | written, record["about"])
+            whole = replace(plan, outputs=record["outputs"])
+            self._write(whole, described, record["written"] | written, record["about"])
         return True
 
     def is_finished(self, plan: Plan) -> bool:
