@@ -12,7 +12,8 @@ processor time that it took, from these files to weights, is what every other co
   Its learning rate falls over the time instead of over 1000 epochs. Its preprocessing is not counted. It predicts as it does by
   default, mirrored. Where a variant took longer than the paper's recipe, nnU-Net competes once more, for the time of the longest.
 
-All masks are scored by the same code. What is done is kept in --folder; the same command goes on where it stopped.
+All masks are scored by the same code. --seeds 2 lets all compete a second time, with another seed; --ours leaves out nnU-Net and
+stage 1 alone. What is done is kept in --folder; the same command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -263,26 +264,31 @@ def folds_of(studies: Sequence[Study], folds: int) -> list[tuple[list[Study], li
     ]
 
 
-def together(fights: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """Return the results of several fights as those of one: all rows, the sum of the times, and the settings of each.
+def together(fights: Sequence[Sequence[Mapping[str, Mapping[str, Any]]]]) -> dict[str, dict[str, Any]]:
+    """Return the results of several fights as those of one; who did not compete in each of them is left out.
 
-    Who did not compete in each of them is left out.
+    Args:
+        fights: of each seed those of each fold.
+
+    Returns:
+        of each competitor all rows of each seed, the seconds for all folds, on average over the seeds, and the settings of each fight.
     """
+    every = [results for of_seed in fights for results in of_seed]
     return {
         name: {
-            "rows": [row for results in fights for row in results[name]["rows"]],
-            "cpu_seconds": sum(results[name]["cpu_seconds"] for results in fights),
-            "settings": [results[name]["settings"] for results in fights],
+            "rows": [[row for results in of_seed for row in results[name]["rows"]] for of_seed in fights],
+            "cpu_seconds": sum(results[name]["cpu_seconds"] for results in every) / len(fights),
+            "settings": [results[name]["settings"] for results in every],
         }
-        for name in fights[0]
-        if all(name in results for results in fights)
+        for name in every[0]
+        if all(name in results for results in every)
     }
 
 
-def values_of(rows: Sequence[Mapping[str, str]], model: str | None, metric: str) -> np.ndarray:
-    """Return the values (1, studies) of a model, or of the only one, sorted by case."""
-    mine = sorted((row for row in rows if model is None or row["model"] == model), key=lambda row: row["case"])
-    return np.array([[float(row[metric] or "nan") for row in mine]])
+def values_of(rows: Sequence[Sequence[Mapping[str, str]]], model: str | None, metric: str) -> np.ndarray:
+    """Return the values (seeds, studies) of a model, or of the only one, sorted by case, from the rows of each seed."""
+    mine = [[row for row in of_seed if model is None or row["model"] == model] for of_seed in rows]
+    return np.array([[float(row[metric] or "nan") for row in sorted(found, key=lambda row: row["case"])] for found in mine])
 
 
 def models_of(name: str) -> Sequence[str | None]:
@@ -293,7 +299,7 @@ def models_of(name: str) -> Sequence[str | None]:
 
 
 def print_results(results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print means, paired differences to nnU-Net, also to the longer one, and to the paper's ensemble and stage 1, and all settings."""
+    """Print, of what `together` returned, means, paired differences to nnU-Net, also to the longer one, and to the paper's ensemble and stage 1, and all settings."""
     entries = {
         f"{name}, {model}" if model in laboratory.COMPARED and name != ALONE else name: (name, model)
         for name in results
@@ -308,11 +314,11 @@ def print_results(results: Mapping[str, Mapping[str, Any]]) -> None:
         figures = [f"{np.nanmean(values[label][metric]):.{digits}f}" for metric, (_, digits) in laboratory.METRICS.items()]
         means.append([label, *figures, f"{results[name]['cpu_seconds'] / 60:.0f}"])
     headings = [heading for heading, _ in laboratory.METRICS.values()]
-    print("Means over the test studies:\n")
+    print("Means over the test studies and the seeds:\n")
     common.print_table(["competitor", *headings, "CPU minutes of training"], means)
     for base in (NNUNET, LONGER, *(f"{laboratory.PAPER}, {model}" for model in reversed(laboratory.COMPARED))):
         if base in values:
-            print(f"Paired difference to {base}, 95 % interval over the studies:\n")
+            print(f"Paired difference to {base}, 95 % interval over studies and seeds:\n")
             others = [label for label in values if label != base]
             common.print_table(["competitor", *headings], [[label, *gains(values[label], values[base])] for label in others])
     for name, found in results.items():
@@ -321,14 +327,14 @@ def print_results(results: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def gains(values: Mapping[str, np.ndarray], base: Mapping[str, np.ndarray]) -> list[str]:
-    """Return the paired difference of each metric's values (1, studies) to others, with its interval."""
+    """Return the paired difference of each metric's values (seeds, studies) to others, with its interval."""
     return [
         laboratory.with_interval(laboratory.difference(values[metric], base[metric]), digits)
         for metric, (_, digits) in laboratory.METRICS.items()
     ]
 
 
-def fight(train: Path, test: Path, folder: Path, given: argparse.Namespace) -> dict[str, dict[str, Any]]:
+def fight(train: Path, test: Path, folder: Path, seed: int, given: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Train and score all competitors on two sets of studies, or read what is known of them; return the result of each."""
     training = {"steps_per_epoch": given.steps_per_epoch} if given.steps_per_epoch else {}
     results: dict[str, dict[str, Any]] = {}
@@ -336,26 +342,28 @@ def fight(train: Path, test: Path, folder: Path, given: argparse.Namespace) -> d
     def compete(name: str, competitor: Callable[[], dict[str, Any]]) -> None:
         file = result_file(folder, name)
         if not file.is_file():
-            print(f"\n=== {name}, {folder.name}", flush=True)
+            print(f"\n=== {name}, {folder.relative_to(given.folder)}", flush=True)
             write_json(file, competitor())
         results[name] = read_json(file)
 
     def ours(name: str) -> Callable[[], dict[str, Any]]:
-        return lambda: train_ours(name, train, test, folder, given.seed, training)
+        return lambda: train_ours(name, train, test, folder, seed, training)
 
     def alone() -> dict[str, Any]:
         epochs = stage1_epochs(folder / "work" / laboratory.PAPER, seconds, folder, training)
-        return train_ours(ALONE, train, test, folder, given.seed, training, epochs)
+        return train_ours(ALONE, train, test, folder, seed, training, epochs)
 
     compete(laboratory.PAPER, ours(laboratory.PAPER))
     seconds = results[laboratory.PAPER]["cpu_seconds"]
     for name in given.variants:
         compete(name, ours(name))
+    if given.ours:
+        return results
     if nnunet.is_installed():
         longest = max(result["cpu_seconds"] for result in results.values())
-        compete(NNUNET, lambda: fight_nnunet(train, test, folder, seconds, given.nnunet_gib, given.seed))
+        compete(NNUNET, lambda: fight_nnunet(train, test, folder, seconds, given.nnunet_gib, seed))
         if longest > MUCH_LONGER * seconds:
-            compete(LONGER, lambda: fight_nnunet(train, test, folder / "longer", longest, given.nnunet_gib, given.seed))
+            compete(LONGER, lambda: fight_nnunet(train, test, folder / "longer", longest, given.nnunet_gib, seed))
     else:
         print(nnunet.MISSING)
     compete(ALONE, alone)
@@ -376,9 +384,11 @@ def main() -> None:
     parser.add_argument("--folder", type=absolute, default=FOLDER)
     parser.add_argument("--variants", nargs="+", default=[laboratory.PAPER], help="of laboratory.json")
     parser.add_argument("--nnunet-gib", type=float, default=2, help="GPU memory for which nnU-Net plans; its default is 8")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, default=1, help="how often all compete")
+    parser.add_argument("--ours", action="store_true", help="leave out nnU-Net and stage 1 alone")
     parser.add_argument("--steps-per-epoch", type=int, help="of our trainings; without it, one patch a study, as in the paper")
     parser.add_argument("--step", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     folder: Path = given.folder
     if given.step:
@@ -396,7 +406,7 @@ def main() -> None:
         studies = [study for study in find_studies(path, labels=True)[0] if study.label]
         return studies or parser.error(f"{path} holds no study with a label")
 
-    names = ("train", "test", "studies", "folds", "nnunet_gib", "seed", "steps_per_epoch")
+    names = ("train", "test", "studies", "folds", "nnunet_gib", "steps_per_epoch")
     laboratory.keep_settings(folder, {name: value and str(value) for name, value in vars(given).items() if name in names})
     if given.studies:
         sets = {folder / f"fold_{fold}": pair for fold, pair in enumerate(folds_of(labelled(given.studies), given.folds))}
@@ -405,9 +415,13 @@ def main() -> None:
     else:
         laboratory.Laboratory().write_phantoms()
         sets = {folder: (labelled(laboratory.FOLDER / "train"), labelled(laboratory.FOLDER / "test"))}
-    fights = [
-        fight(write_studies(train, place / "train"), write_studies(test, place / "test"), place, given)
+    written = {
+        place: (write_studies(train, place / "train"), write_studies(test, place / "test"))
         for place, (train, test) in sets.items()
+    }
+    fights = [
+        [fight(train, test, place / f"seed_{seed}", seed, given) for place, (train, test) in written.items()]
+        for seed in range(given.seeds)
     ]
     print_results(together(fights))
 

@@ -49,7 +49,7 @@ def test_tables_have_each_competitors_difference_to_nnunet_and_to_the_papers_sta
     paper = result(rows_of("DynUNet", 0.5, 0.3), rows_of("Ensemble", 0.7, 0.5))
     alone = result(rows_of("DynUNet", 0.4, 0.2), rows_of("Ensemble", 0, 0))
     other = result(rows_of("Prediction", 0.6, 0.4))
-    fair_fight.print_results(dict(zip(NAMES, (paper, other, alone), strict=True)))
+    fair_fight.print_results(fair_fight.together([[dict(zip(NAMES, (paper, other, alone), strict=True))]]))
     means, against, to_ensemble, to_stage1 = capsys.readouterr().out.split("Paired difference")
     assert "| paper, Ensemble | 0.600 | 1.00 | 2.00 | nan | 10 |" in means
     assert "| stage 1 alone | 0.300 |" in means
@@ -62,6 +62,22 @@ def test_tables_have_each_competitors_difference_to_nnunet_and_to_the_papers_sta
     assert "| stage 1 alone | -0.300 (-0.300 to -0.300) |" in to_ensemble
     assert to_stage1.startswith(" to paper, DynUNet,")
     assert "| paper, Ensemble | +0.200 (+0.200 to +0.200) |" in to_stage1
+
+
+def test_means_and_differences_are_those_of_all_seeds_each_paired_with_the_same_seed(capsys):
+    fights = [
+        [
+            {
+                laboratory.PAPER: result(rows_of("DynUNet", dice), rows_of("Ensemble", dice + 0.1)) | {"cpu_seconds": seconds},
+                fair_fight.NNUNET: result(rows_of("Prediction", dice)),
+            }
+        ]
+        for dice, seconds in ((0.2, 600), (0.6, 1200))
+    ]
+    fair_fight.print_results(fair_fight.together(fights))
+    means, against = capsys.readouterr().out.split("Paired difference to nnU-Net v2,")
+    assert "| paper, Ensemble | 0.500 | 1.00 | 2.00 | nan | 15 |" in means
+    assert "| paper, Ensemble | +0.100 (+0.100 to +0.100) |" in against
 
 
 def test_each_study_is_tested_once_and_no_patient_is_in_training_and_test(tmp_path):
@@ -129,7 +145,11 @@ def fight(monkeypatch, tmp_path):
 
     def run(**options: object) -> dict[tuple[str, str], float]:
         given.clear()
-        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        words = [
+            word
+            for name, value in options.items()
+            for word in (f"--{name.replace('_', '-')}", *([] if value is True else [str(value)]))
+        ]
         monkeypatch.setattr(sys, "argv", ["fair_fight.py", *words, "--folder", str(tmp_path / "out")])
         fair_fight.main()
         return dict(given)
@@ -147,7 +167,7 @@ def test_all_get_the_time_that_the_papers_recipe_took_and_nothing_is_done_twice(
     }
     assert fight(**sets) == {}
     with pytest.raises(SystemExit, match="name another --folder"):
-        fight(**sets, seed=1)
+        fight(**sets, nnunet_gib=4)
 
 
 def test_nnunet_competes_once_more_for_the_time_of_a_variant_that_took_longer(fight, tmp_path, capsys):
@@ -160,6 +180,18 @@ def test_nnunet_competes_once_more_for_the_time_of_a_variant_that_took_longer(fi
     assert "| nnU-Net v2, longer | 0.400 | 1.00 | 2.00 | nan | 15 |" in printed
     _, against_longer = printed.split("Paired difference to nnU-Net v2, longer, ")
     assert "| folds, Ensemble | +0.200 (+0.200 to +0.200) |" in against_longer.split("Paired difference")[0]
+
+
+def test_each_seed_is_fought_once_and_ours_alone_where_that_is_asked_for(fight, tmp_path, monkeypatch):
+    seeds = []
+    ours = fair_fight.train_ours
+    monkeypatch.setattr(fair_fight, "train_ours", lambda *given: (seeds.append((given[0], given[4])), ours(*given))[1])
+    sets = {"train": tmp_path / "train", "test": tmp_path / "test"}
+    fight(**sets, ours=True)
+    fight(**sets, seeds=2, ours=True)
+    assert seeds == [(laboratory.PAPER, 0), (laboratory.PAPER, 1)]
+    assert (fair_fight.NNUNET, "fdg_a_1 fdg_b_1") in fight(**sets, seeds=2)
+    assert seeds[2:] == [(fair_fight.ALONE, 0), (fair_fight.ALONE, 1)]
 
 
 def test_own_studies_are_fought_over_fold_by_fold_and_shown_in_one_table(fight, tmp_path, capsys):
