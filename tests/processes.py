@@ -93,6 +93,8 @@ def run_here(
     # Those of the server may be of files, which can do what pipes cannot.
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    # A process that the server forks would start its own as the server does, a command as the system does.
+    multiprocessing.set_start_method(None, force=True)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
