@@ -461,6 +461,9 @@ def test_every_command_in_the_first_readme_does_what_it_says(tmp_path):
     reader.follow("--ct CT.nii.gz --pet SUV.nii.gz", "OUT/*_SUV.nii.gz", *REPORT, options=DEMO)
     reader.follow("petct segment STUDIES", *(f"OUT/{case}.nii.gz" for case in cases), *REPORT, options=DEMO)
     reader.follow("petct train STUDIES", *work, options=f"{DEMO} {TWO_EPOCHS}")
+    (here / "demo/phantoms").mkdir(parents=True)
+    (here / "demo/phantoms/raw").symlink_to(here / "RAW")
+    reader.follow("--recipe recommended", *(f"demo/phantoms/{pattern}" for pattern in PIPELINE), options=TWO_EPOCHS)
     assert reader.remaining == []
 
 
