@@ -139,8 +139,10 @@ def test_published_weights_give_the_same_outputs_in_our_bundles(tmp_path):
         for name, tensor in torch.load(files[bundle], weights_only=False)["state_dict"].items():
             torch.testing.assert_close(assembled[PREFIX_OF[bundle] + name], tensor, rtol=0, atol=0)
     folders = {bundle: tmp_path / "models" / bundle / ("published" if bundle == STAGE2[1] else ".") for bundle in NETWORKS}
-    for folder in (*folders.values(), tmp_path / "models/autopet_ensemble"):
+    for folder in folders.values():
         assert json.loads((folder / "fingerprint.json").read_text()) == PUBLISHED
+    of_ensemble = json.loads((tmp_path / "models/autopet_ensemble/fingerprint.json").read_text())
+    assert of_ensemble == PUBLISHED | {"members": ["SegResNet", "SwinUNETR", "UNet"]}
     # A gigabyte that nobody needs any more.
     shutil.rmtree(tmp_path)
 
