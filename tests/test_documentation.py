@@ -515,6 +515,12 @@ def test_every_command_in_dicom_does_what_it_says(tmp_path):
     assert series in snippet.text
     reader.remaining[0] = snippet._replace(text=snippet.text.replace(series, f"--ct-series {uid}").replace("DICOM", "ONE"))
     reader.follow("--pet-series", *REPORT, options=DEMO)
+    # Results with names and without never share a folder.
+    for folder in ("OUT", "NIFTI"):
+        shutil.rmtree(here / folder)
+    case = "fdg_" + "[0-9a-f]" * 12
+    reader.follow("petct segment DICOM", f"OUT/{case}.nii.gz", *REPORT, options=DEMO)
+    reader.follow("petct convert DICOM", *(f"NIFTI/imagesTr/{case}_{channel:04}.nii.gz" for channel in (0, 1)))
     # The same studies elsewhere: nothing is done again.
     reader.follow("manifest-1234", options=f"{DEMO} {TWO_EPOCHS}")
     assert reader.remaining == []
