@@ -214,10 +214,9 @@ def fight_nnunet(train: Path, test: Path, folder: Path, seconds: float, gib: flo
             "--step",
             step,
             *arguments,
+            str(seed),
             "--folder",
             str(folder),
-            "--seed",
-            str(seed),
         ]
         subprocess.run(command, check=True, env=nnunet_environment(folder), stdout=sys.stderr)
     options = {"predictions": masks, "references": test, "output_dir": scores, "images": test}
@@ -299,7 +298,7 @@ def models_of(name: str) -> Sequence[str | None]:
 
 
 def print_results(results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print, of what `together` returned, means, paired differences to nnU-Net, also to the longer one, and to the paper's ensemble and stage 1, and all settings."""
+    """Print what `together` returned: means, paired differences to nnU-Net and to the paper's stages, and all settings."""
     entries = {
         f"{name}, {model}" if model in laboratory.COMPARED and name != ALONE else name: (name, model)
         for name in results
@@ -387,14 +386,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="how often all compete")
     parser.add_argument("--ours", action="store_true", help="leave out nnU-Net and stage 1 alone")
     parser.add_argument("--steps-per-epoch", type=int, help="of our trainings; without it, one patch a study, as in the paper")
-    parser.add_argument("--step", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--step", nargs=3, help=argparse.SUPPRESS)
     given = parser.parse_args()
     folder: Path = given.folder
     if given.step:
-        step, argument = given.step
+        step, argument, seed = given.step
         if step == "train":
-            write_json(folder / "nnunet/trained.json", train_nnunet(folder, float(argument), given.seed))
+            write_json(folder / "nnunet/trained.json", train_nnunet(folder, float(argument), int(seed)))
         else:
             model = Path(read_json(folder / "nnunet/trained.json")["output"])
             predict_nnunet(model, Path(argument), folder / "nnunet/masks")
