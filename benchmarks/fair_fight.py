@@ -191,6 +191,9 @@ def predict_nnunet(model: Path, test: Path, masks: Path) -> None:
 
     cases = sorted(file.name.removesuffix(".nii.gz") for file in (test / "labelsTr").glob("*.nii.gz"))
     missing = [case for case in cases if not (masks / f"{case}.nii.gz").is_file()]
+    if not missing:
+        # The scoring was interrupted; nnU-Net cannot predict nothing.
+        return
     masks.mkdir(parents=True, exist_ok=True)
     predictor = nnUNetPredictor(device=torch.device("cpu"), perform_everything_on_device=False, allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(str(model), use_folds=("all",), checkpoint_name="checkpoint_final.pth")
