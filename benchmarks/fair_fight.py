@@ -287,13 +287,7 @@ def together(fights: Sequence[Sequence[Mapping[str, Mapping[str, Any]]]]) -> dic
     }
 
 
-def values_of(rows: Sequence[Sequence[Mapping[str, str]]], model: str | None, metric: str) -> np.ndarray:
-    """Return the values (seeds, studies) of a model, or of the only one, sorted by case, from the rows of each seed."""
-    mine = [[row for row in of_seed if model is None or row["model"] == model] for of_seed in rows]
-    return np.array([[float(row[metric] or "nan") for row in sorted(found, key=lambda row: row["case"])] for found in mine])
-
-
-def models_of(name: str) -> Sequence[str | None]:
+def compared_models(name: str) -> Sequence[str | None]:
     """Return which models of a competitor are compared; None for its only one."""
     if name in (NNUNET, LONGER):
         return (None,)
@@ -305,10 +299,10 @@ def print_results(results: Mapping[str, Mapping[str, Any]]) -> None:
     entries = {
         f"{name}, {model}" if model in laboratory.COMPARED and name != ALONE else name: (name, model)
         for name in results
-        for model in models_of(name)
+        for model in compared_models(name)
     }
     values = {
-        label: {metric: values_of(results[name]["rows"], model, metric) for metric in laboratory.METRICS}
+        label: {metric: laboratory.values_of(results[name]["rows"], model, metric) for metric in laboratory.METRICS}
         for label, (name, model) in entries.items()
     }
     means = []

@@ -198,13 +198,14 @@ def models_of(runs: Mapping[int, Mapping[str, Any]]) -> list[str]:
 
 def arrays_of(runs: Mapping[int, Mapping[str, Any]], seeds: Sequence[int]) -> dict[tuple[str, str], np.ndarray]:
     """Return the values (seeds, studies) of each model that was scored and each metric, studies sorted by case."""
-    arrays = {}
-    for model in models_of(runs):
-        for metric in METRICS:
-            rows = [{row["case"]: row[metric] for row in runs[seed]["rows"] if row["model"] == model} for seed in seeds]
-            cases = sorted(rows[0])
-            arrays[model, metric] = np.array([[float(of_seed[case] or "nan") for case in cases] for of_seed in rows])
-    return arrays
+    rows = [runs[seed]["rows"] for seed in seeds]
+    return {(model, metric): values_of(rows, model, metric) for model in models_of(runs) for metric in METRICS}
+
+
+def values_of(rows: Sequence[Sequence[Mapping[str, str]]], model: str | None, metric: str) -> np.ndarray:
+    """Return the values (seeds, studies) of a model, or of the only one, sorted by case, from the rows of each seed."""
+    mine = [[row for row in of_seed if model is None or row["model"] == model] for of_seed in rows]
+    return np.array([[float(row[metric] or "nan") for row in sorted(found, key=lambda row: row["case"])] for found in mine])
 
 
 def difference(values: np.ndarray, others: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
