@@ -228,8 +228,10 @@ class TestSegmentation:
          ("SeriesDate", "SeriesTime", "AcquisitionDate", "AcquisitionTime", "ContentDate", "ContentTime", "StudyDate", "StudyTime")],
         ids=lambda names: names[0],
     )  # fmt: skip
-    @pytest.mark.parametrize("value", [None, "", "noon"])
-    def test_missing_empty_and_senseless_headers_are_left_empty(self, studies, names, value, tmp_path):
+    @pytest.mark.parametrize("value", [None, "", "noon", "too long for any of them"])
+    def test_missing_empty_and_senseless_headers_are_left_empty_and_no_library_talks_of_them(
+        self, studies, names, value, tmp_path, caplog
+    ):
         _, pet, masks = studies("plain")
         files = []
         for file in pet.files:
@@ -244,6 +246,7 @@ class TestSegmentation:
             files.append(tmp_path / file.name)
             dataset.save_as(files[-1])
         write_segmentation(tmp_path / "seg.dcm", masks["lesions"], replace(pet, files=tuple(files)), VERSION)
+        assert caplog.messages == []
         assert errors_of(tmp_path / "seg.dcm") == []
         label = segmentation_mask([tmp_path / "seg.dcm"], grid_of(pet.files))
         np.testing.assert_array_equal(label.array, masks["lesions"])

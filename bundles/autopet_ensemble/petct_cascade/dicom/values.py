@@ -7,6 +7,7 @@ import math
 import re
 
 from pydicom import Dataset
+from pydicom.config import disable_value_validation
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.multival import MultiValue
@@ -43,7 +44,9 @@ def _texts_in(header: Dataset, tag: BaseTag) -> list[str]:
             return element.value.decode("latin-1").split("\\")
         if kind == "US" and len(element.value) == 2:
             return [str(int.from_bytes(element.value, "little" if element.is_little_endian else "big"))]
-    value = header[tag].value
+    # A warning of pydicom names neither study nor file, and what a value must look like is looked at where it is used.
+    with disable_value_validation():
+        value = header[tag].value
     values = value if isinstance(value, (MultiValue, list, tuple)) else [] if value is None else [value]
     return [item.decode("latin-1") if isinstance(item, bytes) else str(item) for item in values]
 
