@@ -416,6 +416,7 @@ def test_a_study_is_read_out_while_later_ones_are_segmented(workflow, raw, tmp_p
 def test_report_of_what_several_runs_have_left_is_that_of_the_last_one(workflow, raw, tmp_path, capsys):
     output = tmp_path / "masks"
     workflow("inference", studies=str(raw)).run()
+    assert capsys.readouterr().out.endswith(f"{output / 'report.html'}: 2 studies.\n")
     tables = ("problems.json", "report.html", "readouts.json", "readouts_studies.csv", "readouts_lesions.csv")
     before = {name: (output / name).read_bytes() for name in tables}
     for name in tables:
@@ -425,7 +426,8 @@ def test_report_of_what_several_runs_have_left_is_that_of_the_last_one(workflow,
     (output / f"pictures/{CASES[0]}.png").unlink()
     gather(output)
     assert list(json.loads((output / "readouts.json").read_text())) == CASES[1:]
-    assert f"1 have no results yet, such as {CASES[0]}: run the same command again" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.endswith(f"report.html: 1 study.\n1 study without results yet, such as {CASES[0]}: run the same command again\n")
     workflow("inference", studies=str(raw)).run()
     assert {name: (output / name).read_bytes() for name in tables} == before
 
@@ -456,7 +458,7 @@ def test_a_study_that_another_run_is_doing_is_left_to_it(workflow, raw, masks, t
     assert other.claim(CASES[0])
     workflow("inference", studies=str(raw)).run()
     assert sorted(read_masks(tmp_path / "masks")) == CASES[1:]
-    assert f"1 studies, such as {CASES[0]}, are not done yet" in capsys.readouterr().out
+    assert f"1 study not done yet, such as {CASES[0]}: the run" in capsys.readouterr().out
     other.release(CASES[0])
     workflow("inference", studies=str(raw)).run()
     assert_same(read_masks(tmp_path / "masks"), masks)

@@ -11,7 +11,7 @@ from pathlib import Path
 from petct_cascade.deidentification import deidentified_studies, kind_of_results, words_of
 from petct_cascade.dicom.finding import DicomOptions, Found, find_in_folder
 from petct_cascade.dicom.source import DicomSource
-from petct_cascade.problems import Problem, raise_if_strict
+from petct_cascade.problems import Problem, number_of_studies, raise_if_strict
 from petct_cascade.results import in_order
 from petct_cascade.studies import Study
 from petct_cascade.volumes import Volume, read_volume, write_volume
@@ -90,11 +90,10 @@ def convert(
     problems = [problem for problem in problems if problem.error]
     problems += convert_studies(conversions, Path(output_dir), strict, num_workers, deidentified)
     converted = len(conversions) - len({problem.case for problem in problems} & {conversion.case for conversion in conversions})
-    print(f"\n{output_dir}: {converted} {'study' if converted == 1 else 'studies'} in imagesTr.", flush=True)
+    print(f"\n{output_dir}: {number_of_studies(converted)} in imagesTr.", flush=True)
     if problems:
-        number = len({problem.case for problem in problems})
-        what = f"{number} {'study' if number == 1 else 'studies'} could not be converted, all others were"
-        raise SomeFailedError(what, in_order(problems))
+        failed = number_of_studies(len({problem.case for problem in problems}))
+        raise SomeFailedError(f"{failed} could not be converted, all others were", in_order(problems))
 
 
 def convert_studies(

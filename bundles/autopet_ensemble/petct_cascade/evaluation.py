@@ -10,6 +10,7 @@ from typing import Any
 from monai.engines import Evaluator
 
 from petct_cascade.keeping import RecordKeeper
+from petct_cascade.problems import number_of_studies
 from petct_cascade.provenance import SUMMARY
 from petct_cascade.results import in_order
 from petct_cascade.running import run_each_study
@@ -69,7 +70,8 @@ def evaluate(
     failed = {problem.case for problem in told}
     if waiting := [case for case in keeper.unsettled(items) if case not in failed]:
         print(
-            f"{len(waiting)} studies, such as {waiting[0]}, are not done yet: the run that does the last one scores", flush=True
+            f"{number_of_studies(len(waiting))} not done yet, such as {waiting[0]}: the run that does the last one scores",
+            flush=True,
         )
     elif keeper.claims.claim(SUMMARY):
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from petct_cascade import readout_run, scoring
 from petct_cascade.keeping import known_problems, problem_of_row
-from petct_cascade.problems import Problem
+from petct_cascade.problems import Problem, number_of_studies
 from petct_cascade.provenance import SUMMARY, summary_of
 from petct_cascade.results import write_results
 from petct_cascade.study_results import StudyResults
@@ -58,8 +58,10 @@ def _write(kept: StudyResults, seed: int) -> None:
         single_file = not any("page" in each for each in settings)
         write_results(folder, title, results, model, origins, single_file, seed)
     others = [name for name in {*records.names(), *kept.names()} if not name.startswith(".") and name not in cases]
-    said = f", and {len(others)} have no results yet, such as {min(others)}: run the same command again" if others else ""
-    print(f"{folder / 'report.html'}: {len(cases)} {'study' if len(cases) == 1 else 'studies'}{said}.", flush=True)
+    if others:
+        print(
+            f"{number_of_studies(len(others))} without results yet, such as {min(others)}: run the same command again", flush=True
+        )
 
 
 def _problems(records: Records, done: set[str]) -> list[Problem]:

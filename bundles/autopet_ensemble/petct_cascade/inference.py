@@ -11,7 +11,7 @@ from monai.engines import Evaluator
 
 from petct_cascade.deidentification import Words
 from petct_cascade.keeping import RecordKeeper
-from petct_cascade.problems import Problem
+from petct_cascade.problems import Problem, number_of_studies
 from petct_cascade.provenance import SUMMARY, check_summary, summary_of
 from petct_cascade.readout_run import read_out_studies, readout_tasks, tell_warnings
 from petct_cascade.results import in_order
@@ -70,7 +70,8 @@ def infer(
     reports = not waiting and (keeper is None or keeper.claims.claim(SUMMARY))
     if waiting:
         print(
-            f"{len(waiting)} studies, such as {waiting[0]}, are not done yet: the run that does the last one reports", flush=True
+            f"{number_of_studies(len(waiting))} not done yet, such as {waiting[0]}: the run that does the last one reports",
+            flush=True,
         )
     elif reports:
         # Another run over the same studies may have met what this one has not.
@@ -93,8 +94,7 @@ def infer(
                 keeper.claims.release(SUMMARY)
     # Which process of torchrun reports also ends with the exit code of all.
     if problems and (reports or not is_one_of_torchrun()):
-        number = len({problem.case for problem in problems})
-        sentence = f"{number} {'study' if number == 1 else 'studies'} cannot be used"
+        sentence = f"{number_of_studies(len({problem.case for problem in problems}))} cannot be used"
         if not items:
             raise InputError(with_problems(f"{sentence}, and nothing was done", in_order(problems)))
         raise SomeFailedError(f"{sentence}, {what}", in_order(problems))

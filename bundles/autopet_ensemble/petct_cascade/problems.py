@@ -36,6 +36,11 @@ class Problem:
         return f"study {self.case}: {self.sentence}"
 
 
+def number_of_studies(number: int) -> str:
+    """Return a number of studies in words, such as "2 studies"."""
+    return f"{number} {'study' if number == 1 else 'studies'}"
+
+
 def raise_if_strict(strict: bool, problems: Iterable[Problem]) -> None:
     """End a run at the first error, if `strict`.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from petct_cascade.problems import Problem
+from petct_cascade.problems import Problem, number_of_studies
 from petct_cascade.readouts import write_readouts
 from petct_cascade.report import write_index, write_report
 from petct_cascade.summary import table1, write_scores
@@ -24,7 +24,7 @@ def write_results(
     seed: int = 0,
 ) -> None:
     """Write the tables of scores, and print Table 1, if there are any; `readouts.json`, `readouts_studies.csv` and
-    `readouts_lesions.csv` if there are read-outs; `problems.json`; `report.html`.
+    `readouts_lesions.csv` if there are read-outs; `problems.json`; `report.html`. Say at the end where the report is.
 
     Args:
         output_dir: where the files appear, beside `pictures/<case>.png` of each study that is read out.
@@ -48,6 +48,7 @@ def write_results(
         write_report(page, title, results.rows, results.readouts, pictures, problems, model, origins)
     else:
         write_index(page, title, results.rows, results.readouts, problems, model, origins)
+    print(f"{page}: {number_of_studies(len({row['case'] for row in results.rows} | results.readouts.keys()))}.", flush=True)
 
 
 def picture_of(output_dir: Path, case: str) -> Path:
