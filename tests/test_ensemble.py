@@ -583,6 +583,10 @@ def test_file_that_breaks_while_it_is_read_is_named_and_the_others_are_done(work
     [
         ({"ckpt_dir": "none"}, r"none/model\.pt is missing: make it with `python -m monai\.bundle run assemble --config_file "),
         ({"studies": "none"}, "none does not exist: name the folder of the data set"),
+        (
+            {"studies": __file__},
+            r"test_ensemble\.py is one file: name the folder of the data set, or a list \(CSV, JSON\), or one",
+        ),
         ({"ct": "ct.nii.gz"}, "--pet is missing: give one file for the CT and one for the PET"),
         ({"pet": "pet.nii.gz"}, "--ct is missing: give one file for the CT and one for the PET"),
     ],

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from petct_cascade.items import images_of_case, item_of_case, masks_in_folder, reference_items, validation_items
-from petct_cascade.problems import Problem
-from petct_cascade.results import in_order, row_of_problem
+from petct_cascade.problems import Problem, in_order
+from petct_cascade.results import row_of_problem
 from petct_training.errors import InputError
 
 

@@ -88,6 +88,29 @@ def test_mask_whose_pet_is_missing_is_named_and_all_others_are_read_out(raw, tmp
         assert list(json.loads((tmp_path / name / "readouts.json").read_text())) == [f"fdg_{len(MASKS) + 1}_good.two"]
 
 
+def test_images_may_be_named_by_the_folder_of_their_data_set(raw, tmp_path):
+    read_outs = []
+    for number, images in enumerate((raw, raw / "imagesTr")):
+        with pytest.raises(SystemExit, match=r"masks could not be read out, all others were"):
+            read_out_folder(tmp_path / "masks", images, tmp_path / f"{number}")
+        read_outs.append((tmp_path / f"{number}/readouts_lesions.csv").read_bytes())
+    assert read_outs[0] == read_outs[1]
+    of_labels = reference_items(raw / "labelsTr", images=raw)
+    assert [item["image"] for item in of_labels] == [item["image"] for item in reference_items(raw)]
+
+
+def test_where_no_mask_can_be_used_nothing_was_done_which_is_exit_code_1(raw, tmp_path):
+    (tmp_path / "of others").mkdir()
+    (tmp_path / "masks/nobody.nii.gz").rename(tmp_path / "of others/nobody.nii.gz")
+    for name, run in {
+        "read out": partial(read_out_folder, tmp_path / "of others", raw / "imagesTr"),
+        "scored": partial(score_folder, tmp_path / "of others", reference_items(raw)),
+    }.items():
+        with pytest.raises(SystemExit, match=rf"masks could not be {name}, and nothing was done:\n  study") as end:
+            run(tmp_path / name)
+        assert end.value.code == str(end.value), "a message is the exit code 1"
+
+
 def test_read_outs_and_scores_do_not_replace_each_other(raw, tmp_path):
     with pytest.raises(SystemExit, match=r"masks could not be read out"):
         read_out_folder(tmp_path / "masks", raw / "imagesTr", tmp_path / "out")

@@ -11,12 +11,11 @@ from pathlib import Path
 from petct_cascade.deidentification import deidentified_studies, kind_of_results, words_of
 from petct_cascade.dicom.finding import DicomOptions, Found, find_in_folder
 from petct_cascade.dicom.source import DicomSource
-from petct_cascade.problems import Problem, number_of_studies, raise_if_strict
-from petct_cascade.results import in_order
+from petct_cascade.problems import Problem, number_of_studies, raise_if_any, raise_if_strict
 from petct_cascade.studies import Study
 from petct_cascade.volumes import Volume, read_volume, write_volume
 from petct_cascade.workers import Workers
-from petct_training.errors import InputError, SomeFailedError
+from petct_training.errors import InputError
 from petct_training.files import make_folder
 from petct_training.records import Plan, Records
 
@@ -72,7 +71,8 @@ def convert(
         deidentified: whether nothing may tell whose studies they are; see `petct_cascade.deidentification`.
 
     Raises:
-        InputError: when there is no study in DICOM, the folder cannot be written, or, if `strict`, when a study cannot be used.
+        InputError: when there is no study in DICOM, none could be converted, the folder cannot be written, or, if `strict`, when
+            a study cannot be used.
         SomeFailedError: after all others are done, with a sentence for each study that could not be used.
     """
     folder = Path(studies)
@@ -91,9 +91,8 @@ def convert(
     problems += convert_studies(conversions, Path(output_dir), strict, num_workers, deidentified)
     converted = len(conversions) - len({problem.case for problem in problems} & {conversion.case for conversion in conversions})
     print(f"\n{output_dir}: {number_of_studies(converted)} in imagesTr.", flush=True)
-    if problems:
-        failed = number_of_studies(len({problem.case for problem in problems}))
-        raise SomeFailedError(f"{failed} could not be converted, all others were", in_order(problems))
+    failed = number_of_studies(len({problem.case for problem in problems}))
+    raise_if_any(problems, f"{failed} could not be converted", converted > 0, "all others were")
 
 
 def convert_studies(

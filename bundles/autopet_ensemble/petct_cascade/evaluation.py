@@ -10,9 +10,8 @@ from typing import Any
 from monai.engines import Evaluator
 
 from petct_cascade.keeping import RecordKeeper
-from petct_cascade.problems import number_of_studies
+from petct_cascade.problems import in_order, number_of_studies
 from petct_cascade.provenance import SUMMARY
-from petct_cascade.results import in_order
 from petct_cascade.running import run_each_study
 from petct_cascade.scoring import score_studies, score_tasks
 from petct_cascade.selection import Selection

@@ -11,17 +11,16 @@ from monai.engines import Evaluator
 
 from petct_cascade.deidentification import Words
 from petct_cascade.keeping import RecordKeeper
-from petct_cascade.problems import Problem, number_of_studies
+from petct_cascade.problems import Problem, number_of_studies, raise_if_any
 from petct_cascade.provenance import SUMMARY, check_summary, summary_of
 from petct_cascade.readout_run import read_out_studies, readout_tasks, tell_warnings
-from petct_cascade.results import in_order
 from petct_cascade.running import run_each_study
 from petct_cascade.selection import Selection
 from petct_cascade.studies import problem_of_name
 from petct_cascade.study_results import ResultStream, StudyResults
 from petct_cascade.tasks import ReadoutOptions, words_if_hidden
 from petct_training.claims import is_one_of_torchrun
-from petct_training.errors import InputError, SomeFailedError, with_problems
+from petct_training.errors import InputError
 from petct_training.records import Records
 
 # What the masks are called in the report.
@@ -93,11 +92,9 @@ def infer(
             if keeper is not None:
                 keeper.claims.release(SUMMARY)
     # Which process of torchrun reports also ends with the exit code of all.
-    if problems and (reports or not is_one_of_torchrun()):
-        sentence = f"{number_of_studies(len({problem.case for problem in problems}))} cannot be used"
-        if not items:
-            raise InputError(with_problems(f"{sentence}, and nothing was done", in_order(problems)))
-        raise SomeFailedError(f"{sentence}, {what}", in_order(problems))
+    if reports or not is_one_of_torchrun():
+        number = number_of_studies(len({problem.case for problem in problems}))
+        raise_if_any(problems, f"{number} cannot be used", bool(items), what)
 
 
 def _others(records: Records, items: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -101,7 +101,7 @@ def reference_items(
             and imagesTr are used).
         dataset_dir: prepared data set, with `datalist.json`; used where there are no `references`.
         images: folder with `<case>_0001.nii.gz` (PET, SUV) and, if there is one, `<case>_0000.nii.gz` (CT, HU), for read-outs and
-            pictures of `references`.
+            pictures of `references`; or a data set in the challenge's layout.
         allow_outside: see `validation_items`.
 
     Returns:
@@ -144,6 +144,12 @@ def images_of_case(case: str, folder: Path) -> dict[str, Path]:
     return {role: file for role, file in candidates if file.is_file()}
 
 
+def images_in(folder: Path) -> Path:
+    """Return where the images of a folder lie: in a data set in the challenge's layout in its imagesTr, else in itself."""
+    inner = folder / "imagesTr"
+    return inner if inner.is_dir() else folder
+
+
 def masks_in_folder(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     """Return the file of each case in a folder, sorted, and an error for each case that has two.
 
@@ -182,9 +188,9 @@ def _files_of(item: Item) -> list[str]:
 def _items_of_folder(references: Path, images: Path | None) -> list[Item]:
     """Return the studies of a folder of reference masks, or of a data set in the challenge's layout."""
     if (references / "labelsTr").is_dir():
-        if images is None and (references / "imagesTr").is_dir():
-            images = references / "imagesTr"
+        images = images or references
         references = references / "labelsTr"
+    images = images and images_in(images)
     files, problems = masks_in_folder(references)
     if problems:
         raise InputError(str(problems[0]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from petct_cascade.volumes import Source
-from petct_training.errors import InputError
+from petct_training.errors import InputError, SomeFailedError, with_problems
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,31 @@ class Problem:
 def number_of_studies(number: int) -> str:
     """Return a number of studies in words, such as "2 studies"."""
     return f"{number} {'study' if number == 1 else 'studies'}"
+
+
+def raise_if_any(problems: Iterable[Problem], what: str, anything_done: bool, others: str = "all others were done") -> None:
+    """End a command that has met errors.
+
+    Args:
+        problems: the errors.
+        what: how many studies or masks have them; the beginning of a sentence.
+        anything_done: whether any study has its result.
+        others: what became of these; the end of the sentence.
+
+    Raises:
+        InputError: where there are errors, and nothing was done.
+        SomeFailedError: where there are errors beside results.
+    """
+    errors = in_order(problems)
+    if errors and not anything_done:
+        raise InputError(with_problems(f"{what}, and nothing was done", errors))
+    if errors:
+        raise SomeFailedError(f"{what}, {others}", errors)
+
+
+def in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """Return problems sorted by case, file and message."""
+    return sorted(problems, key=lambda problem: (problem.case, str(problem.file or ""), problem.message))
 
 
 def raise_if_strict(strict: bool, problems: Iterable[Problem]) -> None:

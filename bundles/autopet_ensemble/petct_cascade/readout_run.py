@@ -12,14 +12,14 @@ from petct_cascade.deidentification import deidentified_items, kind_of_results, 
 from petct_cascade.dicom.body_size import Body
 from petct_cascade.dicom.source import DicomSource
 from petct_cascade.dicom_output import DicomOutput
-from petct_cascade.items import item_of_case, masks_in_folder
-from petct_cascade.problems import Problem
+from petct_cascade.items import images_in, item_of_case, masks_in_folder
+from petct_cascade.problems import Problem, raise_if_any
 from petct_cascade.provenance import check_summary, record_of, summary_of
 from petct_cascade.report.study_parts import StudyPage
-from petct_cascade.results import in_order, picture_of, write_results
+from petct_cascade.results import picture_of, write_results
 from petct_cascade.study_results import StudyResults, make_results
 from petct_cascade.tasks import ReadoutOptions, Results, StudyTask, before_of, files_of, pet_of, words_if_hidden
-from petct_training.errors import InputError, SomeFailedError
+from petct_training.errors import InputError
 from petct_training.records import Records
 
 # Heading of the report.
@@ -38,14 +38,16 @@ def read_out_folder(
 
     Args:
         predictions: folder with one binary mask a study, `<case>.nii.gz` or `<case>.nii`, on the grid of its PET.
-        images: folder with `<case>_0001.nii.gz` (PET, SUV) and, if there is one, `<case>_0000.nii.gz` (CT, HU).
+        images: folder with `<case>_0001.nii.gz` (PET, SUV) and, if there is one, `<case>_0000.nii.gz` (CT, HU), or a data set in
+            the challenge's layout.
         output_dir: where all of this appears.
         model: what made the masks.
         options: how studies are read out and drawn.
         body: that of the patient of the only mask, for SUL.
 
     Raises:
-        InputError: a folder is missing or empty, the output folder holds something else, or a body is given for several masks.
+        InputError: a folder is missing or empty, the output folder holds something else, a body is given for several masks, or
+            no mask could be read out.
         SomeFailedError: after all other masks were read out, some could not be.
     """
     if predictions is None or images is None:
@@ -56,7 +58,7 @@ def read_out_folder(
             f"{predictions} holds {len(files)} masks, and weight, height and sex are those of one patient: give one mask"
         )
     of_patient = {} if body is None else {"body": asdict(body)}
-    items = [item_of_case(case, Path(images)) | of_patient for case in files]
+    items = [item_of_case(case, images_in(Path(images))) | of_patient for case in files]
     hidden = options is not None and options.deidentified
     if hidden:
         words = words_of((("mask", file) for file in files.values()), [problem.case for problem in problems])
@@ -71,8 +73,8 @@ def read_out_folder(
     with summary_of(records):
         problems += read_out_studies(tasks, kept, model, options, problems)
         kept.keep_only(files)
-    if problems:
-        raise SomeFailedError(f"{len(problems)} masks could not be read out, all others were", in_order(problems))
+    done = {task.item["case"] for task in tasks} - {problem.case for problem in problems}
+    raise_if_any(problems, f"{len(problems)} masks could not be read out", bool(done), "all others were")
 
 
 def read_out_studies(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from petct_cascade.problems import Problem, number_of_studies
+from petct_cascade.problems import Problem, in_order, number_of_studies
 from petct_cascade.readouts import write_readouts
 from petct_cascade.report import write_index, write_report
 from petct_cascade.summary import table1, write_scores
@@ -54,11 +54,6 @@ def write_results(
 def picture_of(output_dir: Path, case: str) -> Path:
     """Return the file of a study's picture."""
     return output_dir / "pictures" / f"{case}.png"
-
-
-def in_order(problems: Iterable[Problem]) -> list[Problem]:
-    """Return problems sorted by case, file and message."""
-    return sorted(problems, key=lambda problem: (problem.case, str(problem.file or ""), problem.message))
 
 
 def row_of_problem(problem: Problem) -> dict[str, str]:

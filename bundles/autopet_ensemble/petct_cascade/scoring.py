@@ -10,14 +10,14 @@ from typing import Any
 
 from petct_cascade.deidentification import deidentified_items, kind_of_results
 from petct_cascade.items import masks_in_folder
-from petct_cascade.problems import Problem
+from petct_cascade.problems import Problem, raise_if_any
 from petct_cascade.provenance import record_of, summary_of
 from petct_cascade.report.study_parts import StudyPage
-from petct_cascade.results import in_order, picture_of, write_results
+from petct_cascade.results import picture_of, write_results
 from petct_cascade.studies import problem_of_name
 from petct_cascade.study_results import StudyResults, make_results
 from petct_cascade.tasks import ReadoutOptions, StudyTask, files_of, words_if_hidden
-from petct_training.errors import InputError, SomeFailedError
+from petct_training.errors import InputError
 from petct_training.records import Records
 
 # Heading of the report.
@@ -46,7 +46,8 @@ def score_folder(
         seed: of the bootstrap.
 
     Raises:
-        InputError: the folder is missing or empty, or, of results without names, an image cannot be read or is there twice.
+        InputError: the folder is missing or empty, or no mask could be scored, or, of results without names, an image cannot be
+            read or is there twice.
         SomeFailedError: after all other masks were scored, some masks could not be scored.
     """
     if predictions is None:
@@ -92,7 +93,7 @@ def score_studies(
         The rows of `scores.csv`.
 
     Raises:
-        InputError: a folder is missing or empty, or the output folder holds something else.
+        InputError: a folder is missing or empty, the output folder holds something else, or no mask could be scored.
         SomeFailedError: after everything else was scored and written, some masks are missing, have no study, lie on another grid,
             are not binary or cannot be read: each is named with its reason.
     """
@@ -121,8 +122,8 @@ def score_studies(
         order = {model: position for position, model in enumerate(predictions)}
         results.rows.sort(key=lambda row: (row["case"], order[row["model"]]))
         write_results(output_dir, TITLE, results, primary, origins, options.single_file, seed)
-    if results.problems:
-        raise SomeFailedError(f"{len(results.problems)} masks could not be scored, all others were", in_order(results.problems))
+    failed = f"{len(results.problems)} masks could not be scored"
+    raise_if_any(results.problems, failed, bool(results.rows or results.readouts), "all others were")
     return results.rows
 
 

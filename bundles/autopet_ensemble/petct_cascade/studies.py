@@ -316,6 +316,10 @@ def _find(source: Path, labels: bool, allow_outside: bool, dicom: DicomOptions) 
         return _from_list(source, allow_outside, dicom)
     if source.name.upper() == "DICOMDIR" and source.is_file():
         source = source.parent
+    if source.is_file():
+        raise InputError(
+            f"{source} is one file: name the folder of the data set, or a list (CSV, JSON), or one study's CT and PET"
+        )
     if not source.is_dir():
         raise InputError(f"{source} does not exist: name the folder of the data set, or a CSV or JSON list of studies")
     if (source / "imagesTr").is_dir() or (source / "imagesTs").is_dir():
