@@ -461,10 +461,18 @@ def test_every_command_in_the_first_readme_does_what_it_says(tmp_path):
     reader.follow("--ct CT.nii.gz --pet SUV.nii.gz", "OUT/*_SUV.nii.gz", *REPORT, options=DEMO)
     reader.follow("petct segment STUDIES", *(f"OUT/{case}.nii.gz" for case in cases), *REPORT, options=DEMO)
     reader.follow("petct train STUDIES", *work, options=f"{DEMO} {TWO_EPOCHS}")
-    (here / "demo/phantoms").mkdir(parents=True)
-    (here / "demo/phantoms/raw").symlink_to(here / "RAW")
-    reader.follow("--recipe recommended", *(f"demo/phantoms/{pattern}" for pattern in PIPELINE), options=TWO_EPOCHS)
     assert reader.remaining == []
+
+
+@pytest.mark.slow
+def test_the_recommended_recipe_has_the_folds_and_members_that_its_page_names(tmp_path):
+    reader = Reader("docs/beyond-the-paper.md", tmp_path)
+    write_raw(reader.folder / "STUDIES")
+    folds = [f"WORK/models/autopet_stage1_dynunet/fold_{fold}/model.pt" for fold in range(3)]
+    work = (f"WORK/{pattern}" for pattern in PIPELINE if "models" not in pattern)
+    reader.follow("--recipe recommended", *folds, *work, options=f"{DEMO} {TWO_EPOCHS}")
+    fingerprint = json.loads((reader.folder / f"WORK/models/{ENSEMBLE}/fingerprint.json").read_text())
+    assert fingerprint["members"] == ["SegResNet", "UNet"]
 
 
 @pytest.mark.slow

@@ -61,8 +61,8 @@ def run(tmp_path, monkeypatch):
     (raw / "a_0000.nii.gz").write_text("ct")
 
     def run(fail=None, work_dir=tmp_path / "work", **options):
-        folds = {name: options[name] for name in ("folds", "cross_validation") if name in options}
-        commands = Commands(method.plan(method.Method(raw, work_dir, BUNDLES, "demo", **folds)))
+        planned = {name: options[name] for name in ("folds", "cross_validation", "recipe") if name in options}
+        commands = Commands(method.plan(method.Method(raw, work_dir, BUNDLES, "demo", members=method.MEMBERS, **planned)))
         commands.fail = fail or {}
         monkeypatch.setattr(pipeline.subprocess, "run", commands)
         try:
@@ -273,13 +273,18 @@ def test_leaving_a_member_out_later_keeps_what_was_trained(run):
     assert run(members=["SegResNet", "UNet"]).names == ["assemble", "evaluate"]
 
 
-def test_the_recommended_recipe_does_without_swinunetr_unless_members_are_named(run):
-    assert run(recipe="recommended").names == [name for name in ALL if "swinunetr" not in name]
-    assert run(recipe="recommended", members=list(method.MEMBERS)).names == [
-        "train autopet_stage2_swinunetr",
-        "assemble",
-        "evaluate",
-    ]
+def test_the_recommended_recipe_has_three_folds_of_stage_1_and_no_swinunetr_unless_others_are_named(run):
+    stage1 = [f"{name} fold {fold}" for name in ("train autopet_stage1_dynunet", "predict the coarse masks") for fold in range(3)]
+    stage2 = [f"train autopet_stage2_{name} fold 0" for name in ("segresnet", "unet")]
+    assert run(recipe="recommended").names == ["prepare", *stage1, *stage2, "assemble", "evaluate"]
+    swinunetr = ["train autopet_stage2_swinunetr fold 0", "assemble", "evaluate"]
+    assert run(recipe="recommended", members=list(method.MEMBERS)).names == swinunetr
+
+
+def test_folds_that_are_given_go_before_those_of_the_recipe(run):
+    assert run(recipe="recommended", folds=0).names == [name for name in ALL if "swinunetr" not in name]
+    names = run(recipe="recommended", folds=2, cross_validation=True).names
+    assert names == ["prepare", *TRAIN_1, *MASKS, *(name for name in TRAIN_2 if "swinunetr" not in name), "assemble", "evaluate"]
 
 
 def test_a_recipe_patches_each_bundle_that_has_its_config_over_paper_and_profile(tmp_path):

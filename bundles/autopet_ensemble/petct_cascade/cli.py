@@ -297,7 +297,10 @@ def prepare(studies: Path, output: Path, settings: list[tuple[str, str]]) -> Non
 )
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Epochs of each training, instead of the profile's.")
 @click.option(
-    "--folds", type=click.IntRange(min=2), metavar="N", help="Cross-validate: train each network once for each of N folds."
+    "--folds",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Train stage 1 once for each of N folds; with the paper's recipe stage 2, too.",
 )
 @settings("pipeline")
 def train(

@@ -21,6 +21,8 @@ NETWORKS = dict(zip(("stage1", "SegResNet", "SwinUNETR", "UNet"), (STAGE1, *STAG
 MEMBERS = tuple(NETWORKS)[1:]
 PROFILES = ("full", "demo")
 PAPER, RECOMMENDED = RECIPES = ("paper", "recommended")
+# What the paper's recipe has where another one may have its own.
+OF_PAPER = {"members": MEMBERS, "folds": 0, "cross_validation": True}
 
 
 def chosen_members(members: object, known: Sequence[str]) -> list[str]:
@@ -41,15 +43,18 @@ def chosen_members(members: object, known: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Method:
-    """What the whole method is run on and how; the attributes are the arguments of `run_pipeline`."""
+    """What the whole method is run on and how; the attributes are the arguments of `run_pipeline`.
+
+    Where `members`, `folds` or `cross_validation` is None, it is the recipe's: see `chosen`.
+    """
 
     studies: Path
     work_dir: Path
     bundles_dir: Path
     profile: str = "full"
     num_gpus: int = 0
-    folds: int = 0
-    cross_validation: bool = True
+    folds: int | None = None
+    cross_validation: bool | None = None
     parallel_trainings: int = 1
     recipe: str = PAPER
     members: Sequence[str] | None = None
@@ -95,16 +100,22 @@ class Method:
     def _recipe_file(self, bundle: str) -> Path:
         return self.bundles_dir / bundle / f"configs/{self.recipe}.json"
 
+    def chosen(self, option: str) -> Any:
+        """Return one of the options in `OF_PAPER`: as it was given, else the recipe's, else the paper's."""
+        given = getattr(self, option)
+        if given is not None:
+            return given
+        file = self._recipe_file(ENSEMBLE)
+        return (read_json(file) if file.is_file() else {}).get(option, OF_PAPER[option])
+
     @property
     def trained_members(self) -> list[str]:
-        """The members that are trained: those that were named, else the recipe's.
+        """The members that are trained.
 
         Raises:
             InputError: as `chosen_members`.
         """
-        file = self._recipe_file(ENSEMBLE)
-        of_recipe = read_json(file)["members"] if file.is_file() else MEMBERS
-        return chosen_members(of_recipe if self.members is None else self.members, MEMBERS)
+        return chosen_members(self.chosen("members"), MEMBERS)
 
     @property
     def networks(self) -> dict[str, str]:
@@ -123,9 +134,10 @@ class Method:
 
     def folds_of(self, bundle: str) -> list[int | None]:
         """Return the folds that are held out from a network's trainings, one after another; [None] for a training without folds."""
-        if not self.folds:
+        folds = self.chosen("folds")
+        if not folds:
             return [None]
-        return list(range(self.folds if bundle == STAGE1 or self.cross_validation else 1))
+        return list(range(folds if bundle == STAGE1 or self.chosen("cross_validation") else 1))
 
     def weights(self, bundle: str, fold: int | None = None) -> tuple[Path, Path]:
         """Return the two files in which the weights of a bundle, or of one of its folds, lie."""
@@ -266,6 +278,7 @@ def _only(fold: int | None) -> dict[str, int]:
 
 
 def _prepare(method: Method) -> Step:
+    folds = method.chosen("folds")
     return Step(
         name="prepare",
         home=method.work_dir,
@@ -275,7 +288,7 @@ def _prepare(method: Method) -> Step:
         overrides={
             "studies": method.studies,
             "dataset_dir": method.prepared,
-            **({"folds": method.folds} if method.folds else {}),
+            **({"folds": folds} if folds else {}),
             **method.prepare_options,
         },
         inputs=(method.studies,),

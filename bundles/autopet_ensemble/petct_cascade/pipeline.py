@@ -118,8 +118,8 @@ def run_pipeline(
     bundles_dir: str | os.PathLike,
     profile: str = "full",
     num_gpus: int = 0,
-    folds: int = 0,
-    cross_validation: bool = True,
+    folds: int | None = None,
+    cross_validation: bool | None = None,
     parallel_trainings: int = 1,
     recipe: str = PAPER,
     members: Sequence[str] | None = None,
@@ -140,9 +140,10 @@ def run_pipeline(
         num_gpus: number of GPUs; with more than one, the networks are trained under torchrun.
         prepare_options: further ids and values for `prepare`, for example {"spacing": "median"}.
         folds: number of folds of which each is held out from one training of stage 1. Stage 2 then learns from coarse masks of
-            networks that had not seen the study, and stage 1 of the cascade is the mean of its folds. 0 for the paper's one split.
+            networks that had not seen the study, and stage 1 of the cascade is the mean of its folds. 0 for the paper's one split,
+            None for the recipe's number.
         cross_validation: with folds, whether stage 2 is trained once a fold, too, so that Table 1 covers every study; otherwise it
-            is trained once, and Table 1 covers the studies of fold 0.
+            is trained once, and Table 1 covers the studies of fold 0. None for what the recipe does.
         parallel_trainings: number of trainings that run side by side where none needs another; they share the GPUs.
         recipe: "paper", or "recommended" for the configs `recommended.json` of the bundles over those of the paper.
         members: the networks of stage 2 that are trained and make the ensemble; None for the recipe's.
@@ -157,7 +158,7 @@ def run_pipeline(
         raise InputError(f"profile is {profile!r}: give 'full' or 'demo'")
     if recipe not in RECIPES:
         raise InputError(f"recipe is {recipe!r}: give 'paper' or 'recommended'")
-    if isinstance(folds, bool) or not isinstance(folds, int) or folds < 0 or folds == 1:
+    if folds is not None and (isinstance(folds, bool) or not isinstance(folds, int) or folds < 0 or folds == 1):
         raise InputError(f"folds is {folds!r}: give 2 or more, or 0 for one split")
     if parallel_trainings < 1 or 0 < num_gpus < parallel_trainings:
         raise InputError(
