@@ -442,6 +442,17 @@ def test_report_of_an_evaluation_has_its_scores_again(workflow, dataset, tmp_pat
     assert {file: file.read_bytes() for file in before} == before
 
 
+@pytest.mark.parametrize("kind", ["prepared data set", "conversion", "masks of DynUNet"])
+def test_report_is_refused_where_results_are_of_a_kind_that_has_none(kind, tmp_path):
+    records = Records(tmp_path, kind)
+    with records.making(Plan("a", {}, {}, ["a.nii"])):
+        (tmp_path / "a.nii").write_text("data")
+    before = {file for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(InputError, match="holds no results: name an output folder of petct segment"):
+        gather(tmp_path)
+    assert {file for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
 def test_report_is_refused_where_there_are_no_results_or_another_run_writes_it(workflow, raw, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty holds no results: name an output folder of petct segment"):

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from petct_cascade import readout_run, scoring
+from petct_cascade.deidentification import kind_of_results
 from petct_cascade.keeping import known_problems, problem_of_row
 from petct_cascade.problems import Problem, number_of_studies
 from petct_cascade.provenance import SUMMARY, summary_of
@@ -16,6 +17,11 @@ from petct_training.claims import Claims
 from petct_training.errors import InputError
 from petct_training.files import read_json_or_none
 from petct_training.records import Records, kind_in
+
+# Of which kinds of results there is a report; a prepared data set and conversions keep records, too.
+REPORTED = [
+    kind_of_results(kind, hidden) for kind in ("inference", "evaluation", "scores", "read-outs") for hidden in (False, True)
+]
 
 
 def gather(output_dir: str | os.PathLike, seed: int = 0) -> None:
@@ -30,7 +36,7 @@ def gather(output_dir: str | os.PathLike, seed: int = 0) -> None:
     """
     folder = Path(output_dir)
     kind = kind_in(folder)
-    if kind is None:
+    if kind not in REPORTED:
         raise InputError(f"{folder} holds no results: name an output folder of petct segment, evaluate, score or readout")
     kept = StudyResults(Records(folder, kind))
     claims = Claims(folder)

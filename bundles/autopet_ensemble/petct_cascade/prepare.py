@@ -18,7 +18,7 @@ from petct_cascade.dicom.source import DicomSource
 from petct_cascade.fingerprint import make_fingerprint, target_spacing
 from petct_cascade.preparation import DATA_SET, Preparation, PrepareOptions
 from petct_cascade.prepared_study import make_study
-from petct_cascade.problems import Problem
+from petct_cascade.problems import Problem, number_of_studies
 from petct_cascade.studies import Study, find_studies
 from petct_cascade.workers import Workers
 from petct_training.errors import InputError, SomeFailedError
@@ -199,10 +199,10 @@ def _print_summary(admission: Admission, dataset_dir: Path) -> None:
     """Print the warnings, who is left out and why, and how many studies there are."""
     warnings = [problem for problem in admission.problems if not problem.error]
     if warnings:
-        print(f"\n{len(warnings)} warnings on studies that are used:")
+        print(f"\nWarnings on studies that are used: {len(warnings)}")
         print("\n".join(f"  {warning}" for warning in warnings))
     if admission.excluded:
-        print(f"\n{len(admission.excluded)} studies are left out (datalist.json names all):")
+        print(f"\n{number_of_studies(len(admission.excluded))} left out (datalist.json names all):")
         print("\n".join(f"  {line}" for line in lines_of_reasons(admission.excluded)))
     patients = [len({judgement.study.patient for judgement in split}) for split in (admission.training, admission.validation)]
     if admission.folds:
