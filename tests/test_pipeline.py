@@ -66,7 +66,7 @@ def run(tmp_path, monkeypatch):
         commands.fail = fail or {}
         monkeypatch.setattr(pipeline.subprocess, "run", commands)
         try:
-            run_pipeline(raw, work_dir, BUNDLES, "demo", **options)
+            run_pipeline(raw, work_dir, BUNDLES, profile="demo", **options)
         except SystemExit as end:
             commands.end, commands.code = str(end), end.code
         return commands

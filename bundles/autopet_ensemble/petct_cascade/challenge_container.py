@@ -25,7 +25,7 @@ import numpy as np
 from petct_cascade.clicks import Clicks, read_points
 from petct_cascade.installation import ensemble_folder
 from petct_cascade.metaimage import Place, read_place, write_metaimage
-from petct_cascade.pipeline import PROFILES
+from petct_cascade.method import PROFILES
 from petct_cascade.problems import Problem
 from petct_training.commands import command
 from petct_training.errors import InputError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from petct_cascade.running import run_each_study
 from petct_cascade.selection import Selection
 from petct_cascade.studies import problem_of_name
 from petct_cascade.study_results import ResultStream, StudyResults
-from petct_cascade.tasks import ReadoutOptions, words_if_hidden
+from petct_cascade.tasks import ReadoutOptions, StudyTask, words_if_hidden
 from petct_training.claims import is_one_of_torchrun
 from petct_training.errors import InputError
 from petct_training.records import Records
@@ -63,8 +63,7 @@ def infer(
         keeper = None if selection.masks is None else RecordKeeper(selection.masks, mine, then)
         problems = _segment(evaluator, selection, keeper, strict, words_if_hidden(everyone, options))
     tell_warnings(stream.results, everyone, options)
-    what = "all others were done"
-    items = _usable(mine, problems)
+    items, what = _usable(mine, problems), "all others were done"
     waiting = [] if keeper is None else keeper.unsettled([*items, *selection.others])
     reports = not waiting and (keeper is None or keeper.claims.claim(SUMMARY))
     if waiting:
@@ -73,16 +72,10 @@ def infer(
             flush=True,
         )
     elif reports:
-        # Another run over the same studies may have met what this one has not.
-        told = {problem.case for problem in problems}
-        unknown = [item for item in everyone if item["case"] not in told]
-        problems += [] if keeper is None else keeper.problems_of(unknown)
+        problems += _told_by_others(keeper, everyone, problems)
         items = _usable(everyone, problems)
         try:
-            with summary_of(records):
-                mine_now, others = [tasks[item["case"]] for item in items], _others(records, items)
-                problems += read_out_studies(mine_now, kept, MODEL, options, problems, others)
-                kept.keep_only([*tasks, *records.names()])
+            problems += _report(kept, [tasks[item["case"]] for item in items], list(tasks), problems, options)
         except InputError as error:
             if not problems:
                 raise
@@ -95,6 +88,35 @@ def infer(
     if reports or not is_one_of_torchrun():
         number = number_of_studies(len({problem.case for problem in problems}))
         raise_if_any(problems, f"{number} cannot be used", bool(items), what)
+
+
+def _told_by_others(
+    keeper: RecordKeeper | None, everyone: Iterable[Mapping[str, Any]], problems: Iterable[Problem]
+) -> list[Problem]:
+    """Return what other runs over the same studies have met that this one has not."""
+    told = {problem.case for problem in problems}
+    return [] if keeper is None else keeper.problems_of([item for item in everyone if item["case"] not in told])
+
+
+def _report(
+    kept: StudyResults, tasks: Sequence[StudyTask], cases: Sequence[str], problems: Sequence[Problem], options: ReadoutOptions
+) -> list[Problem]:
+    """Write tables and report.
+
+    Args:
+        kept: the results of studies in the output folder.
+        tasks: of the studies that have masks.
+        cases: of all studies that were selected.
+        problems: what is already known to be wrong with studies.
+        options: how studies are read out and drawn.
+
+    Returns:
+        Why further studies could not be read out.
+    """
+    with summary_of(kept.records):
+        errors = read_out_studies(tasks, kept, MODEL, options, problems, _others(kept.records, [task.item for task in tasks]))
+        kept.keep_only([*cases, *kept.records.names()])
+    return errors
 
 
 def _others(records: Records, items: Iterable[Mapping[str, Any]]) -> list[str]:

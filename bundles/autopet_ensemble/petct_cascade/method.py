@@ -43,9 +43,25 @@ def chosen_members(members: object, known: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Method:
-    """What the whole method is run on and how; the attributes are the arguments of `run_pipeline`.
+    """What the whole method is run on and how.
 
-    Where `members`, `folds` or `cross_validation` is None, it is the recipe's: see `chosen`.
+    Attributes:
+        studies: raw data set, or a CSV or JSON list of studies, as `prepare` reads it.
+        work_dir: folder for all that is made: `prepared`, `models/<bundle>`, `logs/<bundle>` (TensorBoard), `results`, `steps`.
+        bundles_dir: folder in which the five bundles lie side by side.
+        profile: "full" for the paper's configs, "demo" for a size that two CPU cores train in minutes.
+        num_gpus: number of GPUs; with more than one, the networks are trained under torchrun.
+        folds: number of folds of which each is held out from one training of stage 1. Stage 2 then learns from coarse masks of
+            networks that had not seen the study, and stage 1 of the cascade is the mean of its folds. 0 for the paper's one split,
+            None for the recipe's number.
+        cross_validation: with folds, whether stage 2 is trained once a fold, too, so that Table 1 covers every study; otherwise it
+            is trained once, and Table 1 covers the studies of fold 0. None for what the recipe does.
+        parallel_trainings: number of trainings that run side by side where none needs another; they share the GPUs.
+        recipe: "paper", or "recommended" for the configs `recommended.json` of the bundles over those of the paper.
+        members: the networks of stage 2 that are trained and make the ensemble; None for the recipe's.
+        prepare_options: further ids and values for `prepare`, for example {"spacing": "median"}.
+        train_options: further ids and values for each training, for example {"max_epochs": 200}. Under the name of a network's
+            bundle are those of its training alone: {"max_epochs": 300, "autopet_stage2_unet": {"max_epochs": 100}}.
     """
 
     studies: Path
@@ -60,6 +76,28 @@ class Method:
     members: Sequence[str] | None = None
     prepare_options: Mapping[str, Any] = field(default_factory=dict)
     train_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Look whether the options make sense, and the studies are there.
+
+        Raises:
+            InputError: when they do not, or are not.
+        """
+        if self.profile not in PROFILES:
+            raise InputError(f"profile is {self.profile!r}: give 'full' or 'demo'")
+        if self.recipe not in RECIPES:
+            raise InputError(f"recipe is {self.recipe!r}: give 'paper' or 'recommended'")
+        folds = 0 if self.folds is None else self.folds
+        if isinstance(folds, bool) or not isinstance(folds, int) or folds < 0 or folds == 1:
+            raise InputError(f"folds is {folds!r}: give 2 or more, or 0 for one split")
+        if self.parallel_trainings < 1 or 0 < self.num_gpus < self.parallel_trainings:
+            raise InputError(
+                f"parallel_trainings is {self.parallel_trainings} with {self.num_gpus} GPUs: give 1 or more, and no more than GPUs"
+            )
+        if "folds" in self.prepare_options:
+            raise InputError("prepare_options holds folds: give --folds itself, so that the networks are trained with them")
+        if not self.studies.exists():
+            raise InputError(f"{self.studies} does not exist: name the raw data set with --studies")
 
     @property
     def prepared(self) -> Path:

@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from petct_cascade.method import NETWORKS, PAPER, PROFILES, RECIPES, Method, Step, options_of_network, plan
+from petct_cascade.method import NETWORKS, Method, Step, options_of_network, plan
 from petct_training.commands import SOME_FAILED
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.files import make_folder, read_json, relative_path, write_json
@@ -112,20 +112,7 @@ def check_train_options(train_options: Mapping[str, Any], bundles_dir: Path) -> 
         check_values({name: str(value) for name, value in options.items() if not isinstance(value, Mapping)})
 
 
-def run_pipeline(
-    studies: str | os.PathLike,
-    work_dir: str | os.PathLike,
-    bundles_dir: str | os.PathLike,
-    profile: str = "full",
-    num_gpus: int = 0,
-    folds: int | None = None,
-    cross_validation: bool | None = None,
-    parallel_trainings: int = 1,
-    recipe: str = PAPER,
-    members: Sequence[str] | None = None,
-    prepare_options: Mapping[str, Any] | None = None,
-    train_options: Mapping[str, Any] | None = None,
-) -> None:
+def run_pipeline(studies: str | os.PathLike, work_dir: str | os.PathLike, bundles_dir: str | os.PathLike, **options: Any) -> None:
     """Run the whole method: prepare, train stage 1, predict with it, train stage 2, assemble, evaluate.
 
     Every step is a command that is printed before it runs. A step is skipped when it has been finished with the same command,
@@ -133,60 +120,20 @@ def run_pipeline(
     with errors do not stop the pipeline: it goes on without them, and ends with exit code 3.
 
     Args:
-        studies: raw data set, or a CSV or JSON list of studies, as `prepare` reads it.
-        work_dir: folder for all that is made: `prepared`, `models/<bundle>`, `logs/<bundle>` (TensorBoard), `results`, `steps`.
-        bundles_dir: folder in which the five bundles lie side by side.
-        profile: "full" for the paper's configs, "demo" for a size that two CPU cores train in minutes.
-        num_gpus: number of GPUs; with more than one, the networks are trained under torchrun.
-        prepare_options: further ids and values for `prepare`, for example {"spacing": "median"}.
-        folds: number of folds of which each is held out from one training of stage 1. Stage 2 then learns from coarse masks of
-            networks that had not seen the study, and stage 1 of the cascade is the mean of its folds. 0 for the paper's one split,
-            None for the recipe's number.
-        cross_validation: with folds, whether stage 2 is trained once a fold, too, so that Table 1 covers every study; otherwise it
-            is trained once, and Table 1 covers the studies of fold 0. None for what the recipe does.
-        parallel_trainings: number of trainings that run side by side where none needs another; they share the GPUs.
-        recipe: "paper", or "recommended" for the configs `recommended.json` of the bundles over those of the paper.
-        members: the networks of stage 2 that are trained and make the ensemble; None for the recipe's.
-        train_options: further ids and values for each training, for example {"max_epochs": 200}. Under the name of a network's
-            bundle are those of its training alone: {"max_epochs": 300, "autopet_stage2_unet": {"max_epochs": 100}}.
+        studies, work_dir, bundles_dir: see `petct_cascade.method.Method`.
+        options: its further attributes.
 
     Raises:
         InputError: when an option makes no sense or a step fails.
         SomeFailedError: when all was done, except for some studies.
     """
-    if profile not in PROFILES:
-        raise InputError(f"profile is {profile!r}: give 'full' or 'demo'")
-    if recipe not in RECIPES:
-        raise InputError(f"recipe is {recipe!r}: give 'paper' or 'recommended'")
-    if folds is not None and (isinstance(folds, bool) or not isinstance(folds, int) or folds < 0 or folds == 1):
-        raise InputError(f"folds is {folds!r}: give 2 or more, or 0 for one split")
-    if parallel_trainings < 1 or 0 < num_gpus < parallel_trainings:
-        raise InputError(
-            f"parallel_trainings is {parallel_trainings} with {num_gpus} GPUs: give 1 or more, and no more than GPUs"
-        )
-    if "folds" in (prepare_options or {}):
-        raise InputError("prepare_options holds folds: give --folds itself, so that the networks are trained with them")
-    method = Method(
-        studies=Path(studies).resolve(),
-        work_dir=Path(work_dir).resolve(),
-        bundles_dir=Path(bundles_dir).resolve(),
-        profile=profile,
-        num_gpus=num_gpus,
-        folds=folds,
-        cross_validation=cross_validation,
-        parallel_trainings=parallel_trainings,
-        recipe=recipe,
-        members=members,
-        prepare_options=prepare_options or {},
-        train_options=train_options or {},
-    )
+    method = Method(Path(studies).resolve(), Path(work_dir).resolve(), Path(bundles_dir).resolve(), **options)
+    method.check()
     check_train_options(method.train_options, method.bundles_dir)
-    if not method.studies.exists():
-        raise InputError(f"{method.studies} does not exist: name the raw data set with --studies")
     run = _Run(method)
     # Trainings that follow one another do not need one another.
     for training, steps in itertools.groupby(plan(method), lambda step: step.run_id == "training"):
-        if training and parallel_trainings > 1:
+        if training and method.parallel_trainings > 1:
             run.side_by_side(list(steps))
         else:
             for step in steps:
