@@ -282,14 +282,17 @@ class TestScores:
         with pytest.raises(SystemExit, match="another kind"):
             commands.score_folder(masks, commands.reference_items(raw), tmp_path / "out")
 
-    def test_problems_tell_nothing(self, tmp_path, capfd):
+    def test_problems_tell_nothing_and_all_others_are_scored(self, tmp_path, capfd):
         raw, masks = self.write(tmp_path)
         first, second = sorted(masks.iterdir())
+        shutil.copy(write_nifti_study(raw, "fdg_Zwiebelfisch_2020-01-02", seed=2)[2], masks)
         shutil.copy(first, masks / "of Karoline Zwiebelfisch.nii.gz")
         nib.save(nib.load(first), first.with_suffix(""))
         rewrite(second, np.full((16, 14, 18), 0.5, np.float32))
         with pytest.raises(SystemExit) as end:
             self.score(raw, masks, tmp_path / "out")
+        assert end.value.code == 3
+        assert (tmp_path / "out/scores.csv").read_text().count("\n") == 2
         said = "".join(capfd.readouterr()) + str(end.value)
         assert_nothing_tells(tmp_path / "out", set(self.SECRETS), said)
         for words in ("there is a second file", "belongs to no study", "mask of Prediction holds the values 0.5"):

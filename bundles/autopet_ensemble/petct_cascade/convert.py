@@ -92,7 +92,7 @@ def convert(
     converted = len(conversions) - len({problem.case for problem in problems} & {conversion.case for conversion in conversions})
     print(f"\n{output_dir}: {number_of_studies(converted)} in imagesTr.", flush=True)
     failed = number_of_studies(len({problem.case for problem in problems}))
-    raise_if_any(problems, f"{failed} could not be converted", converted > 0, "all others were")
+    raise_if_any(problems, f"{failed} could not be converted", converted > 0)
 
 
 def convert_studies(

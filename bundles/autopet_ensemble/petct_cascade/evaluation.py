@@ -10,14 +10,14 @@ from typing import Any
 from monai.engines import Evaluator
 
 from petct_cascade.keeping import RecordKeeper
-from petct_cascade.problems import in_order, number_of_studies
+from petct_cascade.problems import number_of_studies, raise_if_any
 from petct_cascade.provenance import SUMMARY
 from petct_cascade.running import run_each_study
 from petct_cascade.scoring import score_studies, score_tasks
 from petct_cascade.selection import Selection
 from petct_cascade.study_results import ResultStream, StudyResults
 from petct_cascade.tasks import ReadoutOptions, StudyTask, words_if_hidden
-from petct_training.errors import InputError, with_problems
+from petct_training.errors import InputError
 from petct_training.files import make_folder
 
 
@@ -52,8 +52,8 @@ def evaluate(
             print(f"warning: {problem}", flush=True)
     errors = [problem for problem in selection.problems if problem.error]
     items = sorted([*selection.items, *selection.others], key=lambda item: str(item["case"]))
-    if not items and errors:
-        raise InputError(with_problems("no study can be used, and nothing was done", in_order(errors)))
+    if not items:
+        raise_if_any(errors, "no study can be used", anything_done=False)
     if not items or selection.masks is None:
         raise InputError("the data set has no validation studies: prepare it with more patients")
     make_folder(output_dir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -143,8 +144,13 @@ class Method:
         given = getattr(self, option)
         if given is not None:
             return given
+        return self._of_recipe.get(option, OF_PAPER[option])
+
+    @functools.cached_property
+    def _of_recipe(self) -> dict[str, Any]:
+        """What the recipe says of the ensemble; nothing where it is the paper's."""
         file = self._recipe_file(ENSEMBLE)
-        return (read_json(file) if file.is_file() else {}).get(option, OF_PAPER[option])
+        return read_json(file) if file.is_file() else {}
 
     @property
     def trained_members(self) -> list[str]:

@@ -41,7 +41,7 @@ def number_of_studies(number: int) -> str:
     return f"{number} {'study' if number == 1 else 'studies'}"
 
 
-def raise_if_any(problems: Iterable[Problem], what: str, anything_done: bool, others: str = "all others were done") -> None:
+def raise_if_any(problems: Iterable[Problem], what: str, anything_done: bool, others: str = "all others were") -> None:
     """End a command that has met errors.
 
     Args:

@@ -58,7 +58,8 @@ def read_out_folder(
             f"{predictions} holds {len(files)} masks, and weight, height and sex are those of one patient: give one mask"
         )
     of_patient = {} if body is None else {"body": asdict(body)}
-    items = [item_of_case(case, images_in(Path(images))) | of_patient for case in files]
+    folder = images_in(Path(images))
+    items = [item_of_case(case, folder) | of_patient for case in files]
     hidden = options is not None and options.deidentified
     if hidden:
         words = words_of((("mask", file) for file in files.values()), [problem.case for problem in problems])
@@ -74,7 +75,7 @@ def read_out_folder(
         problems += read_out_studies(tasks, kept, model, options, problems)
         kept.keep_only(files)
     done = {task.item["case"] for task in tasks} - {problem.case for problem in problems}
-    raise_if_any(problems, f"{len(problems)} masks could not be read out", bool(done), "all others were")
+    raise_if_any(problems, f"{len(problems)} masks could not be read out", bool(done))
 
 
 def read_out_studies(

@@ -123,7 +123,7 @@ def score_studies(
         results.rows.sort(key=lambda row: (row["case"], order[row["model"]]))
         write_results(output_dir, TITLE, results, primary, origins, options.single_file, seed)
     failed = f"{len(results.problems)} masks could not be scored"
-    raise_if_any(results.problems, failed, bool(results.rows or results.readouts), "all others were")
+    raise_if_any(results.problems, failed, bool(results.rows or results.readouts))
     return results.rows
 
 
