@@ -4,6 +4,8 @@ The method is trained once a variant and seed, in the demo profile, on hard phan
 hard phantoms of scanners that no training has seen. Or, with --studies, on your own labelled studies by cross-validation: each network
 is trained once a fold, and each study is scored by networks that had not seen it. All variants have folds then, the paper's, too.
 
+With --members UNet only that member of stage 2 is trained: less than half of the cost, to find out what is worth it.
+
 laboratory.json names the variants. "run" does what is missing, one training of the whole method after the other, until --minutes are
 over; run it again to go on. A variant that changes stage 2 alone keeps the paper's stage 1, and one that changes inference alone all
 of the paper's networks. "table" prints, of each variant, the mean over all test studies and seeds, and the paired difference to the
@@ -54,22 +56,33 @@ class Laboratory(NamedTuple):
         studies: raw data set with labels that is cross-validated; None for phantoms.
         folds: of the cross-validation.
         training: options of all trainings.
+        members: of stage 2 that all variants have; None for those of each variant.
     """
 
     folder: Path = FOLDER
     studies: Path | None = None
     folds: int = 3
     training: Mapping[str, Any] = {}
+    members: Sequence[str] | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """What the results depend on."""
         studies = {"studies": str(self.studies), "folds": self.folds} if self.studies else {}
-        return {**studies, "training": dict(self.training)}
+        members = {"members": list(self.members)} if self.members else {}
+        return {**studies, **members, "training": dict(self.training)}
 
     @property
     def train_studies(self) -> Path:
         return self.studies or self.folder / "train"
+
+    def why_not(self, variant: Mapping[str, Any]) -> str | None:
+        """Return why a variant cannot be compared here, or None."""
+        if self.studies and not variant.keys().isdisjoint(PHANTOMS_ONLY):
+            return "no study is set aside from the folds to compare it on"
+        if self.members and ("members" in variant or "choose" in variant or "member_weights" in variant.get("inference", {})):
+            return "it is about the members"
+        return None
 
     def write_phantoms(self) -> None:
         """Write the phantoms for training and test, or what is missing of them."""
@@ -78,7 +91,8 @@ class Laboratory(NamedTuple):
 
     def train(self, variant: Mapping[str, Any], work: Path, seed: int) -> None:
         """Train the whole method with a variant's options."""
-        train(variant, self.train_studies, work, seed, self.training, self.folds if self.studies else 0)
+        members = {"members": self.members} if self.members else {}
+        train({**variant, **members}, self.train_studies, work, seed, self.training, self.folds if self.studies else 0)
 
     def score(self, variant: Mapping[str, Any], work: Path) -> list[dict[str, str]]:
         """Score studies that no network has seen; return the rows of scores.csv."""
@@ -110,8 +124,8 @@ def run(laboratory: Laboratory, names: Sequence[str], seeds: int, minutes: float
             file = scores_file(laboratory.folder, name, seed)
             if file.is_file():
                 continue
-            if laboratory.studies and not variants[name].keys().isdisjoint(PHANTOMS_ONLY):
-                print(f"\n=== {name}: left out, since no study is set aside from the folds to compare it on")
+            if reason := laboratory.why_not(variants[name]):
+                print(f"\n=== {name}: left out, since {reason}")
                 continue
             if time.monotonic() > end:
                 print("The time is over: run the same command again to go on.")
@@ -284,13 +298,16 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--studies", type=Path, help="raw data set with labels to cross-validate; without it, phantoms")
     parser.add_argument("--folds", type=int, default=3, help="of the cross-validation")
+    parser.add_argument(
+        "--members", nargs="+", choices=MODELS[1:-1], help="of stage 2 that all variants have, instead of their own"
+    )
     parser.add_argument("--steps-per-epoch", type=int, help="of all trainings; without it, one patch a study, as in the paper")
     given = parser.parse_args()
     folder = given.folder.resolve()
     if given.what == "run":
         training = {"steps_per_epoch": given.steps_per_epoch} if given.steps_per_epoch else {}
         studies = given.studies and given.studies.resolve()
-        run(Laboratory(folder, studies, given.folds, training), given.variants, given.seeds, given.minutes)
+        run(Laboratory(folder, studies, given.folds, training, given.members), given.variants, given.seeds, given.minutes)
     print_tables(folder)
 
 

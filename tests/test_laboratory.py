@@ -80,13 +80,23 @@ def test_own_studies_are_cross_validated_and_variants_that_need_studies_set_asid
     assert json.loads((tmp_path / "lab/scores/paper 0.json").read_text())["rows"] == [{"model": "DynUNet", "dice": "0.25"}]
 
 
-def test_a_folder_never_mixes_results_of_other_studies_folds_or_trainings(trained, tmp_path):
+def test_with_members_all_variants_have_them_and_those_about_members_are_left_out(trained, tmp_path, monkeypatch):
+    members = {}
+    monkeypatch.setattr(laboratory, "train", lambda variant, raw, work, *_: members.update({work.name: variant["members"]}))
+    lab = laboratory.Laboratory(tmp_path, members=["UNet"])
+    names = ["paper", "mirrored", "without SwinUNETR", "folds without SwinUNETR", "chosen members"]
+    laboratory.run(lab, names, seeds=1, minutes=1)
+    assert members == {"paper 0": ["UNet"], "mirrored 0": ["UNet"]}
+
+
+def test_a_folder_never_mixes_results_of_other_studies_folds_trainings_or_members(trained, tmp_path):
     lab = laboratory.Laboratory(tmp_path, training={"steps_per_epoch": 8})
     laboratory.run(lab, ["paper"], seeds=1, minutes=1)
     for other in (
         lab._replace(training={"steps_per_epoch": 9}),
         lab._replace(training={}),
         lab._replace(studies=tmp_path / "raw"),
+        lab._replace(members=["UNet"]),
     ):
         with pytest.raises(SystemExit, match="name another --folder"):
             laboratory.run(other, ["paper"], seeds=2, minutes=1)
