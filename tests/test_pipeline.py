@@ -24,7 +24,7 @@ class Commands:
     number = itertools.count()
 
     def __init__(self, steps):
-        self.steps, self.ran, self.fail, self.gpus = {self.key(step): step for step in steps}, [], {}, {}
+        self.steps, self.ran, self.fail, self.gpus, self.threads = {self.key(step): step for step in steps}, [], {}, {}, {}
 
     @staticmethod
     def key(step):
@@ -33,7 +33,7 @@ class Commands:
     def __call__(self, arguments, cwd, check, env, **_):
         fold = arguments[arguments.index("--fold") + 1] if "--fold" in arguments else "None"
         step = self.steps[Path(cwd).name, arguments[arguments.index("run") + 1], fold]
-        self.gpus[step.name] = env.get("CUDA_VISIBLE_DEVICES")
+        self.gpus[step.name], self.threads[step.name] = env.get("CUDA_VISIBLE_DEVICES"), env.get("OMP_NUM_THREADS")
         self.ran.append((step.name, "--resume" in arguments))
         outputs = step.outputs[:1] if self.fail.get(step.name, 3) != 3 else step.outputs
         for path in outputs:
@@ -383,6 +383,18 @@ def test_trainings_run_side_by_side_on_gpus_of_their_own(run, monkeypatch):
     assert {commands.gpus[name] for name in (*MASKS, "prepare", "assemble", "evaluate")} == {"4,5,6,7"}
     for step in method.plan(method.Method(Path("raw"), Path("work"), BUNDLES, num_gpus=4, parallel_trainings=2)):
         assert step.processes == (2 if step.run_id == "training" else 1)
+
+
+@pytest.mark.parametrize(("set_before", "shared", "alone"), [(None, "3", None), ("5", "5", "5")])
+def test_trainings_that_run_side_by_side_without_gpus_share_the_cores(run, monkeypatch, set_before, shared, alone):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if set_before:
+        monkeypatch.setenv("OMP_NUM_THREADS", set_before)
+    monkeypatch.setattr(pipeline.os, "cpu_count", lambda: 7)
+    commands = run(parallel_trainings=2)
+    stage1, *stage2 = (name for name in ALL if name.startswith("train"))
+    assert {commands.threads[name] for name in stage2} == {shared}
+    assert {commands.threads[name] for name in (stage1, "predict the coarse masks", "evaluate")} == {alone}
 
 
 def test_two_processes_run_at_the_same_time_and_write_logs_of_their_own(run, tmp_path, monkeypatch):

@@ -57,7 +57,8 @@ class Method:
             None for the recipe's number.
         cross_validation: with folds, whether stage 2 is trained once a fold, too, so that Table 1 covers every study; otherwise it
             is trained once, and Table 1 covers the studies of fold 0. None for what the recipe does.
-        parallel_trainings: number of trainings that run side by side where none needs another; they share the GPUs.
+        parallel_trainings: number of trainings that run side by side where none needs another; they share the GPUs, or without
+            GPUs the cores.
         recipe: "paper", or "recommended" for the configs `recommended.json` of the bundles over those of the paper.
         members: the networks of stage 2 that are trained and make the ensemble; None for the recipe's.
         prepare_options: further ids and values for `prepare`, for example {"spacing": "median"}.

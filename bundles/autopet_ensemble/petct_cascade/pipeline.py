@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
     some_failed: bool
 
 
-def run_unless_done(step: Step, record: Path, beside: bool = False, gpus: str | None = None) -> Outcome:
+def run_unless_done(step: Step, record: Path, beside: bool = False, share: Mapping[str, str] | None = None) -> Outcome:
     """Run a step unless its result is there.
 
     The record is written when the step begins and again when it has ended. A training that was interrupted, and whose inputs are
@@ -40,7 +40,7 @@ def run_unless_done(step: Step, record: Path, beside: bool = False, gpus: str | 
         step: the step.
         record: file of what its result was made from.
         beside: whether other steps run at the same time, so that what it prints goes to its log.
-        gpus: the GPUs that the command sees, as CUDA_VISIBLE_DEVICES names them; None for all.
+        share: its share of the machine, see `shares_of_trainings`; None for all of it.
 
     Raises:
         InputError: when the command ends with another exit code than 0, or 3: done, except for some studies.
@@ -54,7 +54,7 @@ def run_unless_done(step: Step, record: Path, beside: bool = False, gpus: str | 
     write_json(record, {"state": state})
     arguments = step.arguments(resume=step.resumes and interrupted)
     print(f"$ cd {shlex.quote(str(relative_path(step.bundle)))} && {shlex.join(['python', *arguments])}", flush=True)
-    code = _run(step, arguments, step.log if beside else None, gpus)
+    code = _run(step, arguments, step.log if beside else None, share or {})
     if code not in (0, SOME_FAILED):
         said = f"in {relative_path(step.log)}" if beside and step.log else "above"
         raise InputError(
@@ -64,9 +64,9 @@ def run_unless_done(step: Step, record: Path, beside: bool = False, gpus: str | 
     return Outcome(True, code == SOME_FAILED)
 
 
-def _run(step: Step, arguments: Sequence[str], log: Path | None, gpus: str | None) -> int:
+def _run(step: Step, arguments: Sequence[str], log: Path | None, share: Mapping[str, str]) -> int:
     """Run a step's command, whose output goes to a log if there is one, and return its exit code."""
-    environment = os.environ if gpus is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpus}
+    environment = {**os.environ, **share}
     command = [sys.executable, *arguments]
     if log is None:
         return subprocess.run(command, cwd=step.bundle, check=False, env=environment).returncode
@@ -77,19 +77,26 @@ def _run(step: Step, arguments: Sequence[str], log: Path | None, gpus: str | Non
         ).returncode
 
 
-def gpus_of_trainings(num_gpus: int, parallel_trainings: int) -> list[str | None]:
-    """Return what CUDA_VISIBLE_DEVICES is for each of the trainings that run side by side; None where there is no GPU to share.
+def shares_of_trainings(num_gpus: int, parallel_trainings: int) -> list[dict[str, str]]:
+    """Return what each of the trainings that run side by side has of the machine, as environment variables: GPUs, or CPU cores.
+
+    Small networks hardly gain by a second core: two trainings on a core each take little longer than one of them on both.
 
     Args:
         num_gpus: number of GPUs; where the environment names some, they are the first of those.
         parallel_trainings: number of trainings at a time.
     """
-    if num_gpus == 0 or parallel_trainings == 1:
-        return [None] * parallel_trainings
+    if parallel_trainings == 1:
+        return [{}]
+    if num_gpus == 0:
+        # What the environment says already goes for each of them.
+        threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // parallel_trainings))
+        return [{"OMP_NUM_THREADS": threads}] * parallel_trainings
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     devices = named.split(",") if named else [str(number) for number in range(num_gpus)]
     each = num_gpus // parallel_trainings
-    return [",".join(devices[first : first + each]) for first in range(0, each * parallel_trainings, each)]
+    starts = range(0, each * parallel_trainings, each)
+    return [{"CUDA_VISIBLE_DEVICES": ",".join(devices[first : first + each])} for first in starts]
 
 
 def check_train_options(train_options: Mapping[str, Any], bundles_dir: Path) -> None:
@@ -157,13 +164,13 @@ class _Run:
         self.durations: dict[str, str] = {}
         self.incomplete: list[str] = []
 
-    def step(self, step: Step, beside: bool = False, gpus: str | None = None) -> None:
+    def step(self, step: Step, beside: bool = False, share: Mapping[str, str] | None = None) -> None:
         """Run a step unless its result is there; arguments as those of `run_unless_done`."""
         where = f": {relative_path(step.log)}" if beside and step.log else ""
         print(f"\n[{self.numbers[step.name]}/{len(self.numbers)}] {step.name}{where}", flush=True)
         start = time.monotonic()
         record = self.method.work_dir / "steps" / f"{step.name.replace(' ', '_')}.json"
-        outcome = run_unless_done(step, record, beside, gpus)
+        outcome = run_unless_done(step, record, beside, share)
         self.durations[step.name] = f"{time.monotonic() - start:.0f} s" if outcome.ran else "was done"
         if outcome.some_failed and step.problems:
             self.incomplete.append(f"{step.name}: {relative_path(step.problems)} names them")
@@ -171,24 +178,26 @@ class _Run:
             print(f"{f'{step.name} ' if beside else ''}{'is done' if outcome.ran else 'was done'}", flush=True)
 
     def side_by_side(self, steps: Sequence[Step]) -> None:
-        """Run steps that do not need one another, some at a time, each on GPUs of its own.
+        """Run steps that do not need one another, some at a time, each on GPUs or cores of its own.
 
         Raises:
             InputError: of the first that failed, when those that had begun have ended; no other is begun after it.
         """
-        free: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        gpus = gpus_of_trainings(self.method.num_gpus, self.method.parallel_trainings)
-        for names in gpus:
-            free.put(names)
+        free: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
+        num_gpus, at_once = self.method.num_gpus, self.method.parallel_trainings
+        # A command runs on as many GPUs as the plan says; cores can be given to fewer trainings than planned.
+        shares = shares_of_trainings(num_gpus, at_once if num_gpus else min(at_once, len(steps)))
+        for share in shares:
+            free.put(share)
 
         def run(step: Step) -> None:
-            names = free.get()
+            share = free.get()
             try:
-                self.step(step, beside=True, gpus=names)
+                self.step(step, beside=True, share=share)
             finally:
-                free.put(names)
+                free.put(share)
 
-        with ThreadPoolExecutor(len(gpus)) as pool:
+        with ThreadPoolExecutor(len(shares)) as pool:
             running = [pool.submit(run, step) for step in steps]
             done, _ = wait(running, return_when=FIRST_EXCEPTION)
             if any(future.exception() for future in done):
