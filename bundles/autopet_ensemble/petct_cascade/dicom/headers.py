@@ -184,31 +184,15 @@ def header_of_file(file: Path, series: dict[tuple[str, str], Header] | None = No
     kind = _kind_of(text_of(dataset, "SOPClassUID"), text_of(dataset, "Modality"))
     if kind is None:
         return None
-    uid, study = text_of(dataset, "SeriesInstanceUID"), text_of(dataset, "StudyInstanceUID")
-    if not uid or not study:
+    uid = text_of(dataset, "SeriesInstanceUID")
+    if not uid or not text_of(dataset, "StudyInstanceUID"):
         raise InputError("does not say to which study and series it belongs (it may be cut off): export it again")
     # Careless de-identification gives series of several patients one UID.
     patient = text_of(dataset, "PatientID") or text_of(dataset, "PatientName")
     known = {} if series is None else series
     if (uid, patient) not in known:
         known[uid, patient] = _header_of_series(file, kind, dataset, patient)
-    frames = frames_of(dataset) if kind in ("ct", "pet") else [dataset]
-    first = frames[0] if frames else dataset
-    spacing = numbers_of(first, "PixelSpacing", 2)
-    positions = [numbers_of(frame, "ImagePositionPatient", 3) for frame in frames]
-    return replace(
-        known[uid, patient],
-        file=file,
-        kind=kind,
-        uid=text_of(dataset, "SOPInstanceUID"),
-        study=study,
-        words=frozenset((*words_of(first, "ImageType"), *words_of(dataset, "SeriesType"), *_corrections_of(dataset))),
-        orientation=numbers_of(first, "ImageOrientationPatient", 6),
-        positions=tuple(position for position in positions if position is not None),
-        size=(int(number_of(dataset, "Columns") or 0), int(number_of(dataset, "Rows") or 0)),
-        spacing=None if spacing is None else (spacing[1], spacing[0]),
-        referenced=frozenset(_referenced_series(dataset)) if kind in ("seg", "rtstruct") else frozenset(),
-    )
+    return _with_what_differs(known[uid, patient], file, kind, dataset)
 
 
 def _header_of_series(file: Path, kind: str, dataset: Dataset, patient: str) -> Header:
@@ -234,6 +218,27 @@ def _header_of_series(file: Path, kind: str, dataset: Dataset, patient: str) -> 
         spacing=None,
         referenced=frozenset(),
         own=kind == "seg" and text_of(dataset, "ManufacturerModelName") == OWN_MODEL,
+    )
+
+
+def _with_what_differs(header: Header, file: Path, kind: str, dataset: Dataset) -> Header:
+    """Return the header of a series with what is said of one of its files."""
+    frames = frames_of(dataset) if kind in ("ct", "pet") else [dataset]
+    first = frames[0] if frames else dataset
+    spacing = numbers_of(first, "PixelSpacing", 2)
+    positions = [numbers_of(frame, "ImagePositionPatient", 3) for frame in frames]
+    return replace(
+        header,
+        file=file,
+        kind=kind,
+        uid=text_of(dataset, "SOPInstanceUID"),
+        study=text_of(dataset, "StudyInstanceUID"),
+        words=frozenset((*words_of(first, "ImageType"), *words_of(dataset, "SeriesType"), *_corrections_of(dataset))),
+        orientation=numbers_of(first, "ImageOrientationPatient", 6),
+        positions=tuple(position for position in positions if position is not None),
+        size=(int(number_of(dataset, "Columns") or 0), int(number_of(dataset, "Rows") or 0)),
+        spacing=None if spacing is None else (spacing[1], spacing[0]),
+        referenced=frozenset(_referenced_series(dataset)) if kind in ("seg", "rtstruct") else frozenset(),
     )
 
 
