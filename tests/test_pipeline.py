@@ -24,17 +24,20 @@ class Commands:
     number = itertools.count()
 
     def __init__(self, steps):
-        self.steps, self.ran, self.fail, self.gpus, self.threads = {self.key(step): step for step in steps}, [], {}, {}, {}
+        self.steps, self.ran, self.fail = {self.key(step): step for step in steps}, [], {}
+        self.gpus, self.threads, self.in_a_log = {}, {}, set()
 
     @staticmethod
     def key(step):
         return step.bundle.name, step.run_id, str(step.overrides.get("fold"))
 
-    def __call__(self, arguments, cwd, check, env, **_):
+    def __call__(self, arguments, cwd, check, env, stdout=None, **_):
         fold = arguments[arguments.index("--fold") + 1] if "--fold" in arguments else "None"
         step = self.steps[Path(cwd).name, arguments[arguments.index("run") + 1], fold]
         self.gpus[step.name], self.threads[step.name] = env.get("CUDA_VISIBLE_DEVICES"), env.get("OMP_NUM_THREADS")
         self.ran.append((step.name, "--resume" in arguments))
+        if stdout is not None:
+            self.in_a_log.add(step.name)
         outputs = step.outputs[:1] if self.fail.get(step.name, 3) != 3 else step.outputs
         for path in outputs:
             if path.suffix:
@@ -395,6 +398,8 @@ def test_trainings_that_run_side_by_side_without_gpus_share_the_cores(run, monke
     stage1, *stage2 = (name for name in ALL if name.startswith("train"))
     assert {commands.threads[name] for name in stage2} == {shared}
     assert {commands.threads[name] for name in (stage1, "predict the coarse masks", "evaluate")} == {alone}
+    # What runs alone shows its progress.
+    assert commands.in_a_log == set(stage2)
 
 
 def test_two_processes_run_at_the_same_time_and_write_logs_of_their_own(run, tmp_path, monkeypatch):

@@ -139,9 +139,10 @@ def run_pipeline(studies: str | os.PathLike, work_dir: str | os.PathLike, bundle
     check_train_options(method.train_options, method.bundles_dir)
     run = _Run(method)
     # Trainings that follow one another do not need one another.
-    for training, steps in itertools.groupby(plan(method), lambda step: step.run_id == "training"):
-        if training and method.parallel_trainings > 1:
-            run.side_by_side(list(steps))
+    for training, group in itertools.groupby(plan(method), lambda step: step.run_id == "training"):
+        steps = list(group)
+        if training and method.parallel_trainings > 1 and len(steps) > 1:
+            run.side_by_side(steps)
         else:
             for step in steps:
                 run.step(step)
