@@ -146,7 +146,8 @@ def run_pipeline(studies: str | os.PathLike, work_dir: str | os.PathLike, bundle
         else:
             for step in steps:
                 run.step(step)
-    _print_summary(run.durations, method.results)
+    # Those that ran side by side ended in any order.
+    _print_summary({name: run.durations[name] for name in run.numbers}, method.results)
     if run.incomplete:
         raise SomeFailedError("some studies have errors, and all was done without them", run.incomplete)
 
