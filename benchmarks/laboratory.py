@@ -69,8 +69,12 @@ class Laboratory(NamedTuple):
     def settings(self) -> dict[str, Any]:
         """What the results depend on."""
         studies = {"studies": str(self.studies), "folds": self.folds} if self.studies else {}
-        members = {"members": list(self.members)} if self.members else {}
-        return {**studies, **members, "training": dict(self.training)}
+        return {**studies, **self.members_of_all, "training": dict(self.training)}
+
+    @property
+    def members_of_all(self) -> dict[str, list[str]]:
+        """What takes the place of each variant's own members."""
+        return {"members": list(self.members)} if self.members else {}
 
     @property
     def train_studies(self) -> Path:
@@ -91,8 +95,8 @@ class Laboratory(NamedTuple):
 
     def train(self, variant: Mapping[str, Any], work: Path, seed: int) -> None:
         """Train the whole method with a variant's options."""
-        members = {"members": self.members} if self.members else {}
-        train({**variant, **members}, self.train_studies, work, seed, self.training, self.folds if self.studies else 0)
+        of_all = {**variant, **self.members_of_all}
+        train(of_all, self.train_studies, work, seed, self.training, self.folds if self.studies else 0)
 
     def score(self, variant: Mapping[str, Any], work: Path) -> list[dict[str, str]]:
         """Score studies that no network has seen; return the rows of scores.csv."""

@@ -1,8 +1,9 @@
 """When each of several full-size studies is read, segmented, written and read out: python benchmarks/timeline.py
 
 One command segments all full-size phantoms with the paper's networks and random weights. It prints how much longer it takes than the
-bare networks on the same windows, measured before and after it, and draws what is done when to dist/benchmarks/timeline.png. --studies, --weights and --profile take
-others, such as those of make demo, which show the overlap in minutes. Linux only: elsewhere the processes that read are not seen.
+bare networks on the same windows, measured before and after it, and draws what is done when to dist/benchmarks/timeline.png. --studies,
+--weights and --profile take others, such as those of make demo, which show the overlap in minutes. Linux only: elsewhere the processes
+that read are not seen.
 """
 
 from __future__ import annotations
