@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fire.parser import DefaultParseValue
@@ -51,6 +52,10 @@ class Commands:
                     (path / f"{name}.nii.gz").write_text(f"{step.name} {next(self.number)}")
         return subprocess.CompletedProcess(arguments, self.fail.get(step.name, 0))
 
+    def start(self, arguments, **options):
+        """Stands in for `subprocess.Popen`."""
+        return SimpleNamespace(wait=lambda timeout: self(arguments, check=False, **options).returncode)
+
     @property
     def names(self):
         return [name for name, _ in self.ran]
@@ -68,6 +73,7 @@ def run(tmp_path, monkeypatch):
         commands = Commands(method.plan(method.Method(raw, work_dir, BUNDLES, "demo", members=method.MEMBERS, **planned)))
         commands.fail = fail or {}
         monkeypatch.setattr(pipeline.subprocess, "run", commands)
+        monkeypatch.setattr(pipeline.subprocess, "Popen", commands.start)
         try:
             run_pipeline(raw, work_dir, BUNDLES, profile="demo", **options)
         except SystemExit as end:
@@ -423,6 +429,58 @@ for output in map(pathlib.Path, outputs):
     output.parent.mkdir(parents=True, exist_ok=True)
     output.touch()
 print(name, "has met the other")
+"""
+
+
+def test_of_trainings_that_run_side_by_side_each_epoch_is_shown_once(tmp_path, monkeypatch, capsys):
+    """The logs have lines of an earlier run, and the last line of this one is written in two parts."""
+    monkeypatch.setattr(pipeline, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(method.Step, "arguments", lambda step, resume=False: ["-c", EPOCHS, *map(str, step.outputs)])
+    steps = [step for step in method.plan(method.Method(Path("raw"), tmp_path, BUNDLES, "demo", folds=2)) if step.name in TRAIN_1]
+    for step in steps:
+        step.log.parent.mkdir(parents=True)
+        step.log.write_text("2026-11-26 09:00:00 INFO training: epoch 1 of 3: mean loss 9.0000\n")
+    pipeline._Run(method.Method(tmp_path, tmp_path, BUNDLES, "demo", folds=2, parallel_trainings=2)).side_by_side(steps)
+    lines = capsys.readouterr().out.splitlines()
+    for step in steps:
+        shown = [line for line in lines if line.startswith(f"{step.name}:")]
+        assert shown == [f"{step.name}: epoch {epoch} of 3: mean loss 0.{epoch}000" for epoch in (1, 2, 3)]
+        # It is done when its last epoch has been shown.
+        assert lines.index(f"{step.name} is done") > lines.index(shown[-1])
+
+
+EPOCHS = """
+import pathlib, sys, time
+for epoch in (1, 2, 3):
+    print(f"2026-11-27 09:00:00 INFO training: epoch {epoch} of 3: mean ", end="", flush=True)
+    time.sleep(0.2)
+    print(f"loss 0.{epoch}000", flush=True)
+for output in map(pathlib.Path, sys.argv[1:]):
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.touch()
+"""
+
+
+def test_no_training_begins_after_one_has_failed_and_those_that_had_begun_end(tmp_path, monkeypatch):
+    plan = method.plan(method.Method(Path("raw"), tmp_path, BUNDLES, "demo", folds=3))
+    steps = [step for step in plan if step.name.startswith("train autopet_stage1")]
+    fails, waits, waits_for_a_share = (step.name for step in steps)
+    scripts = {fails: "raise SystemExit(9)", waits: "import time; time.sleep(0.5)" + WRITE, waits_for_a_share: WRITE}
+
+    def arguments(step, resume=False):
+        return ["-c", scripts[step.name], str(tmp_path / step.name), *map(str, step.outputs)]
+
+    monkeypatch.setattr(method.Step, "arguments", arguments)
+    with pytest.raises(InputError, match="fold 0' ended with exit code 9"):
+        pipeline._Run(method.Method(tmp_path, tmp_path, BUNDLES, "demo", folds=3, parallel_trainings=2)).side_by_side(steps)
+    assert [(tmp_path / step.name).exists() for step in steps] == [False, True, False]
+
+
+WRITE = """
+import pathlib, sys
+for output in map(pathlib.Path, sys.argv[1:]):
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.touch()
 """
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import itertools
 import os
 import queue
+import re
 import shlex
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +23,11 @@ from petct_training.commands import SOME_FAILED
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.files import make_folder, read_json, relative_path, write_json
 from petct_training.options import check_values, first_part
+
+# How often the logs of trainings that run side by side are looked at.
+LOOK_SECONDS = 2.0
+# What `petct_training.training.LossLog` says of an epoch.
+EPOCH = re.compile(rb"epoch \d+ of \d+: .*")
 
 
 class Outcome(NamedTuple):
@@ -65,22 +73,36 @@ def run_unless_done(step: Step, record: Path, beside: bool = False, share: Mappi
 
 
 def _run(step: Step, arguments: Sequence[str], log: Path | None, share: Mapping[str, str]) -> int:
-    """Run a step's command, whose output goes to a log if there is one, and return its exit code."""
+    """Run a step's command, and return its exit code. Of what goes to a log, if there is one, the epochs are printed, too."""
     environment = {**os.environ, **share}
     command = [sys.executable, *arguments]
     if log is None:
         return subprocess.run(command, cwd=step.bundle, check=False, env=environment).returncode
     make_folder(log.parent)
     with open(log, "ab") as stream:
-        return subprocess.run(
-            command, cwd=step.bundle, check=False, env=environment, stdout=stream, stderr=subprocess.STDOUT
-        ).returncode
+        shown = stream.tell()
+        process = subprocess.Popen(command, cwd=step.bundle, env=environment, stdout=stream, stderr=subprocess.STDOUT)
+        code = None
+        while code is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = process.wait(LOOK_SECONDS)
+            shown = _show_epochs(step.name, log, shown)
+    return code
+
+
+def _show_epochs(name: str, log: Path, shown: int) -> int:
+    """Print what a log says of epochs from a byte on; return the byte from which on it may say more."""
+    with open(log, "rb") as stream:
+        stream.seek(shown)
+        # The last line may still be written.
+        lines = stream.read().rpartition(b"\n")[0]
+    for epoch in EPOCH.findall(lines):
+        print(f"{name}: {epoch.decode()}", flush=True)
+    return shown + len(lines)
 
 
 def shares_of_trainings(num_gpus: int, parallel_trainings: int) -> list[dict[str, str]]:
     """Return what each of the trainings that run side by side has of the machine, as environment variables: GPUs, or CPU cores.
-
-    Small networks hardly gain by a second core: two trainings on a core each take little longer than one of them on both.
 
     Args:
         num_gpus: number of GPUs; where the environment names some, they are the first of those.
@@ -192,21 +214,24 @@ class _Run:
         for share in shares:
             free.put(share)
 
+        failed = threading.Event()
+
         def run(step: Step) -> None:
+            if failed.is_set():
+                return
             share = free.get()
             try:
                 self.step(step, beside=True, share=share)
+            except BaseException:
+                failed.set()
+                raise
             finally:
                 free.put(share)
 
         with ThreadPoolExecutor(len(shares)) as pool:
             running = [pool.submit(run, step) for step in steps]
-            done, _ = wait(running, return_when=FIRST_EXCEPTION)
-            if any(future.exception() for future in done):
-                pool.shutdown(cancel_futures=True)
         for future in running:
-            if not future.cancelled():
-                future.result()
+            future.result()
 
 
 def _print_summary(durations: Mapping[str, str], results: Path) -> None:
