@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging.config
 import re
 import shutil
 import sys
@@ -92,6 +93,16 @@ def test_every_config_has_all_properties_of_its_workflow(
     )
     workflow.initialize()
     assert workflow.check_properties() == []
+
+
+@pytest.mark.parametrize("config", sorted(BUNDLES.glob("*/configs/logging*.conf")), ids=lambda path: "/".join(path.parts[-3::2]))
+def test_no_log_misses_a_decoder_for_gpus_that_no_step_needs(config, capsys):
+    plugin = pytest.importorskip("monai.data.nvimgcodec_pydicom_plugin")
+    logging.config.fileConfig(config, disable_existing_loggers=False)
+    plugin.register_as_decoder_plugin()
+    logging.getLogger("monai.data").warning("another")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.rpartition(": ")[2] for line in lines] == ["another"]
 
 
 @pytest.mark.parametrize("config", CONFIG_FILES)

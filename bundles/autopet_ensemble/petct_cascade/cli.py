@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -21,6 +22,9 @@ NO_WEIGHTS = (
     "no weights come with this program: train them with `petct train STUDIES -o WORK` and give --weights WORK, or convert the "
     "authors' published ones (docs/integrations.md in the repository)"
 )
+# MONAI warns of configs from elsewhere, and of a decoder for GPUs that it does not find: the first are our own here, the second is
+# not needed.
+QUIET = "ignore:parsing config_file:UserWarning,ignore:NvImgCodecPydicomReader:UserWarning"
 ANYWHERE = click.Path(path_type=Path)
 THERE = click.Path(path_type=Path, exists=True)
 
@@ -69,7 +73,9 @@ def run(run_id: str, configs: Sequence[str], overrides: Mapping[str, Any], setti
     else:
         click.echo(f"$ {shlex.join(['python', *arguments])}")
     sys.stdout.flush()
-    sys.exit(subprocess.run([sys.executable, *arguments], check=False).returncode)
+    # What the user has set comes last, which counts.
+    environment = {**os.environ, "PYTHONWARNINGS": ",".join(filter(None, [QUIET, os.environ.get("PYTHONWARNINGS")]))}
+    sys.exit(subprocess.run([sys.executable, *arguments], check=False, env=environment).returncode)
 
 
 def _is_deidentified(options: Mapping[str, Any]) -> bool:
