@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.bundle import ConfigParser
 
-from petct_cascade.command_line import bundle_command, word
+from petct_cascade.command_line import bundle_command, shell_line, word
 from petct_training.files import relative_path
 
 TEXTS = ["2026_11_26", "1,2", "a#b", "None", "true", "a b", "it's", "[a]", "1e5", "0x10", "-x", "--y", "C:\\new\\x", "ä", "a::b"]
@@ -49,6 +52,19 @@ def test_an_expression_is_still_evaluated():
 
 def test_a_plain_word_stays_plain():
     assert word(Path("raw data/ct.nii.gz")) == "raw data/ct.nii.gz"
+
+
+@pytest.mark.skipif(not shutil.which("sh"), reason="without a shell nobody reads such a line")
+def test_a_shell_reads_from_a_line_the_very_words():
+    words = ["", "~", "*", "a\nb", "!!", "`ls`", 'say "it\'s"', "it's $HOME", "it's !x", "it's a\\b", *TEXTS, *SIGNS]
+    words += bundle_command("run", ["train.json", "demo.json"], {"folds": [0, 1], "train_options": {"optimizer": "a b"}})
+    done = subprocess.run(["sh", "-c", shell_line(["printf", "%s\\0", *words])], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\0")[:-1] == words
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), min_size=1))
+def test_any_line_has_the_very_words(words):
+    assert shlex.split(shell_line(words)) == words
 
 
 def test_several_processes_run_under_torchrun():

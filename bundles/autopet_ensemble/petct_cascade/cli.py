@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 import click
 
-from petct_cascade.command_line import bundle_command
+from petct_cascade.command_line import bundle_command, shell_line
 from petct_cascade.installation import ensemble_folder
 from petct_cascade.method import ENSEMBLE, PAPER, PROFILES, RECIPES
 from petct_cascade.version import program_version
@@ -71,7 +70,7 @@ def run(run_id: str, configs: Sequence[str], overrides: Mapping[str, Any], setti
     if deidentified:
         click.echo(f"$ python -m monai.bundle run {run_id} (its options are left out: paths may name patients)")
     else:
-        click.echo(f"$ {shlex.join(['python', *arguments])}")
+        click.echo(f"$ {shell_line(['python', *arguments])}")
     sys.stdout.flush()
     # What the user has set comes last, which counts.
     environment = {**os.environ, "PYTHONWARNINGS": ",".join(filter(None, [QUIET, os.environ.get("PYTHONWARNINGS")]))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,20 @@ def bundle_command(
     config_file = _quoted(names[0]) if len(names) == 1 else repr(names)
     options = [text for name, value in overrides.items() for text in (f"--{name}", word(value))]
     return [*launcher, "-m", "monai.bundle", "run", run_id, "--config_file", config_file, *options]
+
+
+def shell_line(words: Sequence[str]) -> str:
+    """Return the line of a shell that gives these words to a command; as `shlex.join`, but lists stay readable.
+
+    Args:
+        words: the command and its arguments.
+
+    Example:
+        >>> print(shell_line(["python", "--config_file", "['train.json', 'demo.json']", "--studies", "raw data", "a$b"]))
+        python --config_file "['train.json', 'demo.json']" --studies 'raw data' 'a$b'
+    """
+    # Within double quotes a shell reads these signs.
+    return " ".join(f'"{word}"' if "'" in word and not set('"$`!\\') & set(word) else shlex.quote(word) for word in words)
 
 
 def _quoted(text: str) -> str:

@@ -8,7 +8,6 @@ import itertools
 import os
 import queue
 import re
-import shlex
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from petct_cascade.command_line import shell_line
 from petct_cascade.method import NETWORKS, Method, Step, options_of_network, plan
 from petct_training.commands import SOME_FAILED
 from petct_training.errors import InputError, SomeFailedError
@@ -61,7 +61,7 @@ def run_unless_done(step: Step, record: Path, beside: bool = False, share: Mappi
     interrupted = same and "outputs" not in known
     write_json(record, {"state": state})
     arguments = step.arguments(resume=step.resumes and interrupted)
-    print(f"$ cd {shlex.quote(str(relative_path(step.bundle)))} && {shlex.join(['python', *arguments])}", flush=True)
+    print(f"$ {shell_line(['cd', str(relative_path(step.bundle))])} && {shell_line(['python', *arguments])}", flush=True)
     code = _run(step, arguments, step.log if beside else None, share or {})
     if code not in (0, SOME_FAILED):
         said = f"in {relative_path(step.log)}" if beside and step.log else "above"
