@@ -158,6 +158,7 @@ def train(variant: Mapping[str, Any], raw: Path, work: Path, seed: int, training
         folds=variant.get("folds", folds),
         cross_validation=variant.get("cross_validation", True),
         members=variant.get("members"),
+        prepare_options=variant.get("prepare", {}),
         train_options=common_options | of_stage2,
     )
 

@@ -105,14 +105,24 @@ def test_a_folder_never_mixes_results_of_other_studies_folds_trainings_or_member
 
 
 def test_every_variant_is_made_of_options_that_the_bundles_know():
-    inference = read_json(BUNDLES / "autopet_ensemble/configs/inference.json")
+    prepare, inference = (read_json(BUNDLES / f"autopet_ensemble/configs/{name}.json") for name in ("prepare", "inference"))
+    known = {"gains", "folds", "cross_validation", "members", "prepare", "training", "stage2", "inference", "choose"}
     for name, variant in read_json(laboratory.VARIANTS).items():
-        assert set(variant) <= {"gains", "folds", "cross_validation", "members", "training", "stage2", "inference", "choose"}, (
-            name
-        )
+        assert set(variant) <= known, name
+        assert set(variant.get("prepare", {})) <= set(prepare), name
         assert set(variant.get("inference", {})) <= set(inference), name
         for bundle in NETWORKS.values():
             ids = read_json(BUNDLES / bundle / "configs/train.json")
             assert set(options_of_network(variant.get("training", {}), bundle)) <= set(ids), name
             if bundle != laboratory.STAGE1:
                 assert set(variant.get("stage2", {})) <= set(ids), name
+
+
+def test_a_variant_that_draws_healthy_studies_has_them_prepared(tmp_path, monkeypatch):
+    """Which `prepare` leaves out by default, and no training can draw then."""
+    prepared = {}
+    monkeypatch.setattr(laboratory, "run_pipeline", lambda *_, prepare_options, **__: prepared.update(prepare_options))
+    for name, variant in read_json(laboratory.VARIANTS).items():
+        prepared.clear()
+        laboratory.train(variant, tmp_path, tmp_path, 0, {})
+        assert prepared.get("keep_healthy", False) == ("healthy_fraction" in variant.get("training", {})), name
