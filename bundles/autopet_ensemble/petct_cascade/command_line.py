@@ -66,8 +66,14 @@ def shell_line(words: Sequence[str]) -> str:
         >>> print(shell_line(["python", "--config_file", "['train.json', 'demo.json']", "--studies", "raw data", "a$b"]))
         python --config_file "['train.json', 'demo.json']" --studies 'raw data' 'a$b'
     """
-    # Within double quotes a shell reads these signs.
-    return " ".join(f'"{word}"' if "'" in word and not set('"$`!\\') & set(word) else shlex.quote(word) for word in words)
+    return " ".join(map(_in_shell, words))
+
+
+def _in_shell(word: str) -> str:
+    """Return a word as a shell reads it; in double quotes where it holds single ones, and none of the signs that are read there."""
+    if "'" in word and not set('"$`!\\') & set(word):
+        return '"' + word + '"'
+    return shlex.quote(word)
 
 
 def _quoted(text: str) -> str:
