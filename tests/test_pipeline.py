@@ -290,19 +290,6 @@ def test_the_recommended_recipe_has_three_folds_of_stage_1_and_no_swinunetr_unle
     assert run(recipe="recommended", members=list(method.MEMBERS)).names == swinunetr
 
 
-def test_the_recommended_recipe_draws_patches_inside_of_the_study(tmp_path):
-    def inside(recipe):
-        plan = method.plan(method.Method(Path("raw"), tmp_path, BUNDLES, "demo", recipe=recipe))
-        trainings = [step for step in plan if step.run_id == "training"]
-        parsers = {step.name: ConfigParser() for step in trainings}
-        for step in trainings:
-            parsers[step.name].read_config([str(step.bundle / f"configs/{name}.json") for name in step.configs])
-        return {parser.get_parsed_content("patch_inside") for parser in parsers.values()}
-
-    assert inside("recommended") == {True}
-    assert inside("paper") == {False}
-
-
 def test_folds_that_are_given_go_before_those_of_the_recipe(run):
     assert run(recipe="recommended", folds=0).names == [name for name in ALL if "swinunetr" not in name]
     names = run(recipe="recommended", folds=2, cross_validation=True).names
