@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -266,8 +266,8 @@ def run_petct(*words: str | Path) -> subprocess.CompletedProcess[str]:
     """Run `petct` with its words in this process, and the bundle's command that it starts by `run_python`."""
     started: list[subprocess.CompletedProcess[str]] = []
 
-    def start(command: Sequence[str], check: bool) -> subprocess.CompletedProcess[str]:
-        started.append(run_python(command, env=ENVIRONMENT))
+    def start(command: Sequence[str], check: bool, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        started.append(run_python(command, env={**env, **ENVIRONMENT}))
         return started[-1]
 
     with pytest.MonkeyPatch.context() as patch:
