@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from helpers import BUNDLES, ENSEMBLE, write_study
 
 from petct_cascade import cli, installation
+from petct_cascade.command_line import shell_line
 
 COMMANDS = ("segment", "convert", "prepare", "train", "evaluate", "score", "readout", "report", "phantom")
 BUNDLE = BUNDLES / ENSEMBLE
@@ -121,6 +122,7 @@ def test_the_command_that_it_stands_for_is_printed_and_run(folder, started, argu
     done = petct(*shlex.split(arguments))
     (command,) = started
     assert command[0] == sys.executable
+    assert done.output == f"$ {shell_line(['python', *command[1:]])}\n"
     assert shlex.split(done.output) == ["$", "python", *command[1:]], "what is printed is what runs"
     files = [str(BUNDLE / f"configs/{name}.json") for name in configs.split()]
     assert command[1:7] == ["-m", "monai.bundle", "run", run_id, "--config_file", files[0] if len(files) == 1 else repr(files)]

@@ -435,7 +435,7 @@ print(name, "has met the other")
 def test_of_trainings_that_run_side_by_side_each_epoch_is_shown_once(tmp_path, monkeypatch, capsys):
     """The logs have lines of an earlier run, and the last line of this one is written in two parts."""
     monkeypatch.setattr(pipeline, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(method.Step, "arguments", lambda step, resume=False: ["-c", EPOCHS, *map(str, step.outputs)])
+    monkeypatch.setattr(method.Step, "arguments", lambda step, resume=False: ["-c", EPOCHS + WRITE, *map(str, step.outputs)])
     steps = [step for step in method.plan(method.Method(Path("raw"), tmp_path, BUNDLES, "demo", folds=2)) if step.name in TRAIN_1]
     for step in steps:
         step.log.parent.mkdir(parents=True)
@@ -449,15 +449,20 @@ def test_of_trainings_that_run_side_by_side_each_epoch_is_shown_once(tmp_path, m
         assert lines.index(f"{step.name} is done") > lines.index(shown[-1])
 
 
+WRITE = """
+import pathlib, sys
+for output in map(pathlib.Path, sys.argv[1:]):
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.touch()
+"""
+
+
 EPOCHS = """
-import pathlib, sys, time
+import time
 for epoch in (1, 2, 3):
     print(f"2026-11-27 09:00:00 INFO training: epoch {epoch} of 3: mean ", end="", flush=True)
     time.sleep(0.2)
     print(f"loss 0.{epoch}000", flush=True)
-for output in map(pathlib.Path, sys.argv[1:]):
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.touch()
 """
 
 
@@ -474,14 +479,6 @@ def test_no_training_begins_after_one_has_failed_and_those_that_had_begun_end(tm
     with pytest.raises(InputError, match="fold 0' ended with exit code 9"):
         pipeline._Run(method.Method(tmp_path, tmp_path, BUNDLES, "demo", folds=3, parallel_trainings=2)).side_by_side(steps)
     assert [(tmp_path / step.name).exists() for step in steps] == [False, True, False]
-
-
-WRITE = """
-import pathlib, sys
-for output in map(pathlib.Path, sys.argv[1:]):
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.touch()
-"""
 
 
 def test_a_training_that_fails_beside_others_is_named_with_its_log_and_nothing_follows(run):
