@@ -11,11 +11,14 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import json
+import logging
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import ENSEMBLE, FINGERPRINT, parser_of, write_prepared
+from helpers import BUNDLES, ENSEMBLE, FINGERPRINT, parser_of, write_prepared
 from hypothesis import settings
 
 from petct_cascade.assemble import MEMBERS_ENTRY
@@ -24,6 +27,24 @@ from petct_cascade.assemble import MEMBERS_ENTRY
 settings.register_profile("alike", derandomize=True)
 settings.register_profile("random", derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "alike"))
+
+
+# The loggers that the bundles' logging configs name, and the root.
+CONFIGURED_LOGGERS = {""} | {
+    name for path in BUNDLES.glob("*/configs/logging*.conf") for name in re.findall(r"^qualname=(.+)", path.read_text(), re.M)
+}
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """No test leaves a logger that writes to a stream which closes with the test."""
+    loggers = [logging.getLogger(name) for name in CONFIGURED_LOGGERS]
+    before = [(logger, logger.level, logger.propagate, [*logger.handlers]) for logger in loggers]
+    yield
+    for logger, level, propagate, handlers in before:
+        logger.setLevel(level)
+        logger.propagate = propagate
+        logger.handlers[:] = handlers
 
 
 @pytest.fixture(scope="session")
