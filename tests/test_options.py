@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 import pytest
@@ -49,6 +50,11 @@ def test_ids_of_experiment_tracking_are_known_where_it_is_asked_for(config, tmp_
 def test_an_unknown_option_is_refused_with_the_nearest_known_one(config):
     with pytest.raises(InputError, match=r"^--learning_rat is not known: did you mean --learning_rate"):
         check_names({"learning_rat": "1"}, [config], {})
+
+
+def test_an_unknown_option_that_is_like_no_other_is_refused_with_the_file_that_has_them_all(config):
+    with pytest.raises(InputError, match=f"^--formats is not known: options are the ids of {re.escape(config)}$"):
+        check_names({"formats": "['seg']"}, [config], {})
 
 
 def test_a_former_name_is_refused_with_the_present_one(config):

@@ -178,7 +178,7 @@ def main() -> None:
     code is 0 when all is done, 3 when some studies could not be used, 1 when nothing was done, 2 when the command is wrong.
 
     \b
-    Try it with synthetic studies, without a GPU, in ten minutes:
+    Try it with synthetic studies, without a GPU, in a quarter of an hour:
       petct phantom -o raw
       petct train raw -o work --profile demo
       petct segment raw -o masks --weights work --profile demo

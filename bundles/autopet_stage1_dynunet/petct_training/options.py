@@ -180,7 +180,7 @@ def check_names(given: Mapping[str, str], config_files: Sequence[str], renamed: 
         renamed: see `check_options`.
 
     Raises:
-        InputError: with a sentence that names the option and the nearest known one.
+        InputError: with a sentence that names the option and the nearest known one, or else where all of them are.
     """
     known = {*OF_MONAI} - {"override"}
     for file in config_files:
@@ -193,7 +193,8 @@ def check_names(given: Mapping[str, str], config_files: Sequence[str], renamed: 
             raise InputError(f"--{name} is not known any more: " + (f"give --{new}" if new.isidentifier() else new))
         if first not in known:
             nearest = difflib.get_close_matches(first, known, n=1)
-            raise InputError(f"--{name} is not known" + (f": did you mean --{nearest[0]}?" if nearest else ""))
+            advice = f"did you mean --{nearest[0]}?" if nearest else f"options are the ids of {config_files[0]}"
+            raise InputError(f"--{name} is not known: {advice}")
 
 
 def check_values(given: Mapping[str, str]) -> None:
