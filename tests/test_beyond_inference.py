@@ -16,6 +16,7 @@ from monai.data import MetaTensor
 from scipy import ndimage
 from torch import nn
 
+from petct_cascade.assemble import weight_of_stage1
 from petct_cascade.cascade import Cascade, SlidingWindow
 from petct_cascade.predict import load_cascade
 from petct_cascade.transforms import MeanOfMembersd, RemoveFaintd, mean
@@ -108,6 +109,68 @@ def test_the_cascade_and_the_evaluators_transform_weigh_the_members_alike(image)
     torch.testing.assert_close(cascade(image)[0], expected)
     joined = MeanOfMembersd(list(members), weights=[0.8, 0.2])(members)
     assert torch.equal(joined["pred"], cascade(image)[0])
+
+
+# ---------------------------------------------------------------- stage 1 in the answer
+
+
+@pytest.fixture
+def listening() -> Cascade:
+    """A cascade of whose answer stage 1 is three tenths."""
+    cascade: Cascade = make_cascade().eval()
+    cascade.stage1_weight = 0.3
+    return cascade
+
+
+def mean_of_members(cascade: Cascade, stage2_input: torch.Tensor) -> torch.Tensor:
+    return sum(member(stage2_input) for member in cascade.members.values()) / len(cascade.members)
+
+
+@torch.no_grad()
+def test_the_answer_takes_stage_1s_share_of_its_probability(listening, image):
+    probability, stage2_input = listening.with_coarse_mask(image)
+    expected = 0.7 * mean_of_members(listening, stage2_input) + 0.3 * probability
+    torch.testing.assert_close(listening(image), expected)
+    item = {"UNet": torch.rand(1, 3, 4, 5), "stage1": torch.rand(1, 3, 4, 5)}
+    joined = MeanOfMembersd(["UNet"], stage1_key="stage1", stage1_weight=0.3)(item)
+    torch.testing.assert_close(joined["pred"], 0.7 * item["UNet"] + 0.3 * item["stage1"])
+    assert joined.keys() == {"pred"}
+
+
+@torch.no_grad()
+def test_a_mask_in_stage_1s_place_is_refined_by_the_members_alone(listening, image):
+    stacked = torch.cat([image, (image[:, 1:] > 0.5).float()], dim=1)
+    torch.testing.assert_close(listening(stacked), mean_of_members(listening, stacked))
+
+
+@torch.no_grad()
+def test_where_clicks_have_corrected_its_mask_stage_1_says_the_mask(listening, image):
+    probability, stage2_input = listening.with_coarse_mask(image)
+    corrected = stage2_input.clone()
+    corrected[:, 2, :9] = 1 - corrected[:, 2, :9]
+    said = listening.said_by_stage1(image, probability, corrected)
+    assert torch.equal(said[:, :, :9], corrected[:, 2:, :9])
+    assert torch.equal(said[:, :, 9:], probability[:, :, 9:])
+
+
+@pytest.mark.parametrize(
+    ("asked", "written", "weight"),
+    [(None, None, None), (None, 0.5, 0.5), (0.2, 0.5, 0.2), (0, 0.5, None), (0.2, None, 0.2)],
+)
+def test_stage_1s_share_is_what_is_asked_for_or_else_what_the_weights_say(asked, written, weight, tmp_path):
+    file = tmp_path / "fingerprint.json"
+    file.write_text(json.dumps({} if written is None else {"stage1_weight": written}))
+    assert weight_of_stage1(asked, file) == weight
+
+
+@pytest.mark.parametrize("wrong", [2, "half", True])
+def test_a_share_that_is_none_is_refused_with_where_it_stands(wrong, tmp_path):
+    file = tmp_path / "fingerprint.json"
+    file.write_text(json.dumps({"stage1_weight": wrong}))
+    with pytest.raises(InputError, match=rf"^stage1_weight is {wrong!r} in .*fingerprint\.json: give a number from 0 to 1$"):
+        weight_of_stage1(None, file)
+    with pytest.raises(InputError, match=rf"^stage1_weight is {wrong!r}: give a number from 0 to 1$"):
+        weight_of_stage1(wrong, file)
 
 
 # ---------------------------------------------------------------- small components
@@ -219,6 +282,33 @@ def test_weights_without_a_member_answer_as_the_others_of_all_do(raw, whole_mode
     assert list(load_cascade(without, "demo").network.members) == chosen
 
 
+def test_every_way_takes_stage_1s_share_that_the_weights_say(raw, models, tmp_path, monkeypatch):
+    """Inference and evaluation by `EnsembleEvaluator`, one study from arrays, and the one network of other tools."""
+    listening = shutil.copytree(models, tmp_path / "listening")
+    fingerprint = json.loads((models / "fingerprint.json").read_text())
+    (listening / "fingerprint.json").write_text(json.dumps({**fingerprint, "stage1_weight": 0.5}))
+    without = infer(raw, models, tmp_path / "a", monkeypatch)
+    masks = infer(raw, listening, tmp_path / "b", monkeypatch)
+    asked = infer(raw, models, tmp_path / "c", monkeypatch, stage1_weight=0.5)
+    off = infer(raw, listening, tmp_path / "d", monkeypatch, stage1_weight=0)
+    assert any((mask != without[case]).any() for case, mask in masks.items()), "a share that changes nothing shows nothing"
+    predictor = load_cascade(listening, "demo", patch_sizes=WINDOWS)
+    for case, mask in masks.items():
+        assert np.array_equal(asked[case], mask)
+        assert np.array_equal(off[case], without[case])
+        ct, pet = (nib.load(raw[0] / f"imagesTr/{case}_000{channel}.nii.gz") for channel in (0, 1))
+        study = predictor.open(np.asarray(ct.dataobj), ct.affine, np.asarray(pet.dataobj), pet.affine)
+        assert np.array_equal(study.segment(), mask)
+        assert np.array_equal(study.segment(), mask), "a second round"
+    records = {name: json.loads(next((tmp_path / name).rglob("*psma_b*.json")).read_text())["settings"] for name in "abcd"}
+    assert {name: settings.get("stage1_weight") for name, settings in records.items()} == {
+        "a": None,
+        "b": 0.5,
+        "c": 0.5,
+        "d": None,
+    }
+
+
 def test_weights_with_a_member_that_the_ensemble_does_not_know_are_refused(models, tmp_path):
     shutil.copytree(models, tmp_path / "models")
     file = tmp_path / "models/fingerprint.json"
@@ -238,6 +328,7 @@ def test_every_option_of_the_ensemble_beyond_the_paper_is_off_and_in_no_record()
     assert names == {name for name in BEYOND_THE_PAPER if name in config}
     assert all(config[name] == BEYOND_THE_PAPER[name] for name in names)
     parser = parser_of(ENSEMBLE, "inference")
+    assert parser.get_parsed_content("weight_of_stage1") is None
     assert parser.get_parsed_content("settings") == parser.get_parsed_content("settings_of_paper")
     parser = parser_of(ENSEMBLE, "inference")
     assert parser.get_parsed_content("weights_of_members") is None
@@ -253,6 +344,7 @@ def test_every_option_of_the_ensemble_beyond_the_paper_is_off_and_in_no_record()
         ("mirror", "all", "--mirror is all: give axes among 0, 1 and 2, such as [0,1]"),
         ("remove_below_ml", "-1", "--remove_below_ml is -1: give a volume in ml, 0 or more"),
         ("final_threshold", "2", "--final_threshold is 2: give a number from 0 to 1"),
+        ("stage1_weight", "2", "--stage1_weight is 2: give a number from 0 to 1"),
     ],
 )
 def test_senseless_values_are_refused(name, text, sentence):

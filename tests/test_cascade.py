@@ -94,7 +94,7 @@ def test_deep_supervision_heads_stay_in_the_state_dict_and_give_one_tensor(casca
         assert cascade.stage1(image).shape == (1, 1, 30, 21, 27)
 
 
-def evaluate(cascade: Cascade, image: torch.Tensor, **options) -> dict:
+def evaluate(cascade: Cascade, image: torch.Tensor, stage1_weight: float | None = None, **options) -> dict:
     """What `EnsembleEvaluator` with the cascade's parts gives for one study."""
     evaluator = EnsembleEvaluator(
         device=torch.device("cpu"),
@@ -103,7 +103,7 @@ def evaluate(cascade: Cascade, image: torch.Tensor, **options) -> dict:
         pred_keys=list(cascade.members),
         inferer=SimpleInferer(),
         prepare_batch=PrepareCoarseMask(cascade, **options),
-        postprocessing=MeanOfMembersd(keys=MEMBERS),
+        postprocessing=MeanOfMembersd(keys=MEMBERS, stage1_key=options.get("said_key"), stage1_weight=stage1_weight),
         decollate=True,
     )
     evaluator.run()
@@ -115,6 +115,21 @@ def test_evaluator_gives_every_voxel_of_the_one_network(cascade, image):
         expected = cascade(image)[0]
     # The evaluator must not depend on the mode in which it finds the networks: here dropout and deep supervision are on.
     torch.testing.assert_close(evaluate(cascade.train(), image)["pred"], expected, rtol=0, atol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("third", [None, -1, "mask"], ids=["plain", "clicks", "mask"])
+def test_evaluator_takes_stage_1s_share_as_the_one_network_does(cascade, image, third):
+    cascade.stage1_weight = 0.5
+    if third is not None:
+        channel = (image[:, 1:] > 0.5).float() if third == "mask" else torch.full_like(image[:, :1], -1)
+        marks = torch.zeros_like(channel)
+        marks[..., 10, 10, 10] = 1
+        image = torch.cat([image, channel, marks], dim=1)
+    item = evaluate(cascade, image, stage1_weight=0.5, said_key="stage1")
+    torch.testing.assert_close(item["pred"][None], cascade(image), atol=1e-6, rtol=0)
+    cascade.stage1_weight = None
+    assert torch.allclose(item["pred"][None], cascade(image), atol=1e-3) == (third == "mask"), "a mask has no stage 1"
 
 
 @torch.no_grad()

@@ -64,6 +64,19 @@ def test_a_member_that_is_noise_gets_no_weight():
     assert threshold == 0.45, "the nearest to the paper's of those that are as good"
 
 
+def test_each_candidate_is_scored_with_the_share_of_stage_1_that_the_answer_has():
+    rng = np.random.default_rng(0)
+    label = torch.from_numpy(rng.random((1, 8, 7, 6)) < 0.2)
+    item = {name: torch.from_numpy(rng.random((1, 8, 7, 6), np.float32)) for name in ("a", "b", "stage1")}
+    score = ScoreCandidatesd(["a", "b"], steps=2, stage1_key="stage1", stage1_weight=0.4)
+    score({**item, "label": label})
+    for row, (a, b) in enumerate(score.weights):
+        answer = (0.6 * (a * item["a"] + b * item["b"]) + 0.4 * item["stage1"])[0].numpy()
+        for column, threshold in enumerate(THRESHOLDS):
+            expected = case_metrics(answer >= threshold, label[0].numpy(), (1, 1, 1))["dice"]
+            assert score.dice[0][row, column] == pytest.approx(expected)
+
+
 def test_where_nothing_is_better_the_papers_mean_is_kept():
     table = np.full((3, 16, len(THRESHOLDS)), 0.7)
     assert best_candidate(table, candidates_of_weights(3, 4)) == ((1 / 3, 1 / 3, 1 / 3), 0.5)

@@ -282,6 +282,19 @@ def test_leaving_a_member_out_later_keeps_what_was_trained(run):
     assert run(members=["SegResNet", "UNet"]).names == ["assemble", "evaluate"]
 
 
+def test_another_share_of_stage_1_trains_nothing_again(run):
+    run()
+    assert run(stage1_weight=0.3).names == ["assemble", "evaluate"]
+    assert run(stage1_weight=0).names == ["assemble", "evaluate"]
+    assert run().names == []
+
+
+@pytest.mark.parametrize(("options", "share"), [({}, None), ({"recipe": "recommended"}, 0.5), ({"stage1_weight": 0.2}, 0.2)])
+def test_the_weights_get_the_share_of_stage_1_that_is_given_or_else_the_recipes(options, share):
+    steps = method.plan(method.Method(Path("raw"), Path("work"), BUNDLES, **options))
+    assert next(step for step in steps if step.name == "assemble").overrides.get("stage1_weight") == share
+
+
 def test_the_recommended_recipe_has_three_folds_of_stage_1_and_no_swinunetr_unless_others_are_named(run):
     stage1 = [f"{name} fold {fold}" for name in ("train autopet_stage1_dynunet", "predict the coarse masks") for fold in range(3)]
     stage2 = [f"train autopet_stage2_{name} fold 0" for name in ("segresnet", "unet")]
@@ -351,6 +364,7 @@ def test_another_number_of_folds_trains_everything_again(run):
         ({"recipe": "papers"}, "recipe is 'papers': give 'paper' or 'recommended'"),
         ({"folds": 1}, "folds is 1: give 2 or more, or 0 for one split"),
         ({"prepare_options": {"folds": 3}}, "prepare_options holds folds: give --folds itself"),
+        ({"stage1_weight": 2}, "stage1_weight is 2: give a number from 0 to 1"),
         ({"parallel_trainings": 0}, "parallel_trainings is 0"),
         ({"parallel_trainings": 3, "num_gpus": 2}, "parallel_trainings is 3 with 2 GPUs"),
         ({"train_options": {"autopet_stage2_swinuner": {"max_epochs": 1}}}, "did you mean autopet_stage2_swinunetr?"),

@@ -10,7 +10,7 @@ from typing import Any, cast
 from torch import nn
 
 from petct_cascade.cascade import Cascade, MeanOfFolds, SlidingWindow
-from petct_cascade.method import chosen_members
+from petct_cascade.method import check_stage1_weight, chosen_members
 from petct_training.checks import check_patch_size
 from petct_training.errors import InputError
 from petct_training.files import read_json, read_json_or_none, write_json
@@ -28,6 +28,9 @@ OF_FOLD = " of fold "
 # Entry of a cascade's fingerprint: the members that it has, of those of the ensemble's configs.
 MEMBERS_ENTRY = "members"
 
+# The same: stage 1's share of the ensemble's answer, where it has one.
+STAGE1_WEIGHT = "stage1_weight"
+
 # File that says where imported weights come from; of each network by its name: "file", "sha256", and a list "assumed".
 SOURCES = "sources.json"
 Sources = dict[str, dict[str, Any]]
@@ -37,11 +40,16 @@ REMEDY = "train again, or name the configs with which it was trained, such as de
 COMMAND = "python -m monai.bundle run assemble --config_file \"['configs/inference.json','configs/assemble.json']\""
 
 
-def assemble(network: Cascade, sources: Mapping[str, str | os.PathLike], ckpt_dir: str | os.PathLike) -> None:
+def assemble(
+    network: Cascade,
+    sources: Mapping[str, str | os.PathLike],
+    ckpt_dir: str | os.PathLike,
+    stage1_weight: float | None = None,
+) -> None:
     """Write the cascade's `model.pt` and `fingerprint.json` from those of its networks' bundles.
 
-    The fingerprint names the members that the cascade has; see `members_in`. Where weights were imported, a `sources.json` says
-    so; see `write_sources`.
+    The fingerprint names the members that the cascade has, see `members_in`, and stage 1's share, see `weight_of_stage1`. Where
+    weights were imported, a `sources.json` says so; see `write_sources`.
 
     Args:
         network: the cascade that takes the weights; its networks must be those that were trained.
@@ -49,6 +57,7 @@ def assemble(network: Cascade, sources: Mapping[str, str | os.PathLike], ckpt_di
             trained once a fold, for each fold, such as "stage1 of fold 0". `model.pt` is a state dict, or a dictionary that holds
             one as "state_dict", as the authors' published checkpoints do.
         ckpt_dir: folder for the two files.
+        stage1_weight: stage 1's share of the ensemble's answer; None for the members alone, as in the paper.
 
     Raises:
         InputError: when a file is missing or unreadable, does not fit its network, or belongs to another fingerprint than the
@@ -59,6 +68,8 @@ def assemble(network: Cascade, sources: Mapping[str, str | os.PathLike], ckpt_di
         raise InputError(f"sources name {', '.join(sources)}: name {', '.join(parts)}, each with its folder")
     folders = {name: Path(sources[name]) for name in parts}
     fingerprint = remembering(_common_fingerprint(folders), _held_out(folders)) | {MEMBERS_ENTRY: list(network.members)}
+    if stage1_weight:
+        fingerprint[STAGE1_WEIGHT] = stage1_weight
     for name, part in parts.items():
         load_weights(part, _trained(folders[name] / "model.pt"), REMEDY)
     imported = {name: facts for folder in folders.values() for name, facts in read_sources(folder).items()}
@@ -127,6 +138,23 @@ def members_in(fingerprint_file: str | os.PathLike, known: Sequence[str]) -> lis
         return list(known) if members is None else chosen_members(members, known)
     except InputError as error:
         raise InputError(f"{fingerprint_file} does not fit this version of the ensemble: {error}") from error
+
+
+def weight_of_stage1(stage1_weight: object, fingerprint_file: str | os.PathLike) -> float | None:
+    """Return stage 1's share of the ensemble's answer; None where the members answer alone.
+
+    Args:
+        stage1_weight: as it is asked for, from 0 to 1; None for what the fingerprint beside the weights says.
+        fingerprint_file: what `assemble` wrote.
+
+    Raises:
+        InputError: when it is no number from 0 to 1.
+    """
+    weight = stage1_weight
+    if weight is None:
+        weight = (read_json_or_none(fingerprint_file) or {}).get(STAGE1_WEIGHT)
+    check_stage1_weight(weight, "" if stage1_weight is not None else f" in {fingerprint_file}")
+    return cast(float, weight) or None
 
 
 def folds_in(fingerprint_file: str | os.PathLike) -> dict[str, int]:

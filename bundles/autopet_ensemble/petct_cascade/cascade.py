@@ -17,7 +17,7 @@ from monai.inferers import SlidingWindowInferer
 from monai.networks.utils import eval_mode
 from torch import nn
 
-from petct_cascade.transforms import mean
+from petct_cascade.transforms import mean, with_stage1
 from petct_training.clicks import corrected, marks_in
 from petct_training.cpu import channels_last, freed_memory_kept
 from petct_training.errors import InputError, boolean
@@ -251,6 +251,7 @@ class Cascade(nn.Module):
             are not named are one network.
         member_weights: weight of each member, in their order; None for one weight for all.
         spacing: voxel size (mm) of the images along X, Y, Z, by which the nearest click is found.
+        stage1_weight: share of stage 1's probability in the answer; None for the members alone, as in the paper.
     """
 
     def __init__(
@@ -261,9 +262,10 @@ class Cascade(nn.Module):
         folds_of: Mapping[str, int] | None = None,
         member_weights: Sequence[float] | None = None,
         spacing: Sequence[float] = (1, 1, 1),
+        stage1_weight: float | None = None,
     ) -> None:
         super().__init__()
-        self.member_weights = member_weights
+        self.member_weights, self.stage1_weight = member_weights, stage1_weight
         parts = {
             name: MeanOfFolds(window, folds_of[name]) if folds_of and name in folds_of else window
             for name, window in {"stage1": stage1, **members}.items()
@@ -278,20 +280,24 @@ class Cascade(nn.Module):
             if isinstance(part, MeanOfFolds):
                 part.only = fold
 
-    def with_coarse_mask(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def with_coarse_mask(self, image: torch.Tensor, found: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what the members see.
 
         Args:
             image: normalised CT and PET (B, 2, X, Y, Z); or with corrections (B, 3 or 4, X, Y, Z).
+            found: stage 1's probability (B, 1, X, Y, Z) of the same CT and PET, where it is known; stage 1 does not run then.
 
         Returns:
             Stage 1's probability (B, 1, X, Y, Z), or the coarse mask that was given; and CT, PET and the coarse mask as clicks have
             corrected it (B, 3, X, Y, Z).
         """
+        skip = is_given(image)
         image, given, marks = image[:, :CHANNELS], image[:, CHANNELS : CHANNELS + 1], image[:, CHANNELS + 1 :]
-        skip = given.shape[1] > 0 and is_given(given, channel=0)
-        probability = given if skip else self.stage1(image)
-        coarse = given > 0 if skip else probability >= self.threshold
+        if skip:
+            probability, coarse = given, given > 0
+        else:
+            probability = self.stage1(image) if found is None else found
+            coarse = probability >= self.threshold
         if marks.shape[1]:
             coarse = torch.stack([self._corrected(*of_study) for of_study in zip(coarse, marks, strict=True)])
         return probability, torch.cat([image, coarse.to(image.dtype)], dim=1)
@@ -302,15 +308,31 @@ class Cascade(nn.Module):
         result = corrected(mask_voxels, marks_in(volume.astype(np.uint8)), self.spacing)
         return torch.from_numpy(result)[None].to(mask.device)
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the mean probability (B, 1, X, Y, Z) of the members for an image as `with_coarse_mask` takes it."""
-        _, stage2_input = self.with_coarse_mask(image)
-        return mean([member(stage2_input) for member in self.members.values()], self.member_weights)
+    def said_by_stage1(self, image: torch.Tensor, probability: torch.Tensor, stage2_input: torch.Tensor) -> torch.Tensor | None:
+        """Return what the answer takes of stage 1: its probability, and where clicks have corrected its mask, the mask.
+
+        Args:
+            image: what `with_coarse_mask` took.
+            probability, stage2_input: what it gave.
+
+        Returns:
+            (B, 1, X, Y, Z); None where the members answer alone: stage 1 has no weight, or a mask was given in its place.
+        """
+        if not self.stage1_weight or is_given(image):
+            return None
+        coarse = stage2_input[:, CHANNELS:]
+        return torch.where((probability >= self.threshold) == (coarse > 0), probability, coarse)
+
+    def forward(self, image: torch.Tensor, found: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the ensemble's probability (B, 1, X, Y, Z) for what `with_coarse_mask` takes."""
+        probability, stage2_input = self.with_coarse_mask(image, found)
+        members = mean([member(stage2_input) for member in self.members.values()], self.member_weights)
+        return with_stage1(members, self.said_by_stage1(image, probability, stage2_input), self.stage1_weight)
 
 
-def is_given(image: torch.Tensor, channel: int = CHANNELS) -> bool:
-    """Return whether a channel of an image (B, C, X, Y, Z) is a coarse mask, and not -1 for stage 1's own."""
-    return bool((image[:, channel] >= 0).all())
+def is_given(image: torch.Tensor) -> bool:
+    """Return whether an image (B, C, X, Y, Z) has a coarse mask after CT and PET, and not -1 for stage 1's own."""
+    return image.shape[1] > CHANNELS and bool((image[:, CHANNELS] >= 0).all())
 
 
 class PrepareCoarseMask(PrepareBatch):
@@ -323,10 +345,13 @@ class PrepareCoarseMask(PrepareBatch):
         cascade: the cascade whose stage 1 runs, on the evaluator's device.
         stage1_key: key of the item under which stage 1's probability is kept for the post-processing; None to drop it.
         found_key: the same, of those studies only whose stage 1's mask clicks correct.
+        said_key: key under which the item gets what the answer takes of stage 1, see `Cascade.said_by_stage1`; None to drop it.
     """
 
-    def __init__(self, cascade: Cascade, stage1_key: str | None = None, found_key: str | None = None) -> None:
-        self.cascade, self.stage1_key, self.found_key = cascade, stage1_key, found_key
+    def __init__(
+        self, cascade: Cascade, stage1_key: str | None = None, found_key: str | None = None, said_key: str | None = None
+    ) -> None:
+        self.cascade, self.stage1_key, self.found_key, self.said_key = cascade, stage1_key, found_key, said_key
 
     def __call__(
         self,
@@ -349,4 +374,8 @@ class PrepareCoarseMask(PrepareBatch):
             batchdata[self.stage1_key] = probability
         if self.found_key is not None and image.shape[1] > CHANNELS and not is_given(image):
             batchdata[self.found_key] = probability
+        if self.said_key is not None:
+            said = self.cascade.said_by_stage1(image, probability, stage2_input)
+            if said is not None:
+                batchdata[self.said_key] = said
         return stage2_input, batchdata.get("label")

@@ -67,15 +67,24 @@ class ScoreCandidatesd(MapTransform):
         keys: keys of the members' probabilities (1, X, Y, Z) on the label's grid.
         label_key: key of the reference (1, X, Y, Z).
         steps: steps of a weight from 0 to 1.
+        stage1_key: key of what stage 1 says, where it has a weight.
+        stage1_weight: its share of each candidate's answer; None for nothing.
 
     Attributes:
         weights: the candidates, W of them.
         dice: of each study the Dice (W, T) with each weights and each of `THRESHOLDS`; studies without a lesion are left out.
     """
 
-    def __init__(self, keys: KeysCollection, label_key: str = "label", steps: int = 10) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        label_key: str = "label",
+        steps: int = 10,
+        stage1_key: str | None = None,
+        stage1_weight: float | None = None,
+    ) -> None:
         super().__init__(keys)
-        self.label_key = label_key
+        self.label_key, self.stage1_key, self.stage1_weight = label_key, stage1_key, stage1_weight
         self.weights = candidates_of_weights(len(self.keys), steps)
         self.dice: list[np.ndarray] = []
 
@@ -83,8 +92,13 @@ class ScoreCandidatesd(MapTransform):
         item = dict(data)
         label = item[self.label_key][0].cpu().numpy() != 0
         if label.any():
-            probabilities = np.stack([item[key][0].cpu().numpy() for key in self.keys])
-            self.dice.append(dice_of_candidates(probabilities, label, self.weights))
+            keys: list[Hashable] = [*self.keys]
+            weights: Sequence[Sequence[float]] = self.weights
+            if share := self.stage1_weight:
+                keys.append(self.stage1_key)
+                weights = [[*((1 - share) * weight for weight in candidate), share] for candidate in weights]
+            probabilities = np.stack([item[key][0].cpu().numpy() for key in keys])
+            self.dice.append(dice_of_candidates(probabilities, label, weights))
         return item
 
 

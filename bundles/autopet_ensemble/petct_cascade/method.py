@@ -7,11 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from petct_cascade.command_line import bundle_command
 from petct_training.errors import InputError
 from petct_training.files import read_json, read_json_or_none, relative_path, stamp
+from petct_training.options import is_number
 from petct_training.records import HELD_OUT, RECORDS, digest_of, path_from, read_record
 
 ENSEMBLE = "autopet_ensemble"
@@ -23,7 +24,7 @@ MEMBERS = tuple(NETWORKS)[1:]
 PROFILES = ("full", "demo")
 PAPER, RECOMMENDED = RECIPES = ("paper", "recommended")
 # What the paper's recipe has where another one may have its own.
-OF_PAPER = {"members": MEMBERS, "folds": 0, "cross_validation": True}
+OF_PAPER = {"members": MEMBERS, "folds": 0, "cross_validation": True, "stage1_weight": 0}
 
 
 def chosen_members(members: object, known: Sequence[str]) -> list[str]:
@@ -40,6 +41,16 @@ def chosen_members(members: object, known: Sequence[str]) -> list[str]:
     if not named or not all(name in known for name in named):
         raise InputError(f"members is {members!r}: name one or more of {', '.join(known)}, such as {list(known[:2])}")
     return [name for name in known if name in named]
+
+
+def check_stage1_weight(weight: object, where: str = "") -> None:
+    """See that stage 1's share of the ensemble's answer is one, or None.
+
+    Raises:
+        InputError: when it is no number from 0 to 1; the sentence says where it stands.
+    """
+    if weight is not None and not (is_number(weight) and 0 <= cast(float, weight) <= 1):
+        raise InputError(f"stage1_weight is {weight!r}{where}: give a number from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,7 @@ class Method:
             GPUs the cores.
         recipe: "paper", or "recommended" for the configs `recommended.json` of the bundles over those of the paper.
         members: the networks of stage 2 that are trained and make the ensemble; None for the recipe's.
+        stage1_weight: stage 1's share of the ensemble's answer, from 0 to 1; None for the recipe's.
         prepare_options: further ids and values for `prepare`, for example {"spacing": "median"}.
         train_options: further ids and values for each training, for example {"max_epochs": 200}. Under the name of a network's
             bundle are those of its training alone: {"max_epochs": 300, "autopet_stage2_unet": {"max_epochs": 100}}.
@@ -76,6 +88,7 @@ class Method:
     parallel_trainings: int = 1
     recipe: str = PAPER
     members: Sequence[str] | None = None
+    stage1_weight: float | None = None
     prepare_options: Mapping[str, Any] = field(default_factory=dict)
     train_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -92,6 +105,7 @@ class Method:
         folds = 0 if self.folds is None else self.folds
         if isinstance(folds, bool) or not isinstance(folds, int) or folds < 0 or folds == 1:
             raise InputError(f"folds is {folds!r}: give 2 or more, or 0 for one split")
+        check_stage1_weight(self.stage1_weight)
         if self.parallel_trainings < 1 or 0 < self.num_gpus < self.parallel_trainings:
             raise InputError(
                 f"parallel_trainings is {self.parallel_trainings} with {self.num_gpus} GPUs: give 1 or more, and no more than GPUs"
@@ -387,6 +401,7 @@ def _predict(method: Method, fold: int | None) -> Step:
 def _assemble(method: Method) -> Step:
     numbers = {name: len(method.folds_of(bundle)) for name, bundle in method.networks.items()}
     folds_of = {name: number for name, number in numbers.items() if number > 1}
+    stage1_weight = method.chosen("stage1_weight")
     return Step(
         name="assemble",
         home=method.work_dir,
@@ -398,6 +413,7 @@ def _assemble(method: Method) -> Step:
             "ckpt_dir": method.models(ENSEMBLE),
             **({"folds_of": folds_of} if folds_of else {}),
             **({"members": method.trained_members} if method.trained_members != list(MEMBERS) else {}),
+            **({"stage1_weight": stage1_weight} if stage1_weight else {}),
         },
         inputs=tuple(method.weights(bundle, fold)[0] for bundle in method.networks.values() for fold in method.folds_of(bundle)),
         outputs=method.weights(ENSEMBLE),
@@ -419,7 +435,7 @@ def _evaluate(method: Method) -> Step:
             "output_dir": method.results,
             **allowed,
         },
-        inputs=(*method.data, method.volumes, method.weights(ENSEMBLE)[0]),
+        inputs=(*method.data, method.volumes, *method.weights(ENSEMBLE)),
         outputs=(method.results / "table1.md", method.results / "scores.csv"),
         problems=method.results / "problems.json",
     )

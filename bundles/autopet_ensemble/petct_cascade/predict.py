@@ -105,7 +105,7 @@ class OpenStudy:
         predictor: which has opened it.
         pet: in body-weight SUV.
         item: CT and PET after the preprocessing.
-        found: stage 1's mask on the network's grid (1, 1, x, y, z), once it was needed.
+        found: stage 1's probability on the network's grid (1, 1, x, y, z), once it was needed.
         remembered: of each network of stage 2 its answers to the windows of the last round; empty on a GPU, where a round takes
             little time anyway.
     """
@@ -143,8 +143,10 @@ class OpenStudy:
             item["points"] = torch.from_numpy(marks)
         item = predictor.add_corrections(item)
         image = item["image"][None].to(predictor.device)
+        if coarse_mask is None and self.found is None:
+            self.found = predictor.network.stage1(image[:, :CHANNELS])
         with self._remembering():
-            item["pred"] = predictor.network(image if coarse_mask is not None else self._with_found(image))[0]
+            item["pred"] = predictor.network(image, self.found)[0]
         return predictor.postprocessing(item)["pred"].as_tensor()[0].cpu().numpy()
 
     @contextlib.contextmanager
@@ -158,13 +160,6 @@ class OpenStudy:
             for window, remembered in self.remembered.items():
                 window.remembered = None
                 remembered.forget_others()
-
-    def _with_found(self, image: torch.Tensor) -> torch.Tensor:
-        """Return an image (1, 2 or 4, x, y, z) with stage 1's mask as its third channel."""
-        both = image[:, :CHANNELS]
-        if self.found is None:
-            self.found = self.predictor.network.with_coarse_mask(both)[1][:, CHANNELS:]
-        return torch.cat([both, self.found, image[:, CHANNELS + 1 :]], dim=1)
 
 
 def load_cascade(ckpt_dir: str | os.PathLike, profile: str = "full", **options: Any) -> Predictor:

@@ -27,6 +27,8 @@ class MeanOfMembersd(MapTransform):
         keep_members: whether the members' own probabilities stay in the item.
         weights: weight of each member in the mean, in the order of the keys; None for one weight for all. The disagreement knows no
             weights.
+        stage1_key: key of what stage 1 says, which is taken out of the item; see `with_stage1`. An item may lack it.
+        stage1_weight: its share of the result; None for nothing.
     """
 
     def __init__(
@@ -36,17 +38,20 @@ class MeanOfMembersd(MapTransform):
         spread_key: str | None = None,
         keep_members: bool = False,
         weights: Sequence[float] | None = None,
+        stage1_key: str | None = None,
+        stage1_weight: float | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys=True)
         self.output_key, self.spread_key, self.keep_members = output_key, spread_key, keep_members
         self.weights = weights
+        self.stage1_key, self.stage1_weight = stage1_key, stage1_weight
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
         present = list(self.key_iterator(item))
         members = [item[key] if self.keep_members else item.pop(key) for key in present]
         if members:
-            item[self.output_key] = mean(members, self.weights)
+            item[self.output_key] = with_stage1(mean(members, self.weights), item.pop(self.stage1_key, None), self.stage1_weight)
             if self.spread_key is not None:
                 item[self.spread_key] = standard_deviation(members)
         return item
@@ -128,6 +133,17 @@ def mean(probabilities: Sequence[torch.Tensor], weights: Sequence[float] | None 
     for probability in probabilities[1:]:
         total += probability
     return total / len(probabilities)
+
+
+def with_stage1(members: torch.Tensor, stage1: torch.Tensor | None, weight: float | None) -> torch.Tensor:
+    """Return the answer of the ensemble: the mean of its members, and as much of stage 1 as its weight says.
+
+    Args:
+        members: mean of the members' probabilities.
+        stage1: what stage 1 says, of the same shape; None where it says nothing.
+        weight: its share, from 0 to 1; None for the members alone.
+    """
+    return members if stage1 is None or not weight else mean([members, stage1], [1 - weight, weight])
 
 
 def standard_deviation(probabilities: Sequence[torch.Tensor]) -> torch.Tensor:
