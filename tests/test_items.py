@@ -27,6 +27,14 @@ def test_masks_are_found_by_case_and_everything_else_is_left(tmp_path):
     assert problems == []
 
 
+def test_a_data_list_whose_raw_studies_are_elsewhere_says_how_to_find_them_again(tmp_path):
+    (tmp_path / "datalist.json").write_text(json.dumps({"studies_dir": "../raw 2026", "training": [], "validation": []}))
+    with pytest.raises(
+        InputError, match=r"datalist\.json says that the raw studies lie in .*raw 2026, .*: prepare the data set again"
+    ):
+        validation_items(tmp_path)
+
+
 def test_case_with_two_masks_is_a_problem_that_names_both(tmp_path):
     files, (problem,) = masks_in_folder(touch(tmp_path, "a.nii", "a.nii.gz", "b.nii"))
     assert list(files) == ["b"]
@@ -77,11 +85,13 @@ def test_prepared_data_set_gives_its_validation_studies_with_their_original_file
     original = {"ct": "ct.nii", "pet": "pet.nii", "label": "label.nii"}
     entry = {"case": "a", "patient": "7", "tracer": "fdg", "image": "images/a.nii", "label": "labels/a.nii", "original": original}
     content = {"studies_dir": "../raw", "training": [], "validation": [entry], "excluded": []}
-    (tmp_path / "datalist.json").write_text(json.dumps(content))
-    raw = tmp_path / "../raw"
+    prepared = touch(tmp_path / "prepared")
+    touch(tmp_path / "raw")
+    (prepared / "datalist.json").write_text(json.dumps(content))
+    raw = prepared / "../raw"
     expected = {"image": [str(raw / "ct.nii"), str(raw / "pet.nii")], "label": str(raw / "label.nii")}
-    assert validation_items(tmp_path) == [{"case": "a", "patient": "7", "tracer": "fdg", **expected}]
-    assert reference_items(dataset_dir=tmp_path) == validation_items(tmp_path)
+    assert validation_items(prepared) == [{"case": "a", "patient": "7", "tracer": "fdg", **expected}]
+    assert reference_items(dataset_dir=prepared) == validation_items(prepared)
 
 
 def test_row_of_a_problem_names_case_file_and_reason(tmp_path):

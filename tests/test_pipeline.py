@@ -183,6 +183,26 @@ def test_where_the_raw_studies_lie_changes_nothing_that_was_trained(run, tmp_pat
     assert run().names == ALL
 
 
+def test_a_data_list_that_leads_to_no_studies_is_made_again_and_changes_nothing_that_was_trained(tmp_path):
+    raw, moved = tmp_path / "raw", tmp_path / "other disk/raw"
+    raw.mkdir()
+    (raw / "a.nii.gz").write_text("ct")
+    prepare, train, *_ = method.plan(method.Method(raw, tmp_path / "work", BUNDLES))
+    file = method.Method(raw, tmp_path / "work", BUNDLES).data[0]
+    file.parent.mkdir(parents=True)
+
+    def write(studies_dir: str) -> None:
+        file.write_text(json.dumps({"studies_dir": studies_dir, "training": [{"case": "a", "original": {"ct": "a.nii.gz"}}]}))
+
+    write("../../raw")
+    made, trained = prepare.result(), train.state()
+    moved.parent.mkdir()
+    raw.rename(moved)
+    assert prepare.result() != made
+    write("../../other disk/raw")
+    assert (prepare.result(), train.state()) == (made, trained)
+
+
 def test_weights_of_ones_own_are_never_deleted(run, tmp_path):
     own = tmp_path / "work/models/autopet_stage1_dynunet/week.pt"
     own.parent.mkdir(parents=True)

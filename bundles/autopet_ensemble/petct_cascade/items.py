@@ -30,7 +30,7 @@ def validation_items(dataset_dir: str | os.PathLike, split: str = "validation", 
         Items {"case", "patient", "tracer", ("centre", "fold"), "image": [CT file, PET file], "label": file}.
 
     Raises:
-        InputError: the folder holds no `datalist.json`, or it names files that lie outside of `studies_dir`.
+        InputError: the folder holds no `datalist.json`, `studies_dir` does not exist, or files lie outside of it.
     """
     path = Path(dataset_dir) / "datalist.json"
     if not path.is_file():
@@ -40,6 +40,11 @@ def validation_items(dataset_dir: str | os.PathLike, split: str = "validation", 
         )
     content = read_json(path)
     studies_dir = Path(dataset_dir) / content["studies_dir"]
+    if not studies_dir.is_dir():
+        raise InputError(
+            f"{path} says that the raw studies lie in {studies_dir}, which does not exist: prepare the data set again with the "
+            "studies where they are now, which keeps what is done"
+        )
     entries = content["training"] if has_folds(path) else content[split]
     items = [_item_of_entry(entry, studies_dir) for entry in entries]
     outside = [(item, file) for item in items for file in _files_of(item) if not is_inside(file, studies_dir)]

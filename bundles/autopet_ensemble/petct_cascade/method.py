@@ -285,10 +285,12 @@ class Step:
     def _listing(self, path: Path) -> list[list[Any]]:
         """Return the name of a file, or of every file in a folder, and its digest; outside of the home, its size and time.
 
-        Of a folder of records those digests are returned that they hold. Elsewhere records are left out: they hold clocks, too.
+        Of a folder of records those digests are returned that they hold of studies. Elsewhere records are left out: they hold
+        clocks, too.
         """
         if path.name == RECORDS:
-            return [[file.name, _written(file)] for file in sorted(path.glob("*.json"))]
+            # Those of no study begin with a dot, and are of lists that say where the raw studies lie.
+            return [[file.name, _written(file)] for file in sorted(path.glob("[!.]*.json"))]
         files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
         files = [file for file in files if file.is_file() and RECORDS not in file.relative_to(path).parts]
         at_home = path.is_relative_to(self.home)
@@ -296,11 +298,16 @@ class Step:
 
 
 def _content(file: Path) -> Any:
-    """Return a file's digest; of a data list what it says of the studies, since the folder of raw studies may be moved."""
+    """Return a file's digest; of a data list what it says of the studies, since the folder of raw studies may be moved, and
+    whether it leads to none.
+    """
     content = read_json_or_none(file) if file.name == "datalist.json" else None
     if not isinstance(content, dict):
         return digest_of(file)
-    return {name: value for name, value in content.items() if name != "studies_dir"}
+    entries = [entry for split in ("training", "validation") for entry in content.get(split, ())]
+    originals = [file.parent / content["studies_dir"] / path for entry in entries for path in entry["original"].values()]
+    lost = {} if all(original.exists() for original in originals) else {"lost": True}
+    return {name: value for name, value in content.items() if name != "studies_dir"} | lost
 
 
 def _fold_of(folder: Path, name: str) -> int | None:
