@@ -465,14 +465,14 @@ def test_every_command_in_the_first_readme_does_what_it_says(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_recommended_recipe_has_the_folds_and_members_that_its_page_names(tmp_path):
+def test_the_recommended_recipe_has_the_folds_members_and_share_of_stage_1_that_its_page_names(tmp_path):
     reader = Reader("docs/beyond-the-paper.md", tmp_path)
     write_raw(reader.folder / "STUDIES")
     folds = [f"WORK/models/autopet_stage1_dynunet/fold_{fold}/model.pt" for fold in range(3)]
     work = (f"WORK/{pattern}" for pattern in PIPELINE if "models" not in pattern)
     reader.follow("--recipe recommended", *folds, *work, options=f"{DEMO} {TWO_EPOCHS}")
     fingerprint = json.loads((reader.folder / f"WORK/models/{ENSEMBLE}/fingerprint.json").read_text())
-    assert fingerprint["members"] == ["SegResNet", "UNet"]
+    assert (fingerprint["members"], fingerprint["stage1_weight"]) == (["SegResNet", "UNet"], 0.5)
 
 
 @pytest.mark.slow
