@@ -15,6 +15,7 @@ from monai.bundle import ConfigParser
 
 from petct_cascade import method, pipeline
 from petct_cascade.commands import run_pipeline
+from petct_cascade.preparation import DATA_SET
 from petct_training.errors import InputError
 from petct_training.records import Plan, Records
 
@@ -192,7 +193,9 @@ def test_a_data_list_that_leads_to_no_studies_is_made_again_and_changes_nothing_
     file.parent.mkdir(parents=True)
 
     def write(studies_dir: str) -> None:
-        file.write_text(json.dumps({"studies_dir": studies_dir, "training": [{"case": "a", "original": {"ct": "a.nii.gz"}}]}))
+        content = {"studies_dir": studies_dir, "training": [{"case": "a", "original": {"ct": "a.nii.gz"}}]}
+        with Records(file.parent, "prepared data set").making(Plan(DATA_SET, {}, {}, [file.name])):
+            file.write_text(json.dumps(content))
 
     write("../../raw")
     made, trained = prepare.result(), train.state()
