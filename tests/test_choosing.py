@@ -115,7 +115,8 @@ def test_weights_that_fit_no_members_are_one_sentence(given):
         weights_of_members({**dict.fromkeys(MEMBERS, 1), "UNet": -1}, MEMBERS)
 
 
-def test_the_command_leaves_a_patch_of_the_inference(models, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("share", [{}, {"stage1_weight": 0.5}], ids=["members alone", "half of stage 1"])
+def test_the_command_leaves_a_patch_of_the_inference(models, tmp_path, monkeypatch, capsys, share):
     prepared = write_validation(tmp_path / "raw")
     monkeypatch.chdir(BUNDLES / ENSEMBLE)
     given = {"dataset_dir": str(prepared), "ckpt_dir": str(models), "output_dir": str(tmp_path / "out"), "num_workers": 0}
@@ -128,7 +129,7 @@ def test_the_command_leaves_a_patch_of_the_inference(models, tmp_path, monkeypat
         workflow.initialize()
         return workflow
 
-    make("inference", "evaluate", "choose", "demo", weight_steps=2).run()
+    make("inference", "evaluate", "choose", "demo", weight_steps=2, **share).run()
     chosen = tmp_path / "out/chosen.json"
     content = json.loads(chosen.read_text())
     assert sum(content["member_weights"].values()) == pytest.approx(1)

@@ -139,7 +139,7 @@ def choose_members(
         evaluator: its post-processing ends with `candidates`.
         selection: the validation studies, or those that each fold holds out; see `petct_cascade.selection.labelled_items`.
         candidates: scores each study.
-        chosen_file: the patch, which holds `member_weights` and `final_threshold`.
+        chosen_file: the patch, which holds `member_weights`, `stage1_weight` and `final_threshold`.
         studies: what was given as other studies, which must be nothing: networks may have seen them.
 
     Raises:
@@ -171,6 +171,8 @@ def choose_members(
         {
             "_desc_": f"Patches inference.json with what choose.json has chosen on {len(table)} studies that no network had seen.",
             "member_weights": dict(zip(candidates.keys, weights, strict=True)),
+            # With which they were chosen.
+            "stage1_weight": candidates.stage1_weight or 0,
             "final_threshold": threshold,
         },
     )

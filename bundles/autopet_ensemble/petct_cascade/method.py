@@ -48,6 +48,7 @@ def check_stage1_weight(weight: object, where: str = "") -> None:
     Raises:
         InputError: when it is no number from 0 to 1; the sentence says where it stands.
     """
+    # Not by `petct_training.options`, which loads PyTorch, and `petct --help` this module.
     is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
     if weight is not None and not (is_number and 0 <= cast(float, weight) <= 1):
         raise InputError(f"stage1_weight is {weight!r}{where}: give a number from 0 to 1")
