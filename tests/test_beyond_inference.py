@@ -19,7 +19,7 @@ from torch import nn
 from petct_cascade.assemble import weight_of_stage1
 from petct_cascade.cascade import Cascade, SlidingWindow
 from petct_cascade.predict import load_cascade
-from petct_cascade.transforms import MeanOfMembersd, RemoveFaintd, mean
+from petct_cascade.transforms import MeanOfMembersd, RemoveFaintd, mean, with_found_kept
 from petct_training.errors import InputError
 from petct_training.options import BEYOND_THE_PAPER, check_values
 
@@ -135,6 +135,26 @@ def test_the_answer_takes_stage_1s_share_of_its_probability(listening, image):
     joined = MeanOfMembersd(["UNet"], stage1_key="stage1", stage1_weight=0.3)(item)
     torch.testing.assert_close(joined["pred"], 0.7 * item["UNet"] + 0.3 * item["stage1"])
     assert joined.keys() == {"pred"}
+
+
+def test_what_stage_1_found_and_the_answer_nearly_reaches_stays_and_nothing_else_changes():
+    """Bars along x, apart from each other. In each but the last the answer is constant."""
+    answer, found = (torch.zeros(1, 1, 8, 12, 3) for _ in range(2))
+    bars = {1: 0.4, 3: 0.29, 5: 0.4, 7: 0.3}
+    for y, probability in bars.items():
+        answer[..., y, 1] = probability
+    found[..., 2:4, [1, 3, 7, 9], 1] = 0.9
+    # One that is in the final mask by one voxel, with a rim that nearly is.
+    answer[..., 9, 1], answer[..., 3, 9, 1] = 0.4, 0.5
+    kept = with_found_kept(answer, found, 0.3, threshold=0.5, final_threshold=0.5)
+    expected = answer.clone()
+    expected[..., [1, 7], 1] += 0.2
+    torch.testing.assert_close(kept, expected)
+    assert (kept[..., [1, 7], 1] >= 0.5).all()
+    assert torch.equal(with_found_kept(answer, found, 0, 0.5, 0.5), answer)
+    assert torch.equal(with_found_kept(answer, None, 0.3, 0.5, 0.5), answer), "a mask in stage 1's place says nothing"
+    joined = MeanOfMembersd(["UNet"], stage1_key="stage1", keep_found_above=0.3)({"UNet": answer[0], "stage1": found[0]})
+    torch.testing.assert_close(joined["pred"], expected[0])
 
 
 @torch.no_grad()
@@ -309,6 +329,22 @@ def test_every_way_takes_stage_1s_share_that_the_weights_say(raw, models, tmp_pa
     }
 
 
+def test_every_way_keeps_what_stage_1_found(raw, models, tmp_path, monkeypatch):
+    """No voxel of random networks' answers reaches 1, and nearly all are in one region above 0.45."""
+    options = {"keep_found_above": 0.45, "final_threshold": 1}
+    masks = infer(raw, models, tmp_path / "a", monkeypatch, **options)
+    without = infer(raw, models, tmp_path / "b", monkeypatch, final_threshold=1)
+    predictor = load_cascade(models, "demo", patch_sizes=WINDOWS, **options)
+    for case, mask in masks.items():
+        assert mask.any()
+        assert not without[case].any()
+        ct, pet = (nib.load(raw[0] / f"imagesTr/{case}_000{channel}.nii.gz") for channel in (0, 1))
+        study = predictor.open(np.asarray(ct.dataobj), ct.affine, np.asarray(pet.dataobj), pet.affine)
+        assert np.array_equal(study.segment(), mask)
+    record = json.loads(next((tmp_path / "a").rglob("*psma_b*.json")).read_text())
+    assert record["settings"].items() >= options.items()
+
+
 def test_weights_with_a_member_that_the_ensemble_does_not_know_are_refused(models, tmp_path):
     shutil.copytree(models, tmp_path / "models")
     file = tmp_path / "models/fingerprint.json"
@@ -345,6 +381,7 @@ def test_every_option_of_the_ensemble_beyond_the_paper_is_off_and_in_no_record()
         ("remove_below_ml", "-1", "--remove_below_ml is -1: give a volume in ml, 0 or more"),
         ("final_threshold", "2", "--final_threshold is 2: give a number from 0 to 1"),
         ("stage1_weight", "2", "--stage1_weight is 2: give a number from 0 to 1"),
+        ("keep_found_above", "-1", "--keep_found_above is -1: give a number from 0 to 1"),
     ],
 )
 def test_senseless_values_are_refused(name, text, sentence):

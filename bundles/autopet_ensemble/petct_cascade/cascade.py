@@ -17,7 +17,7 @@ from monai.inferers import SlidingWindowInferer
 from monai.networks.utils import eval_mode
 from torch import nn
 
-from petct_cascade.transforms import mean, with_stage1
+from petct_cascade.transforms import mean, with_found_kept, with_stage1
 from petct_training.clicks import corrected, marks_in
 from petct_training.cpu import channels_last, freed_memory_kept
 from petct_training.errors import InputError, boolean
@@ -252,6 +252,9 @@ class Cascade(nn.Module):
         member_weights: weight of each member, in their order; None for one weight for all.
         spacing: voxel size (mm) of the images along X, Y, Z, by which the nearest click is found.
         stage1_weight: share of stage 1's probability in the answer; None for the members alone, as in the paper.
+        keep_found_above: probability from which on a lesion of stage 1 that the answer would lose stays, see `with_found_kept`;
+            0 to keep none, as in the paper.
+        final_threshold: probability from which on a voxel belongs to the final mask.
     """
 
     def __init__(
@@ -263,16 +266,18 @@ class Cascade(nn.Module):
         member_weights: Sequence[float] | None = None,
         spacing: Sequence[float] = (1, 1, 1),
         stage1_weight: float | None = None,
+        keep_found_above: float = 0,
+        final_threshold: float = 0.5,
     ) -> None:
         super().__init__()
-        self.member_weights, self.stage1_weight = member_weights, stage1_weight
+        self.member_weights, self.stage1_weight, self.keep_found_above = member_weights, stage1_weight, keep_found_above
         parts = {
             name: MeanOfFolds(window, folds_of[name]) if folds_of and name in folds_of else window
             for name, window in {"stage1": stage1, **members}.items()
         }
         self.stage1 = parts.pop("stage1")
         self.members = nn.ModuleDict(parts)
-        self.threshold, self.spacing = threshold, spacing
+        self.threshold, self.final_threshold, self.spacing = threshold, final_threshold, spacing
 
     def hold_out(self, fold: int | None) -> None:
         """Let the networks that have not seen the studies of a fold answer alone; with None, all answer with their mean again."""
@@ -316,9 +321,10 @@ class Cascade(nn.Module):
             probability, stage2_input: what it gave.
 
         Returns:
-            (B, 1, X, Y, Z); None where the members answer alone: stage 1 has no weight, or a mask was given in its place.
+            (B, 1, X, Y, Z); None where the members answer alone: stage 1 has no part in the answer, or a mask was given in its
+            place.
         """
-        if not self.stage1_weight or is_given(image):
+        if not (self.stage1_weight or self.keep_found_above) or is_given(image):
             return None
         coarse = stage2_input[:, CHANNELS:]
         return torch.where((probability >= self.threshold) == (coarse > 0), probability, coarse)
@@ -327,7 +333,9 @@ class Cascade(nn.Module):
         """Return the ensemble's probability (B, 1, X, Y, Z) for what `with_coarse_mask` takes."""
         probability, stage2_input = self.with_coarse_mask(image, found)
         members = mean([member(stage2_input) for member in self.members.values()], self.member_weights)
-        return with_stage1(members, self.said_by_stage1(image, probability, stage2_input), self.stage1_weight)
+        said = self.said_by_stage1(image, probability, stage2_input)
+        answer = with_stage1(members, said, self.stage1_weight)
+        return with_found_kept(answer, said, self.keep_found_above, self.threshold, self.final_threshold)
 
 
 def is_given(image: torch.Tensor) -> bool:

@@ -29,6 +29,10 @@ class MeanOfMembersd(MapTransform):
             weights.
         stage1_key: key of what stage 1 says, which is taken out of the item; see `with_stage1`. An item may lack it.
         stage1_weight: its share of the result; None for nothing.
+        keep_found_above: probability from which on a lesion of stage 1 that the result would lose stays, see `with_found_kept`;
+            0 for none.
+        threshold: probability from which on a voxel belongs to stage 1's mask.
+        final_threshold: the same of the result.
     """
 
     def __init__(
@@ -40,18 +44,24 @@ class MeanOfMembersd(MapTransform):
         weights: Sequence[float] | None = None,
         stage1_key: str | None = None,
         stage1_weight: float | None = None,
+        keep_found_above: float = 0,
+        threshold: float = 0.5,
+        final_threshold: float = 0.5,
     ) -> None:
         super().__init__(keys, allow_missing_keys=True)
         self.output_key, self.spread_key, self.keep_members = output_key, spread_key, keep_members
         self.weights = weights
         self.stage1_key, self.stage1_weight = stage1_key, stage1_weight
+        self.keep_found_above, self.threshold, self.final_threshold = keep_found_above, threshold, final_threshold
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
         present = list(self.key_iterator(item))
         members = [item[key] if self.keep_members else item.pop(key) for key in present]
         if members:
-            item[self.output_key] = with_stage1(mean(members, self.weights), item.pop(self.stage1_key, None), self.stage1_weight)
+            said = item.pop(self.stage1_key, None)
+            answer = with_stage1(mean(members, self.weights), said, self.stage1_weight)
+            item[self.output_key] = with_found_kept(answer, said, self.keep_found_above, self.threshold, self.final_threshold)
             if self.spread_key is not None:
                 item[self.spread_key] = standard_deviation(members)
         return item
@@ -144,6 +154,39 @@ def with_stage1(members: torch.Tensor, stage1: torch.Tensor | None, weight: floa
         weight: its share, from 0 to 1; None for the members alone.
     """
     return members if stage1 is None or not weight else mean([members, stage1], [1 - weight, weight])
+
+
+def with_found_kept(
+    answer: torch.Tensor, stage1: torch.Tensor | None, above: float, threshold: float, final_threshold: float
+) -> torch.Tensor:
+    """Keep lesions of stage 1 that the answer would lose although it nearly reaches its threshold there.
+
+    This is thresholding with hysteresis (Canny 1986) with stage 1's mask as the seeds: a region in which the answer is at least
+    `above` stays where stage 1 has a voxel in it. One with a voxel in the final mask is left as it is, so that no lesion grows.
+
+    Args:
+        answer: probability of the ensemble, (1, X, Y, Z) or (B, 1, X, Y, Z).
+        stage1: what stage 1 says, of the same shape; None where it says nothing.
+        above: the least probability in such a region, 18-connected; 0 to keep nothing.
+        threshold: probability from which on a voxel belongs to stage 1's mask.
+        final_threshold: probability from which on a voxel belongs to the final mask.
+
+    Returns:
+        The answer, in the regions that stay higher by `final_threshold - above`, and so in the final mask.
+    """
+    if stage1 is None or not above:
+        return answer
+    result = answer.clone()
+    for volume, found in zip(result.flatten(end_dim=-4), stage1.flatten(end_dim=-4), strict=True):
+        regions, number = labelled_components((volume >= above).cpu().numpy())
+        seeded, kept_already = (
+            np.bincount(regions[mask.cpu().numpy()], minlength=number + 1) > 0
+            for mask in (found >= threshold, volume >= final_threshold)
+        )
+        stays = seeded & ~kept_already
+        stays[0] = False
+        volume += torch.from_numpy(stays[regions]).to(volume.device) * (final_threshold - above)
+    return result
 
 
 def standard_deviation(probabilities: Sequence[torch.Tensor]) -> torch.Tensor:

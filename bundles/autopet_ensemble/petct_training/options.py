@@ -46,6 +46,7 @@ SHARES = (
     *("threshold", "validation_fraction", "lesion_fraction", "affine_prob", "noise_prob", "smooth_prob", "intensity_prob"),
     *("low_resolution_prob", "gamma_prob", "gamma_inverted_prob", "flip_prob", "dropout_prob"),
     *("background_in_body", "background_uptake", "ct_move_prob", "healthy_fraction", "final_threshold", "stage1_weight"),
+    "keep_found_above",
     *("mask_empty_prob", "mask_reference_prob", "mask_drop_prob", "mask_click_prob", "mask_border_prob", "mask_add_prob"),
 )
 # The least of each whole number.
@@ -110,6 +111,7 @@ BEYOND_THE_PAPER: dict[str, Any] = {
     **dict.fromkeys(("mask_empty_prob", "mask_reference_prob", "mask_drop_prob", "mask_click_prob"), 0),
     **{"mask_border_prob": 0, "mask_add_prob": 0},
     **{"mirror": [], "mirror_seconds": None, "member_weights": None, "stage1_weight": None, "final_threshold": None},
+    "keep_found_above": 0,
     **{"remove_below_ml": 0, "remove_below_suv": 0},
     **{"mask_border_voxels": [1, 3], "mask_add_components": [1, 3], "mask_add_suv": 2.5},
 }
