@@ -16,9 +16,8 @@ from monai.transforms import MapTransform
 from petct_cascade.running import run_each_study
 from petct_cascade.selection import Selection
 from petct_training.checks import FEW
-from petct_training.errors import InputError, with_problems
+from petct_training.errors import InputError, is_number, with_problems
 from petct_training.files import write_json
-from petct_training.options import is_number
 
 THRESHOLDS = tuple(round(0.05 * number, 2) for number in range(4, 17))
 

@@ -13,9 +13,8 @@ import numpy as np
 from nibabel.affines import apply_affine
 
 from petct_cascade.dicom.label_files import LPS_TO_RAS
-from petct_training.errors import InputError
+from petct_training.errors import InputError, is_number
 from petct_training.files import read_json
-from petct_training.options import is_number
 
 Point = tuple[int, int, int]
 

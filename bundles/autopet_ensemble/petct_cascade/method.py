@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from petct_cascade.command_line import bundle_command
-from petct_training.errors import InputError
+from petct_training.errors import InputError, is_number
 from petct_training.files import read_json, read_json_or_none, relative_path, stamp
 from petct_training.records import HELD_OUT, RECORDS, digest_of, path_from, read_record
 
@@ -48,9 +48,7 @@ def check_stage1_weight(weight: object, where: str = "") -> None:
     Raises:
         InputError: when it is no number from 0 to 1; the sentence says where it stands.
     """
-    # Not by `petct_training.options`, which loads PyTorch, and `petct --help` this module.
-    is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
-    if weight is not None and not (is_number and 0 <= cast(float, weight) <= 1):
+    if weight is not None and not (is_number(weight) and 0 <= cast(float, weight) <= 1):
         raise InputError(f"stage1_weight is {weight!r}{where}: give a number from 0 to 1")
 
 

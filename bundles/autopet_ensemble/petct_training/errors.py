@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 TRUE_WORDS, FALSE_WORDS = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -58,3 +59,8 @@ def boolean(name: str, value: object) -> bool:
     if word in TRUE_WORDS or word in FALSE_WORDS:
         return word in TRUE_WORDS
     raise InputError(f"{name} is {value!r}: give true or false")
+
+
+def is_number(value: object, whole: bool = False) -> bool:
+    """Whether a value is a finite number, or, if asked for, a whole one; True and False are none."""
+    return isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -18,7 +18,7 @@ from monai.bundle import ConfigParser
 from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
 from petct_training.commands import command
-from petct_training.errors import InputError, boolean
+from petct_training.errors import InputError, boolean, is_number
 
 NOT_NEGATIVE = (0, math.inf, "a number, 0 or more")
 # What the values of options must be. A probability of 0 switches a transform off.
@@ -267,11 +267,6 @@ def _check_words(name: str, text: str) -> None:
         _check_text(name, text, f"--{name} ./{text}")
     elif name in NAMES:
         _check_text(name, text, f'--{name} "{text!r}"')
-
-
-def is_number(value: object, whole: bool = False) -> bool:
-    """Whether a value is a finite number, or, if asked for, a whole one; True and False are none."""
-    return isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check_number(name: str, text: str, low: float, high: float, what: str, whole: bool = False) -> None:
