@@ -66,6 +66,21 @@ def test_a_process_that_is_killed_lets_go_of_its_studies(tmp_path):
     assert claims.claim("a")
 
 
+def test_two_processes_that_claim_and_let_go_at_once_never_fail(tmp_path):
+    code = "import sys, time; from petct_training.claims import Claims; "
+    code += f"claims = Claims({str(tmp_path)!r}); input(); end = time.monotonic() + 2\n"
+    code += "while time.monotonic() < end: assert claims.claim(sys.argv[1]); claims.release(sys.argv[1])"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, name], cwd=BUNDLES / STAGE1, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        for name in ("a", "b")
+    ]
+    for process in processes:
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+    assert [process.communicate()[1] for process in processes] == [b"", b""]
+    assert not list((tmp_path / "records").iterdir())
+
+
 def test_without_locks_of_the_file_system_every_claim_succeeds_with_one_warning(tmp_path, monkeypatch, capsys):
     def refuse(self):
         raise NotImplementedError("FileSystem does not appear to support flock")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,21 @@ def test_file_appears_when_the_block_has_ended(tmp_path):
         part.write_text("whole")
         assert not (tmp_path / "a.txt").exists()
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="shows on other systems what Windows does by itself")
+def test_file_appears_where_only_files_open_for_writing_can_be_flushed(tmp_path, monkeypatch):
+    # As on Windows: FlushFileBuffers needs the right to write.
+    import fcntl
+
+    def fsync(descriptor: int) -> None:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with atomic(tmp_path / "a.txt") as part:
+        part.write_text("whole")
+    assert (tmp_path / "a.txt").read_text() == "whole"
 
 
 def write_half(file: Path) -> None:

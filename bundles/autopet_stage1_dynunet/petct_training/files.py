@@ -43,7 +43,8 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     try:
         folder.mkdir(parents=True)
         yield part
-        with open(part, "rb") as file:
+        # Open for writing, since Windows flushes no file that is open for reading only.
+        with open(part, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(part, path)
     except OSError as error:

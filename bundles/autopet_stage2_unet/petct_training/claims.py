@@ -74,7 +74,8 @@ class Claims:
     """
 
     def __init__(self, folder: str | os.PathLike) -> None:
-        self.folder = Path(folder) / RECORDS / "locks"
+        # No folder of their own, which one process would take away while another one claims.
+        self.folder = Path(folder) / RECORDS
         self.held: dict[str, FileLock] = {}
         self.possible = True
 
@@ -118,5 +119,3 @@ class Claims:
         with contextlib.suppress(OSError):
             os.unlink(lock.lock_file)
         lock.release()
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
