@@ -177,6 +177,20 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_former_file(tmp_path, monkey
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.pt"]
 
 
+def test_best_weights_that_find_no_room_leave_the_former_ones_with_their_fingerprint(best, monkeypatch):
+    validate(best, 0.5, 1)
+    before = {file.name: file.read_bytes() for file in best.model_file.parent.iterdir()}
+    best.fingerprint_file.write_text(json.dumps(FINGERPRINT | {"spacing": [4, 4, 4]}))
+
+    def full(*_) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(InputError, match=r"model\.pt cannot be written \(No space left on device\)"):
+        validate(best, 0.6, 2)
+    assert {file.name: file.read_bytes() for file in best.model_file.parent.iterdir()} == before
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no files")
 def test_weights_that_find_no_room_are_one_sentence_and_the_former_ones_stay(tmp_path):
     import resource

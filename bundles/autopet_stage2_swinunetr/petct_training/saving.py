@@ -84,13 +84,8 @@ class BestWeights(Checkpoint):
             InputError: when the disk is full or the folder must not be written.
         """
         if rank() == 0:
-            beside = self.model_file.parent / "fingerprint.json"
-            if self.held_out is None:
-                with atomic(beside) as part:
-                    shutil.copyfile(self.fingerprint_file, part)
-            else:
-                write_json(beside, remembering(read_json(self.fingerprint_file), self.held_out))
-            save(weights, self.model_file)
+            fingerprint = remembering(read_json(self.fingerprint_file), self.held_out)
+            _write_together(weights, fingerprint, self.model_file)
 
 
 class LastState(Checkpoint):
@@ -172,14 +167,21 @@ def save_weights(network: torch.nn.Module, fingerprint: Mapping[str, Any], folde
     Raises:
         InputError: when the disk is full or the folder must not be written.
     """
-    file = folder / "model.pt"
+    _write_together(network.state_dict(), fingerprint, folder / "model.pt", keep_others=True)
+
+
+def _write_together(
+    weights: Mapping[str, torch.Tensor], fingerprint: Mapping[str, Any], file: Path, keep_others: bool = False
+) -> None:
+    """Write weights and the fingerprint that belongs to them; other weights that lie there may be kept aside."""
+    beside = file.parent / "fingerprint.json"
     with atomic(file) as part:
-        _write(network.state_dict(), part, file)
-        if file.is_file() and digest_of(file) != digest_of(part):
-            set_aside(False, folder, (file.name,))
-        # Until both are there, nothing shall take the new weights for those of another fingerprint.
-        (folder / "fingerprint.json").unlink(missing_ok=True)
-    write_json(folder / "fingerprint.json", fingerprint)
+        _write(weights, part, file)
+        if keep_others and file.is_file() and digest_of(file) != digest_of(part):
+            set_aside(False, file.parent, (file.name,))
+        # Until both are there, nothing shall take weights for those of another fingerprint.
+        beside.unlink(missing_ok=True)
+    write_json(beside, fingerprint)
 
 
 def set_aside(resume: bool, ckpt_dir: str | os.PathLike, names: Sequence[str] = ("model.pt", "last.pt")) -> Path | None:
