@@ -182,6 +182,28 @@ def test_block_of_another_owner_is_not_taken_for_that_of_ge():
     assert factor_of(headers) == pytest.approx(BY_DOSE / left_after(0.75 * HOUR))
 
 
+@pytest.mark.parametrize("length", [22, 1030])
+def test_length_of_a_private_group_is_no_scan_time(length):
+    headers = slices(SeriesTime="130000")
+    headers[0].add_new(0x00090000, "UL", length)
+    headers[0].add_new(0x00090010, "LO", "ANOTHER")
+    conversion = suv_conversion(headers)
+    assert conversion.facts["rule"] == "first_acquisition"
+    assert conversion.factors[0] == pytest.approx(BY_DOSE / left_after(HOUR))
+
+
+@pytest.mark.parametrize(
+    "dates", [{"SeriesDate": "20190101"}, {"AcquisitionDate": "19000101"}, {"SeriesDate": "20241229"}, {"SeriesDate": "20250104"}]
+)
+def test_dates_that_contradict_each_other_leave_a_warning_with_the_other_suv(dates):
+    injection = {"RadiopharmaceuticalStartDateTime": None, "RadiopharmaceuticalStartTime": "100000"}
+    conversion = suv_conversion(slices(1, injection, AcquisitionTime="112000", **dates))
+    assert conversion.facts["rule"] == "first_acquisition"
+    assert conversion.factors[0] == pytest.approx(BY_DOSE / left_after(4 / 3 * HOUR))
+    assert conversion.facts["other_rules"]["series_time"] == pytest.approx(100 * (left_after(HOUR / 3) - 1), abs=0.01)
+    assert "-11.9 % with the series' time" in conversion.warnings[0]
+
+
 def test_reference_time_of_frames_leads_back_to_the_start():
     # The second bed position, acquired from 11:05 on. Its activity is at its mean a bit before its middle.
     exponent = math.log(2) / HALF_LIFE * 300
@@ -241,6 +263,21 @@ def test_injection_of_the_evening_belongs_to_the_scan_after_midnight():
 def test_date_of_injection_that_cannot_be_right_is_not_believed(date):
     headers = slices(1, {"RadiopharmaceuticalStartDateTime": f"{date}100000"})
     assert factor_of(headers) == pytest.approx(BY_DOSE / left_after(HOUR))
+
+
+@pytest.mark.parametrize("dummy", ["19000101000000", "19000101120000", "20241201103000"])
+def test_time_of_injection_is_believed_before_that_of_a_date_that_lies(dummy):
+    injection = {"RadiopharmaceuticalStartDateTime": dummy, "RadiopharmaceuticalStartTime": "100000"}
+    assert factor_of(slices(1, injection)) == pytest.approx(BY_DOSE / left_after(HOUR))
+
+
+@pytest.mark.parametrize(("time", "percent"), [("103000", "-17.3 %"), ("093000", "+20.9 %")])
+def test_two_times_of_injection_leave_a_warning_with_the_other_suv(time, percent):
+    conversion = suv_conversion(slices(1, {"RadiopharmaceuticalStartTime": time}))
+    assert conversion.factors[0] == pytest.approx(BY_DOSE / left_after(HOUR))
+    said = f"at {time[:2]}:30:00 (RadiopharmaceuticalStartTime): the first is taken, and its SUV would differ by {percent}"
+    assert [said in warning for warning in conversion.warnings] == [True]
+    assert suv_conversion(slices(1, {"RadiopharmaceuticalStartTime": "100030"})).warnings == []
 
 
 def test_injection_shortly_after_the_scan_is_a_clock_that_is_wrong():

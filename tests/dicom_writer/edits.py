@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 
@@ -40,6 +41,22 @@ def one_after_another(*edits: Edit) -> Edit:
     def edit(ds: Dataset) -> None:
         for each in edits:
             each(ds)
+
+    return edit
+
+
+def times_of_frames_in_zone(hours: int, own: int) -> Edit:
+    """Return an edit of an enhanced image that writes the times of its frames in a zone, by offset from UTC, and those of the image
+    without one, in its own zone.
+    """
+
+    def edit(ds: Dataset) -> None:
+        ds.TimezoneOffsetFromUTC = f"{own:+03d}00"
+        for group in ds.PerFrameFunctionalGroupsSequence:
+            content = group.FrameContentSequence[0]
+            moment = datetime.datetime.strptime(content.FrameAcquisitionDateTime, "%Y%m%d%H%M%S.%f")
+            moment += datetime.timedelta(hours=hours - own)
+            content.FrameAcquisitionDateTime = f"{moment:%Y%m%d%H%M%S}{hours:+03d}00"
 
     return edit
 

@@ -197,6 +197,15 @@ GEOMETRY = {
     "enhanced PET with Units": Variant(enhanced=("PT",), edit_pet=setting(Units="BQML", DecayCorrection="START")),
     "enhanced, late series": Variant(enhanced=("CT", "PT"), timing=LATE),
     "enhanced, decay to ADMIN": Variant(enhanced=("CT", "PT"), decay_correction="ADMIN"),
+    "enhanced, decay NONE, image's own time": Variant(
+        enhanced=("PT",),
+        decay_correction="NONE",
+        timing=Timing(beds=4, frame=240),
+        edit_pet=setting(AcquisitionDate="20230504", AcquisitionTime="091500", ActualFrameDuration="1000"),
+    ),
+    "enhanced, decay NONE, frames' times in another zone": Variant(
+        enhanced=("PT",), decay_correction="NONE", timing=Timing(beds=4, frame=240), edit_pet=edits.times_of_frames_in_zone(2, 1)
+    ),
     "enhanced CT alone": Variant(enhanced=("CT",)),
     "enhanced, RLE": Variant(enhanced=("CT", "PT"), transfer_syntax=RLELossless),
     "enhanced, frame missing": Variant(

@@ -89,9 +89,11 @@ def reference_time(series: PetSeries) -> tuple[str, datetime, dict[str, float]]:
     rule, reference = next(iter(candidates.items()))
     others = {}
     for other, moment in candidates.items():
-        half_lives = (moment - reference).total_seconds() / series.half_life
-        if other != rule and abs(half_lives) < IMPOSSIBLE_DELAY_HALF_LIVES:
-            others[other] = round(100 * (2**half_lives - 1), 2)
+        if abs(_half_lives(series, moment - reference)) >= IMPOSSIBLE_DELAY_HALF_LIVES:
+            # A date that contradicts the others lies, but the time of day may be right.
+            moment = closest(moment.time(), reference)
+        if other != rule:
+            others[other] = _percent(_half_lives(series, moment - reference))
     apart = [f"{percent:+.1f} % with {RULE_NAMES[other]}" for other, percent in others.items() if abs(percent) > RULE_TOLERANCE]
     if apart:
         series.warnings.append(
@@ -124,7 +126,8 @@ def _candidates(series: PetSeries) -> dict[str, datetime]:
 
 def _ge_scan_time(series: PetSeries, near: datetime | None) -> datetime | None:
     """Return the beginning of the scan that GE writes into a private attribute; as time of day, when its date is another."""
-    text = word_of(series.frames[0], private_tag(series.frames[0], *GE, GE_SCAN_TIME))
+    tag = private_tag(series.frames[0], *GE, GE_SCAN_TIME)
+    text = word_of(series.frames[0], tag) if tag else ""
     moment = moment_of(text, series.zone)
     clock = moment.time() if moment else time_of(text)
     return closest(clock, near) if clock and near else moment
@@ -154,13 +157,18 @@ def injection_time(series: PetSeries, reference: datetime) -> datetime:
     """
     given = series.options.injection_time
     stated = moment_of(word_of(series.injection, "RadiopharmaceuticalStartDateTime"), series.zone)
-    clock = stated.time() if stated else time_of(word_of(series.injection, "RadiopharmaceuticalStartTime"))
+    clock = time_of(word_of(series.injection, "RadiopharmaceuticalStartTime"))
     if given is not None:
         stated, clock = moment_of(given, series.zone), time_of(given)
         trusted = stated
     else:
         latest = timedelta(seconds=LATEST_DELAY_HALF_LIVES * series.half_life)
         trusted = stated if stated and EARLIEST_DELAY <= reference - stated < latest else None
+        if trusted is not None and clock is not None:
+            _warn_of_two_injections(series, trusted, closest(clock, trusted))
+        elif stated is not None:
+            # A date that lies may come with a time that does, too; that of the other attribute is believed first.
+            clock = clock or stated.time()
     if trusted is None and clock is None:
         raise InputError(f"has no injection time (RadiopharmaceuticalStartDateTime): {give('injection_time')}")
     if trusted is None and series.half_life >= LONG_HALF_LIFE:
@@ -168,6 +176,26 @@ def injection_time(series: PetSeries, reference: datetime) -> datetime:
     injection = trusted if trusted else last_before(clock or time(), reference)
     _check_delay(series, reference, injection)
     return injection
+
+
+def _warn_of_two_injections(series: PetSeries, taken: datetime, other: datetime) -> None:
+    """Warn where the two attributes of the injection's time differ by what matters to SUV."""
+    percent = _percent(_half_lives(series, taken - other))
+    if abs(percent) > RULE_TOLERANCE:
+        series.warnings.append(
+            f"says that the injection was at {stamp(taken)} (RadiopharmaceuticalStartDateTime) and at {other.time().isoformat()} "
+            f"(RadiopharmaceuticalStartTime): the first is taken, and its SUV would differ by {percent:+.1f} % with the second; "
+            f"check it, or {give('injection_time')}"
+        )
+
+
+def _half_lives(series: PetSeries, delay: timedelta) -> float:
+    return delay.total_seconds() / series.half_life
+
+
+def _percent(half_lives: float) -> float:
+    """Return by how many percent SUV are higher when so much more time lies between injection and reference time."""
+    return round(100 * (2**half_lives - 1), 2)
 
 
 def _check_delay(series: PetSeries, moment: datetime, injection: datetime) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydicom import Dataset
+from typing import Any
 
-from petct_cascade.dicom.values import items_of, number_of, text_of
+from pydicom import DataElement, Dataset
+from pydicom.datadict import dictionary_VR
+
+from petct_cascade.dicom.moments import moment_of, zone_of
+from petct_cascade.dicom.values import items_of, number_of, text_of, word_of
 
 # Functional groups of enhanced images (PS3.3, C.7.6.16) whose attributes a classic image has in its data set itself.
 GROUPS = (
@@ -71,12 +75,13 @@ def _frame(common: Dataset, shared: Dataset, own: Dataset) -> Dataset:
             for group in items_of(groups, name):
                 frame.update(group)
     _take_over(frame, "FrameType", "ImageType")
-    moment = str(frame.get("FrameAcquisitionDateTime") or "")
-    if len(moment) >= 8:
-        frame.AcquisitionDate, frame.AcquisitionTime = moment[:8], moment[8:21]
+    moment = moment_of(word_of(frame, "FrameAcquisitionDateTime"), zone_of(word_of(frame, "TimezoneOffsetFromUTC")))
+    if moment is not None:
+        _put(frame, "AcquisitionDate", f"{moment:%Y%m%d}")
+        _put(frame, "AcquisitionTime", f"{moment:%H%M%S.%f}")
     duration = number_of(frame, "FrameAcquisitionDuration")
     if duration is not None:
-        frame.ActualFrameDuration = round(duration)
+        _put(frame, "ActualFrameDuration", round(duration))
     if text_of(frame, "SOPClassUID") in ENHANCED_PET_CLASSES:
         _describe_pet(
             frame, [mapping for groups in (shared, own) for mapping in items_of(groups, "RealWorldValueMappingSequence")]
@@ -90,18 +95,26 @@ def _describe_pet(frame: Dataset, mappings: Sequence[Dataset]) -> None:
         unit = text_of((items_of(mapping, "MeasurementUnitsCodeSequence") or [Dataset()])[0], "CodeValue")
         slope, intercept = (number_of(mapping, f"RealWorldValue{name}") for name in ("Slope", "Intercept"))
         if unit in UNITS and slope is not None and intercept is not None:
-            frame.Units, suv_type = UNITS[unit]
+            units, suv_type = UNITS[unit]
+            _put(frame, "Units", units)
             if suv_type:
-                frame.SUVType = suv_type
-            frame.RescaleSlope, frame.RescaleIntercept = slope, intercept
+                _put(frame, "SUVType", suv_type)
+            _put(frame, "RescaleSlope", slope)
+            _put(frame, "RescaleIntercept", intercept)
             break
     if "CorrectedImage" not in frame:
-        frame.CorrectedImage = [word for name, word in CORRECTIONS.items() if text_of(frame, f"{name}Corrected") == "YES"]
+        corrections = [word for name, word in CORRECTIONS.items() if text_of(frame, f"{name}Corrected") == "YES"]
+        _put(frame, "CorrectedImage", corrections)
     if "DecayCorrection" not in frame and "DecayCorrected" in frame:
-        frame.DecayCorrection = "START" if text_of(frame, "DecayCorrected") == "YES" else "NONE"
+        _put(frame, "DecayCorrection", "START" if text_of(frame, "DecayCorrected") == "YES" else "NONE")
 
 
 def _take_over(frame: Dataset, source: str, target: str) -> None:
     """Copy an attribute of an enhanced image to its name in classic ones."""
     if source in frame:
-        setattr(frame, target, frame[source].value)
+        _put(frame, target, frame[source].value)
+
+
+def _put(frame: Dataset, keyword: str, value: Any) -> None:
+    """Give a frame an attribute of its own. Frames share what the image says, and to set that would change it in all of them."""
+    frame.add(DataElement(keyword, dictionary_VR(keyword), value))

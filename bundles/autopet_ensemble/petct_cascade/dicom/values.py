@@ -95,8 +95,9 @@ def number_of(header: Dataset, attribute: str | int) -> float | None:
     return None if numbers is None else numbers[0]
 
 
-def private_tag(header: Dataset, group: int, creator: str, element: int) -> int:
-    """Return the tag of a private attribute: in its creator's block, or in the first one where creators were taken away.
+def private_tag(header: Dataset, group: int, creator: str, element: int) -> int | None:
+    """Return the tag of a private attribute: in its creator's block, or in the first one where creators were taken away. None
+    where the blocks are those of others.
 
     Args:
         header: that of a slice.
@@ -106,9 +107,10 @@ def private_tag(header: Dataset, group: int, creator: str, element: int) -> int:
     """
     blocks = {block: word_of(header, (group << 16) + block) for block in range(0x10, 0x20)}
     named = [block for block, name in blocks.items() if name == creator.upper()]
+    if not named and blocks[0x10]:
+        return None
     block = named[0] if named else 0x10
-    # A block of another owner holds something else: there is no attribute 0000.
-    return (group << 16) + (block << 8) + element if named or not blocks[0x10] else group << 16
+    return (group << 16) + (block << 8) + element
 
 
 def items_of(header: Dataset, keyword: str) -> list[Dataset]:
