@@ -165,6 +165,13 @@ def only(numbers: Sequence[int], edit: Edit) -> Change:
     return change
 
 
+def cosines_rounded(slices: list[Dataset]) -> list[Dataset]:
+    """Write the direction cosines of every second slice a millionth higher."""
+    for ds in slices[::2]:
+        ds.ImageOrientationPatient = [number_text(float(cosine) + 1e-6) for cosine in ds.ImageOrientationPatient]
+    return slices
+
+
 def as_time_frames(slices: list[Dataset]) -> list[Dataset]:
     """Return the slices three times at the same positions, ten minutes apart: a dynamic series."""
     frames = []

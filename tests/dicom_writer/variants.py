@@ -169,6 +169,13 @@ GEOMETRY = {
         edit_ct=setting(PatientPosition="HFP"),
     ),
     "oblique": Variant(reshape=lambda study: turned(study, 12, 7)),
+    "cosines rounded differently from slice to slice": Variant(
+        # Its sine is 0.005.
+        reshape=lambda study: turned(study, 0, 0.2864789),
+        change_pet=edits.cosines_rounded,
+        change_ct=edits.cosines_rounded,
+    ),
+    "names with MIP in a word": everywhere(setting(SeriesDescription="HEMIPELVIS SEMIPRONE")),
     "coronal": Variant(reshape=lambda study: permuted(study, (0, 2, 1), (1,))),
     "sagittal": Variant(reshape=lambda study: permuted(study, (1, 2, 0), (1,))),
     "tilted gantry": Variant(reshape=with_tilted_ct, edit_ct=setting(GantryDetectorTilt="-15")),

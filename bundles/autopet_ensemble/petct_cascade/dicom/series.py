@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,10 @@ from petct_training.errors import InputError
 
 # A series of fewer slices is a sample or a localizer, no scan of a body.
 FEWEST_SLICES = 8
+
+# Direction cosines of images in one stack differ by less. What is less far apart than that, and no volume, is refused where it is
+# read, in a sentence.
+SAME_DIRECTION = 0.01
 
 # Words of image types and of descriptions that tell a picture made from slices, or slices of a moving body part.
 NOT_SLICES = {"LOCALIZER", "MIP", "MAXIMUM", "PROJECTION IMAGE", "REPROJECTION", "SCREEN SAVE", "SCOUT", "DOSE_REPORT", "CSA MPR"}
@@ -100,7 +105,7 @@ class Stack:
         moving = self.first.words & MOVING
         if moving:
             return f"is {min(moving).lower()}"
-        words = self.first.words | {word for word in NOT_SLICES if word in self.first.description.upper()}
+        words = self.first.words | {word for word in NOT_SLICES if _has_word(self.first.description, word, "S?(?![A-Z])")}
         if words & NOT_SLICES:
             return f"is no scan but a {min(words & NOT_SLICES).lower()}"
         if self.first.orientation is None or not 0.9 < np.linalg.norm(self.normal) < 1.1:
@@ -123,12 +128,28 @@ class Stack:
 
 def stacks_of(headers: Iterable[Header]) -> list[Stack]:
     """Group images into stacks, sorted by series' number and UID."""
-    groups: dict[tuple[object, ...], list[Header]] = {}
-    for header in headers:
-        turned = None if header.orientation is None else tuple(np.round(header.orientation, 2) + 0.0)
-        groups.setdefault((header.series, header.patient, header.size, turned, _frame_kind(header)), []).append(header)
-    stacks = [Stack(tuple(sorted(group, key=lambda header: header.file))) for group in groups.values()]
+    series: dict[tuple[object, ...], list[list[Header]]] = {}
+    for header in sorted(headers, key=lambda header: header.file):
+        groups = series.setdefault((header.series, header.patient, header.size, _frame_kind(header)), [])
+        group = next((group for group in groups if _same_direction(group[0], header)), None)
+        if group is None:
+            groups.append([header])
+        else:
+            group.append(header)
+    stacks = [Stack(tuple(group)) for groups in series.values() for group in groups]
     return sorted(stacks, key=lambda stack: (stack.first.number, stack.first.series, stack.first.file))
+
+
+def _same_direction(header: Header, other: Header) -> bool:
+    """Whether two images are turned alike, but for the rounding of their headers."""
+    if header.orientation is None or other.orientation is None:
+        return header.orientation is other.orientation
+    return bool(np.abs(np.subtract(header.orientation, other.orientation)).max() < SAME_DIRECTION)
+
+
+def _has_word(text: str, word: str, end: str = "") -> bool:
+    """Whether a text has a word, which letters before it would make another one; `end` is a pattern of what follows."""
+    return re.search(f"(?<![A-Z]){re.escape(word)}{end}", text.upper()) is not None
 
 
 def _frame_kind(header: Header) -> bool:
@@ -262,5 +283,4 @@ def _overlap(stack: Stack, pet: Stack) -> float:
 
 
 def _is_sharp(stack: Stack) -> bool:
-    said = f"{stack.first.kernel} {stack.first.description}".upper()
-    return any(word in said for word in SHARP)
+    return any(_has_word(f"{stack.first.kernel} {stack.first.description}", word) for word in SHARP)
