@@ -352,11 +352,16 @@ def test_clicks_correct_the_mask_as_in_python(tmp_path, here, predictor, expecte
     assert (mask != expected).any()
 
 
-def test_broken_clicks_take_nothing_away_from_a_case(tmp_path, here, expected):
-    write_case(tmp_path, clicks=[])
+@pytest.mark.parametrize(
+    ("clicks", "words"),
+    [([], "is not a file of points: .*"), ({"foreground": [[1, 2, 10**400]]}, "has no three numbers as .*")],
+    ids=["list", "number of 400 digits"],
+)
+def test_broken_clicks_take_nothing_away_from_a_case(tmp_path, here, expected, clicks, words):
+    write_case(tmp_path, clicks)
     done = here("--edition", "4", "--input", tmp_path / "input", "--output", tmp_path / "output")
     assert done.exit_code == 0
-    assert re.fullmatch(r"warning: lesion-clicks.json is not a file of points: .*; it is ignored\n", done.stderr)
+    assert re.fullmatch(rf"warning: lesion-clicks.json {words}; it is ignored\n", done.stderr)
     np.testing.assert_array_equal(voxels_of(tmp_path / "output" / MASKS["4"]), expected)
 
 

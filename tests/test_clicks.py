@@ -94,6 +94,10 @@ def test_point_between_voxels_is_the_nearest_and_halfway_the_one_with_the_higher
         ({"background": [[1, 2, 3], [1, 2, True]]}, "has no three numbers as background point 2"),
         ({"foreground": [[1, 2, float("nan")]]}, "has no three numbers as foreground point 1"),
         ({"foreground": [[1, 2, float("inf")]]}, "has no three numbers as foreground point 1"),
+        ({"foreground": [[1, 2, 10**400]]}, "has no three numbers as foreground point 1"),
+        ({"background": [[1, 2, 1e300]]}, "has background point 1 so far away that no voxel can be there: give points"),
+        # In voxels of this PET more than a number can be.
+        ({"foreground": [[1, 1.7e308, -1.7e308]], "unit": "mm", "space": "RAS"}, "has foreground point 1 so far away that no"),
         (
             {"foreground": [[1, 2, -1]]},
             r"has foreground point 1 at voxel \[1, 2, -1\], outside of the PET, which has 24 x 20 x 22",
@@ -202,6 +206,24 @@ def test_click_is_in_the_mask_and_in_the_network_marks_the_voxel_in_which_it_lie
     other[:3, 3] += apply_affine(affine, voxel) - apply_affine(other, [7.2, 6.9, 7.1])
     marked = np.argwhere(marks_on_grid(item["points"].numpy(), np.array(SHAPE), affine, (15, 14, 15), other) == FOREGROUND)
     np.testing.assert_array_equal(marked, [[7, 7, 7]])
+
+
+@pytest.mark.parametrize(
+    ("origin", "size", "marked"),
+    [
+        # Voxel 4 ends where the other grid begins, then reaches into it by a fifth of itself.
+        (5, 1, []),
+        (4.8, 1, [[0, 0, 0]]),
+        # The other grid's first voxel is twice as wide, and ends, then begins, at the end of voxel 4.
+        (2.5, 2, [[1, 1, 1]]),
+        (5.5, 2, []),
+    ],
+)
+def test_click_on_a_voxel_outside_of_the_networks_grid_marks_none_there(origin, size, marked):
+    other = np.diag([size, size, size, 1.0])
+    other[:3, 3] = origin
+    volume = marks_on_grid(np.array([[BACKGROUND, 4, 4, 4]]), np.array(SHAPE), np.eye(4), (5, 5, 5), other)
+    np.testing.assert_array_equal(np.argwhere(volume == BACKGROUND), np.reshape(marked, (-1, 3)))
 
 
 def test_clicks_that_fall_into_one_voxel_of_a_coarser_grid_are_not_lost():

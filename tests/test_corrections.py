@@ -68,7 +68,8 @@ def expected(study, whole_models) -> np.ndarray:
                 parser.get_parsed_content("fingerprint")["spacing"],
                 mode=["bilinear", "bilinear", "nearest"],
                 padding_mode="border",
-                dtype=torch.float32,
+                # In single precision MONAI's places are off by what some CPUs let these networks blow up.
+                dtype=torch.float64,
             ),
         ]
     )
@@ -77,7 +78,7 @@ def expected(study, whole_models) -> np.ndarray:
     for number, (channel, role) in enumerate(zip(scaled, ("ct", "pet"), strict=True)):
         clip, normalised = (parser.get_parsed_content(f"{role}_{name}") for name in ("clip", "normalised"))
         scaled[number] = monai.transforms.ScaleIntensityRange(*clip, *normalised, clip=True)(channel)
-    stacked = torch.cat([*scaled, item["coarse_mask"]])[None]
+    stacked = torch.cat([*scaled, item["coarse_mask"]])[None].float()
     with torch.no_grad():
         item["pred"] = sum(member(stacked)[0] for member in network.members.values()) / 3
     back = monai.transforms.Invertd("pred", before, orig_keys="image_pet", nearest_interp=False)(item)["pred"]

@@ -23,6 +23,7 @@ from dicom_writer import VARIANTS, Person, Tracer, Variant, small_study, write_s
 from helpers import SHARED, needs_shared, write_nifti
 from highdicom.seg import segread
 
+import petct_cascade.dicom_output
 from petct_cascade.dicom.body_size import Body
 from petct_cascade.dicom.finding import find_in_folder
 from petct_cascade.dicom.labels import segmentation_mask
@@ -617,6 +618,17 @@ class TestInference:
         assert case == "fdg_good_2023-05-04"
         assert len(json.loads((tmp_path / "out/readouts.json").read_text())) == 2
         assert study.label.any()
+
+    def test_neither_object_is_there_when_one_cannot_be_written(self, tmp_path, monkeypatch):
+        write_study(tmp_path / "studies", small_study())
+
+        def fail(*_) -> None:
+            raise InputError("it cannot be said in a report")
+
+        monkeypatch.setattr(petct_cascade.dicom_output, "write_report", fail)
+        with pytest.raises(SomeFailedError, match=r"its DICOM SEG and SR were not written: it cannot be said"):
+            segment(tmp_path / "studies", tmp_path / "out")
+        assert state(tmp_path / "out") == {}
 
     def test_results_among_the_studies_are_no_labels_and_no_series(self, tmp_path):
         write_study(tmp_path, small_study())

@@ -12,7 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose
 from plain_chain import parse
 
-from petct_training.components import components
+from petct_training.components import labelled_components
 from petct_training.mask_damage import MaskDamage, RandDamageMaskd, damaged_mask, grown, region_of_uptake
 
 SHAPE = (24, 20, 16)
@@ -35,6 +35,12 @@ def phantom() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for x, y, z in BOXES:
         mask[x.start, y.start, z.start] = False
     return mask, reference, suv
+
+
+def components(mask: np.ndarray) -> list[np.ndarray]:
+    """The components of a mask, each as a mask."""
+    labels, number = labelled_components(mask)
+    return [labels == label for label in range(1, number + 1)]
 
 
 def damaged(times: int, **probabilities) -> list[np.ndarray]:
@@ -100,6 +106,18 @@ def test_borders_are_moved_outwards_or_inwards_as_often():
             inwards += np.array_equal(result & near, smaller)
     assert outwards + inwards == 600
     assert_share(outwards, 600, 0.5)
+
+
+def test_a_component_at_a_face_changes_as_if_nothing_lay_beyond_it():
+    mask = np.random.default_rng(3).random((14, 12, 10)) < 0.08
+    state = np.random.RandomState(0)
+    for part in components(mask):
+        suv = part.astype(float)
+        moved = damaged_mask(part, part, suv, MaskDamage(border=1, border_voxels=(2, 2)), state)
+        assert np.array_equal(moved, grown(part, 2)) or np.array_equal(moved, ~grown(~part, 2))
+        ball = damaged_mask(part, part, suv, MaskDamage(click=1, border_voxels=(1, 1)), state)
+        voxels = (np.eye(1, mask.size, voxel, dtype=bool).reshape(mask.shape) for voxel in np.flatnonzero(part))
+        assert any(np.array_equal(ball, grown(voxel, 1)) for voxel in voxels)
 
 
 def test_a_click_leaves_a_ball_around_a_voxel_of_the_component():

@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from monai.transforms import CropForegroundd, LoadImaged, SaveImaged, Spacingd, SpatialResample
 
 from petct_cascade.loading import AIR_HU, CropToBodyd, LoadImagePETCTd, PadToStudyd
-from petct_cascade.resampling import SeparableResample, SeparableSpacingd
+from petct_cascade.resampling import SeparableResample, SeparableSpacingd, mask_on_grid
 from petct_cascade.transforms import MeanOfMembersd, Roundd
 from petct_cascade.volumes import read_volume
 from petct_cascade.writing import AtomicNibabelWriter, SaveMasksd, writing_behind
@@ -374,6 +374,31 @@ def test_separable_resampling_takes_what_lies_outside_as_monai_does(padding_mode
     options = {"mode": "bilinear", "padding_mode": padding_mode, "dtype": torch.float64}
     expected = SpatialResample(**options)(image, target, [22, 21, 19])
     torch.testing.assert_close(SeparableResample(**options)(image, target, [22, 21, 19]), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shift", [0.5, -0.5, 1.5])
+def test_mask_that_moves_by_half_a_voxel_keeps_all_its_slices_once(shift):
+    mask = np.zeros((4, 3, 12), np.uint8)
+    mask[:, :, [3, 6, 7]] = 1
+    other = np.eye(4)
+    other[2, 3] = shift
+    moved = mask_on_grid(mask, np.eye(4), mask.shape, other)
+    assert moved.sum() == mask.sum()
+    np.testing.assert_array_equal(np.diff(np.flatnonzero(moved[0, 0])), [3, 1])
+
+
+def test_grid_that_is_turned_about_its_diagonal_is_not_taken_for_a_parallel_one():
+    # By Rodrigues' formula, about (1, 1, 1): at the far corner its axes' shears cancel, elsewhere they do not.
+    angle, along = 0.004, np.ones(3) / np.sqrt(3)
+    cross = np.array([[0, -along[2], along[1]], [along[2], 0, -along[0]], [-along[1], along[0], 0]])
+    turned = np.eye(4)
+    turned[:3, :3] += np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+    image = MetaTensor(torch.rand(1, 48, 48, 48, generator=torch.Generator().manual_seed(0)), affine=torch.eye(4).double())
+    options = {"mode": "bilinear", "padding_mode": "border", "dtype": torch.float64}
+    expected = SpatialResample(**options)(image, torch.as_tensor(turned), [48, 48, 48])
+    torch.testing.assert_close(
+        SeparableResample(**options)(image, torch.as_tensor(turned), [48, 48, 48]), expected, atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))

@@ -56,12 +56,14 @@ def _rows(before: np.ndarray, after: np.ndarray, affine: np.ndarray, voxel_ml: f
     earlier, later = before[box], after[box]
     labels, count = labelled_components(earlier | later)
     numbers = (np.bincount(labels[mask], minlength=count + 1) for mask in (earlier, later, earlier != later))
-    start = [part.start for part in box]
+    voxels = np.bincount(labels.reshape(-1), minlength=count + 1)
+    places = np.nonzero(labels)
+    sums = [np.bincount(labels[places], axis + part.start, count + 1) for axis, part in zip(places, box, strict=True)]
     rows = []
     for label, (first, last, different) in enumerate(zip(*numbers, strict=True)):
         if label and different:
             change = ADDED if not first else REMOVED if not last else RESHAPED
-            centre = apply_affine(affine, np.argwhere(labels == label).mean(axis=0) + start)
+            centre = apply_affine(affine, np.array([total[label] for total in sums]) / voxels[label])
             place = {f"centroid_{axis}_mm": float(value) for axis, value in zip("xyz", centre, strict=True)}
             rows.append(
                 {"change": change, "volume_before_ml": int(first) * voxel_ml, "volume_after_ml": int(last) * voxel_ml, **place}

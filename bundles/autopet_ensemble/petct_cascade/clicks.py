@@ -34,6 +34,9 @@ NAMES = (*LISTS, "unit", "space")
 # Six rounds of scribbles have some thousands. Whoever marks more draws a mask.
 MOST_POINTS = 10_000
 
+# Voxels from the first one within which a point lies, even by mistake.
+FARTHEST = 1e9
+
 
 @dataclass(frozen=True)
 class Clicks:
@@ -207,8 +210,11 @@ def _voxel_of(value: Any, name: str, to_voxels: np.ndarray, shape: Sequence[int]
     """
     if not isinstance(value, (list, tuple)) or len(value) != 3 or not all(is_number(entry) for entry in value):
         raise InputError(f"has no three numbers as {name}: give [x, y, z]")
+    indices = apply_affine(to_voxels, np.asarray(value, dtype=float))
+    if not (np.abs(indices) < FARTHEST).all():
+        raise InputError(f"has {name} so far away that no voxel can be there: give points of this study")
     # What lies halfway but for rounding, such as that of an affine, lies halfway.
-    x, y, z = (math.floor(round(float(index), 6) + 0.5) for index in apply_affine(to_voxels, np.asarray(value, dtype=float)))
+    x, y, z = (math.floor(round(float(index), 6) + 0.5) for index in indices)
     if not all(0 <= index < length for index, length in zip((x, y, z), shape, strict=True)):
         raise InputError(
             f"has {name} at voxel {[x, y, z]}, outside of the PET, which has {' x '.join(map(str, shape))} voxels: "

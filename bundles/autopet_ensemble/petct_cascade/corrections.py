@@ -25,6 +25,9 @@ from petct_training.grids import spacing_of
 # Value of the third channel where stage 1 is to find the coarse mask.
 NOT_GIVEN = -1
 
+# Voxels by which places differ for the rounding of affines alone.
+ROUNDING = 1e-6
+
 
 class EncodePointsd(MapTransform):
     """Replace the points of a study by what they say of its voxels, as `petct_training.clicks.marks_of` returns it.
@@ -175,10 +178,12 @@ def marks_on_grid(
     reached = marks[marks[:, 0] != BACKGROUND]
     reached[:, 0] = REACHED
     volume = mask_on_grid(map_of(reached, [int(length) for length in shape]), affine, other_shape, other).copy()
-    places = np.floor(apply_affine(np.linalg.inv(other) @ affine, marks[:, 1:]) + 0.5).astype(int)
-    # The outermost voxels of two grids may end at different places.
-    inside = ((places >= -1) & (places <= np.array(other_shape))).all(axis=1)
-    places = np.clip(places, 0, np.array(other_shape) - 1)
+    to_other = np.linalg.inv(other) @ affine
+    centres, last = apply_affine(to_other, marks[:, 1:]), np.array(other_shape) - 1
+    # The outermost voxels of two grids may end at different places: a voxel of the PET that reaches into the grid counts.
+    reach = 0.5 + np.abs(to_other[:3, :3]).sum(axis=1) / 2 - ROUNDING
+    inside = ((centres > -reach) & (centres < last + reach)).all(axis=1)
+    places = np.clip(np.floor(centres + 0.5).astype(int), 0, last)
     for mark in (BACKGROUND, FOREGROUND):
         volume[tuple(places[inside & (marks[:, 0] == mark)].T)] = mark
     return volume

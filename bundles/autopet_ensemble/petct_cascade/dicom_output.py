@@ -66,5 +66,7 @@ def write_dicom(case: str, output: DicomOutput, mask: np.ndarray, readouts: Mapp
         )
         write_report(files[1], readouts, segmentation, output.source, version)
     except InputError as error:
+        # Neither without the other.
+        files[0].unlink(missing_ok=True)
         return [Problem(case, None, f"its DICOM SEG and SR were not written: {error}", error=True)]
     return [Problem(case, output.source, warning, error=False) for warning in warnings]

@@ -125,7 +125,7 @@ def _separate_axes(img: torch.Tensor, dst_affine: Any, spatial_size: Any) -> _Ax
     size = [int(length) for length in spatial_size]
     # A thousandth of a voxel at the far end is less than what the headers' rounding hides.
     turned = to_source[:3, :3] - np.diag(np.diag(to_source)[:3])
-    parallel = np.abs(turned @ np.array(size)).max() < 1e-3
+    parallel = (np.abs(turned) @ np.array(size)).max() < 1e-3
     return _Axes(to_source, size) if parallel and min(size) >= 1 else None
 
 
@@ -137,7 +137,8 @@ def _interpolate(volume: torch.Tensor, axis: int, positions: torch.Tensor, mode:
     # Affines hold rounded numbers: what is a voxel's place but for rounding is that voxel.
     whole = positions.round()
     positions = torch.where((positions - whole).abs() < 1e-4, whole, positions)
-    lower = whole if mode == "nearest" else positions.floor()
+    # Halfway it is always the voxel after, so that none is left out while its neighbour comes twice.
+    lower = (positions.round(decimals=6) + 0.5).floor() if mode == "nearest" else positions.floor()
     fraction = torch.zeros_like(positions) if mode == "nearest" else positions - lower
     shape = [-1 if other == axis else 1 for other in range(volume.ndim)]
 

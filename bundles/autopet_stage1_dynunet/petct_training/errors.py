@@ -63,4 +63,10 @@ def boolean(name: str, value: object) -> bool:
 
 def is_number(value: object, whole: bool = False) -> bool:
     """Whether a value is a finite number, or, if asked for, a whole one; True and False are none."""
-    return isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int if whole else (int, float)) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        # A whole number of hundreds of digits, which JSON may hold, and with which nothing can be computed.
+        return False

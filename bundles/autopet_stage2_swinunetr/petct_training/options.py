@@ -257,7 +257,8 @@ def check_device(text: str) -> None:
 
 def _check_axes(name: str, text: str) -> None:
     value = DefaultParseValue(text)
-    if not isinstance(value, (list, tuple)) or len(set(value)) != len(value) or not {*value} <= {0, 1, 2}:
+    axes = value if isinstance(value, (list, tuple)) and all(is_number(axis, whole=True) for axis in value) else None
+    if axes is None or len(set(axes)) != len(axes) or not {*axes} <= {0, 1, 2}:
         raise InputError(f"--{name} is {text}: give axes among 0, 1 and 2, such as [0,1]")
 
 

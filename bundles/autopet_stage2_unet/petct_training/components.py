@@ -19,9 +19,3 @@ def labelled_components(mask: np.ndarray) -> tuple[np.ndarray, int]:
     """
     labels, number = cc3d.connected_components(mask, connectivity=CONNECTIVITY, return_N=True, binary_image=True)
     return labels, int(number)
-
-
-def components(mask: np.ndarray) -> list[np.ndarray]:
-    """Return the 18-connected components of a boolean mask (X, Y, Z), each as a mask."""
-    labels, number = labelled_components(mask)
-    return [labels == index for index in range(1, number + 1)]
