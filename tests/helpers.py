@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -266,12 +265,12 @@ def run_petct(*words: str | Path) -> subprocess.CompletedProcess[str]:
     """Run `petct` with its words in this process, and the bundle's command that it starts by `run_python`."""
     started: list[subprocess.CompletedProcess[str]] = []
 
-    def start(command: Sequence[str], check: bool, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    def start(command: Sequence[str], env: Mapping[str, str]) -> int:
         started.append(run_python(command, env={**env, **ENVIRONMENT}))
-        return started[-1]
+        return started[-1].returncode
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cli, "subprocess", SimpleNamespace(run=start))
+        patch.setattr(cli, "run_child", start)
         done = CliRunner().invoke(cli.main, [str(word) for word in words])
     output = "".join([done.output, *(command.stdout for command in started)])
     return subprocess.CompletedProcess(words, done.exit_code, output, "".join(command.stderr for command in started))

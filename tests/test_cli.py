@@ -40,11 +40,11 @@ def started(monkeypatch) -> list[list[str]]:
     """The commands that were started, none of which runs; each ends with exit code 3."""
     commands = []
 
-    def start(arguments: list[str], check: bool, env: dict[str, str]) -> subprocess.CompletedProcess:
+    def start(arguments: list[str], env: dict[str, str]) -> int:
         commands.append(arguments)
-        return subprocess.CompletedProcess(arguments, 3)
+        return 3
 
-    monkeypatch.setattr(cli.subprocess, "run", start)
+    monkeypatch.setattr(cli, "run_child", start)
     return commands
 
 

@@ -1,9 +1,10 @@
 """Promises of the pipeline, with the steps' commands replaced by ones that only write what the real ones would."""
 
+import contextlib
 import itertools
 import json
 import shutil
-import subprocess
+import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ from petct_training.records import Plan, Records
 
 
 class Commands:
-    """Stands in for `subprocess.run`: notes each command and writes the step's results, each time others, or fails as told."""
+    """Stands in for `run_child`: notes each command and writes the step's results, each time others, or fails as told."""
 
     number = itertools.count()
 
@@ -33,7 +34,7 @@ class Commands:
     def key(step):
         return step.bundle.name, step.run_id, str(step.overrides.get("fold"))
 
-    def __call__(self, arguments, cwd, check, env, stdout=None, **_):
+    def __call__(self, arguments, cwd, env, stdout=None, **_):
         fold = arguments[arguments.index("--fold") + 1] if "--fold" in arguments else "None"
         step = self.steps[Path(cwd).name, arguments[arguments.index("run") + 1], fold]
         self.gpus[step.name], self.threads[step.name] = env.get("CUDA_VISIBLE_DEVICES"), env.get("OMP_NUM_THREADS")
@@ -51,11 +52,23 @@ class Commands:
                 settings = {} if step.fold is None else {"held_out": {"fold": step.fold}}
                 with Records(path, "masks").making(Plan(name, {}, settings, [f"{name}.nii.gz"])):
                     (path / f"{name}.nii.gz").write_text(f"{step.name} {next(self.number)}")
-        return subprocess.CompletedProcess(arguments, self.fail.get(step.name, 0))
+        return self.fail.get(step.name, 0)
 
+    @contextlib.contextmanager
     def start(self, arguments, **options):
-        """Stands in for `subprocess.Popen`."""
-        return SimpleNamespace(wait=lambda timeout: self(arguments, check=False, **options).returncode)
+        """Stands in for `child`."""
+        process = SimpleNamespace(returncode=None)
+
+        def wait(timeout):
+            code = self(arguments, **options)
+            end = time.monotonic() + 10
+            # One that fails before another has begun keeps it from beginning.
+            while code and len(self.in_a_log) < 2 and time.monotonic() < end:
+                time.sleep(0.01)
+            process.returncode = code
+
+        process.wait = wait
+        yield process
 
     @property
     def names(self):
@@ -73,8 +86,8 @@ def run(tmp_path, monkeypatch):
         planned = {name: options[name] for name in ("folds", "cross_validation", "recipe") if name in options}
         commands = Commands(method.plan(method.Method(raw, work_dir, BUNDLES, "demo", members=method.MEMBERS, **planned)))
         commands.fail = fail or {}
-        monkeypatch.setattr(pipeline.subprocess, "run", commands)
-        monkeypatch.setattr(pipeline.subprocess, "Popen", commands.start)
+        monkeypatch.setattr(pipeline, "run_child", commands)
+        monkeypatch.setattr(pipeline, "child", commands.start)
         try:
             run_pipeline(raw, work_dir, BUNDLES, profile="demo", **options)
         except SystemExit as end:
@@ -238,7 +251,7 @@ def test_an_unknown_profile_is_one_sentence(tmp_path):
 
 
 def test_a_failed_step_is_an_input_error_in_python(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline.subprocess, "run", lambda arguments, **_: subprocess.CompletedProcess(arguments, 2))
+    monkeypatch.setattr(pipeline, "run_child", lambda arguments, **_: 2)
     with pytest.raises(InputError, match="'prepare' ended with exit code 2"):
         pipeline.run_pipeline(tmp_path, tmp_path / "work", BUNDLES)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import click
 
+from petct_cascade.children import ending_children, run_child
 from petct_cascade.command_line import bundle_command, shell_line
 from petct_cascade.installation import ensemble_folder
 from petct_cascade.method import ENSEMBLE, PAPER, PROFILES, RECIPES
@@ -74,7 +74,8 @@ def run(run_id: str, configs: Sequence[str], overrides: Mapping[str, Any], setti
     sys.stdout.flush()
     # What the user has set comes last, which counts.
     environment = {**os.environ, "PYTHONWARNINGS": ",".join(filter(None, [QUIET, os.environ.get("PYTHONWARNINGS")]))}
-    sys.exit(subprocess.run([sys.executable, *arguments], check=False, env=environment).returncode)
+    with ending_children():
+        sys.exit(run_child([sys.executable, *arguments], env=environment))
 
 
 def _is_deidentified(options: Mapping[str, Any]) -> bool:

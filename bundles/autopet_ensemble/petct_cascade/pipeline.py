@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from petct_cascade.children import child, ending_children, exit_code, run_child
 from petct_cascade.command_line import shell_line
 from petct_cascade.method import NETWORKS, Method, Step, options_of_network, plan
 from petct_training.commands import SOME_FAILED
@@ -77,17 +78,16 @@ def _run(step: Step, arguments: Sequence[str], log: Path | None, share: Mapping[
     environment = {**os.environ, **share}
     command = [sys.executable, *arguments]
     if log is None:
-        return subprocess.run(command, cwd=step.bundle, check=False, env=environment).returncode
+        return run_child(command, cwd=step.bundle, env=environment)
     make_folder(log.parent)
     with open(log, "ab") as stream:
         shown = stream.tell()
-        process = subprocess.Popen(command, cwd=step.bundle, env=environment, stdout=stream, stderr=subprocess.STDOUT)
-        code = None
-        while code is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                code = process.wait(LOOK_SECONDS)
-            shown = _show_epochs(step.name, log, shown)
-    return code
+        with child(command, cwd=step.bundle, env=environment, stdout=stream, stderr=subprocess.STDOUT) as process:
+            while process.returncode is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(LOOK_SECONDS)
+                shown = _show_epochs(step.name, log, shown)
+    return exit_code(process.returncode)
 
 
 def _show_epochs(name: str, log: Path, shown: int) -> int:
@@ -160,14 +160,15 @@ def run_pipeline(studies: str | os.PathLike, work_dir: str | os.PathLike, bundle
     method.check()
     check_train_options(method.train_options, method.bundles_dir)
     run = _Run(method)
-    # Trainings that follow one another do not need one another.
-    for training, group in itertools.groupby(plan(method), lambda step: step.run_id == "training"):
-        steps = list(group)
-        if training and method.parallel_trainings > 1 and len(steps) > 1:
-            run.side_by_side(steps)
-        else:
-            for step in steps:
-                run.step(step)
+    with ending_children():
+        # Trainings that follow one another do not need one another.
+        for training, group in itertools.groupby(plan(method), lambda step: step.run_id == "training"):
+            steps = list(group)
+            if training and method.parallel_trainings > 1 and len(steps) > 1:
+                run.side_by_side(steps)
+            else:
+                for step in steps:
+                    run.step(step)
     # Those that ran side by side ended in any order.
     _print_summary({name: run.durations[name] for name in run.numbers}, method.results)
     if run.incomplete:
