@@ -164,9 +164,62 @@ def test_json_list_is_read_with_ct_and_pet_or_image(tmp_path):
     ]
 
 
+def test_columns_are_known_however_they_are_written_and_others_are_passed_over(tmp_path):
+    ct, pet, label = (file.relative_to(tmp_path) for file in write_study(tmp_path, "x"))
+    (tmp_path / "list.csv").write_text(f"Case,CT,PET,Coarse-Mask,age,Half Life\nx,{ct},{pet},{label},71,\n")
+    (tmp_path / "list.json").write_text(
+        json.dumps([{"Case": "x", "CT": str(ct), "PET": str(pet), "Coarse-Mask": str(label), "age": [71], "Half Life": None}])
+    )
+    for name in ("list.csv", "list.json"):
+        ((study,), problems) = find_studies(tmp_path / name, labels=False)
+        assert problems == []
+        assert study.coarse_mask == tmp_path / label
+
+
+def test_rows_are_those_of_the_table_whatever_signs_are_in_them(tmp_path):
+    ct, pet, _ = (file.relative_to(tmp_path) for file in write_study(tmp_path, "x"))
+    rows = [
+        "case,ct,pet,patient",
+        f'"u\u2028v",{ct},{pet},"two\nlines"',
+        ",,,",
+        " , , , ",
+        f"w,{ct},{pet},Doe,Anna",
+        f",{ct},{pet},",
+    ]
+    (tmp_path / "list.csv").write_text("\r\n".join(rows), encoding="utf-8", newline="")
+    studies, problems = find_studies(tmp_path / "list.csv", labels=False)
+    assert [(study.case, study.patient) for study in studies] == [("u\u2028v", "two\nlines")]
+    assert [str(problem) for problem in problems] == [
+        "study list.csv, line 7: the study has no name: fill in its case",
+        "study w: list.csv, line 6 has more cells than there are columns: put texts with ',' in quotes",
+    ]
+
+
+def test_values_of_json_are_texts_and_numbers(tmp_path):
+    rows = [{"case": 0, "ct": "ct.nii", "pet": "pet.nii"}, {"case": "b", "ct": "ct.nii", "pet": ["pet.nii"], "label": {}}]
+    (tmp_path / "list.json").write_text(json.dumps(rows))
+    studies, problems = find_studies(tmp_path / "list.json", labels=False)
+    assert [study.case for study in studies] == ["0"]
+    assert [str(problem) for problem in problems] == [
+        "study b: list.json, entry 2 has no text as its pet and its label: write one in quotes"
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
+        (
+            "list.csv",
+            "case,ct,pet,coarsemask\na,b,c,d",
+            "has a column 'coarsemask', which is not known: did you mean coarse_mask?",
+        ),
+        ("list.csv", "case,ct,pet,Weights\na,b,c,d", "has a column 'weights', .* did you mean weight?"),
+        ("list.csv", "case,ct,pet,center\na,b,c,d", "has a column 'center', .* did you mean centre?"),
+        ("list.csv", "case,ct,pet,label,CT\na,b,c,d,e", "gives ct twice for one study: keep one of the two"),
+        ("list.json", '[{"case": "a", "ct": "b", "pet": "c", "ct": "d"}]', "gives ct twice for one study"),
+        ("list.json", '[{"case": "a", "image": ["b", "c"], "pet": "d"}]', "gives pet twice for one study"),
+        ("list.json", '[{"case": "a", "ct": "b", "pet": "c", "injectiontime": "10:00"}]', "did you mean injection_time?"),
+        ("list.json", "[[1]]", "not a list of studies"),
         ("list.csv", "name;ct\na;b", "no column case and no column pet"),
         ("list.csv", "", "no column case"),
         ("list.json", "{", "not valid JSON"),

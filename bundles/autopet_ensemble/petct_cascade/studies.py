@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from petct_cascade.dicom.places import Places
 from petct_cascade.dicom.source import DicomSource
 from petct_cascade.dicom.suv import OF_BODY
 from petct_cascade.dicom.suv_options import SuvOptions
+from petct_cascade.lists import SUV_NAMES, read_list
 from petct_cascade.problems import Problem
 from petct_cascade.volumes import OTHER_SUFFIX, SUFFIXES, Source, without_suffix
 from petct_training.errors import InputError
@@ -42,10 +41,6 @@ DEVICES_OF_WINDOWS = r"CON|PRN|AUX|NUL|COM[1-9]|LPT[1-9]"
 
 # A case names files such as <case>.nii.gz and hidden ones beside them; file systems allow 255 bytes.
 LONGEST_CASE_BYTES = 200
-
-# What an entry of a list may hold beside "image".
-SUV_NAMES = tuple(field.name for field in fields(SuvOptions))
-ENTRY_NAMES = ("case", "ct", "pet", "label", "coarse_mask", "points", "patient", "tracer", "centre", *SUV_NAMES)
 
 
 @dataclass(frozen=True)
@@ -442,23 +437,14 @@ def _volume_called(stem: Path) -> Path | None:
 def _from_list(source: Path, allow_outside: bool, dicom: DicomOptions) -> Iterator[Study | Problem]:
     """Yield the studies of a CSV or JSON list."""
     places = Places(source.parent)
-    rows = _read_csv(source) if source.suffix.lower() == ".csv" else _read_json_list(source)
-    for number, row in enumerate(rows, 1):
-        entry = _entry_of_row(row)
-        if not entry["case"]:
-            yield Problem(f"{source.name}, entry {number}", None, "the study has no name: fill in its case", error=True)
-        elif reason := _problem_of_entry(entry, source, allow_outside):
-            yield Problem(entry["case"], None, reason, error=True)
+    for entry in read_list(source):
+        case = entry.texts["case"]
+        if not case:
+            yield Problem(entry.place, None, "the study has no name: fill in its case", error=True)
+        elif reason := entry.flaw or _problem_of_entry(entry.texts, source, allow_outside):
+            yield Problem(case, None, reason, error=True)
         else:
-            yield from _study_of_entry(entry, places, dicom)
-
-
-def _entry_of_row(row: Mapping[str, Any]) -> dict[str, str]:
-    """Return the texts of a row under all of `ENTRY_NAMES`; an empty one stands for what is not given."""
-    image = row.get("image")
-    if isinstance(image, list) and len(image) == 2:
-        row = {"ct": image[0], "pet": image[1], **row}
-    return {name: str(row.get(name) or "").strip() for name in ENTRY_NAMES}
+            yield from _study_of_entry(entry.texts, places, dicom)
 
 
 def _problem_of_entry(entry: Mapping[str, str], source: Path, allow_outside: bool) -> str | None:
@@ -538,31 +524,3 @@ def _said_of_suv(options: SuvOptions) -> list[str]:
     if not {*options.given} <= {*OF_BODY}:
         raise InputError("dose, half-life and injection time are for a PET in DICOM, and this one is in SUV: leave them out")
     return ["SUL needs weight, height and sex: there is none"] if options.given and options.body is None else []
-
-
-def _read_csv(source: Path) -> list[dict[str, Any]]:
-    """Return the rows of a CSV file, under the names of its columns in small letters."""
-    try:
-        lines = source.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{source} is not text in UTF-8: save the table as 'CSV UTF-8'") from error
-    heading = lines[0] if lines else ""
-    # Spreadsheets of many countries separate by semicolons.
-    delimiter = ";" if heading.count(";") > heading.count(",") else ","
-    table = csv.DictReader(lines, delimiter=delimiter)
-    rows = [{str(name).strip().lower(): value for name, value in row.items()} for row in table]
-    absent = [name for name in ("case", "ct", "pet") if not rows or name not in rows[0]]
-    if absent:
-        raise InputError(f"{source} has no column {' and no column '.join(absent)}, or no rows: its first line names the columns")
-    return rows
-
-
-def _read_json_list(source: Path) -> list[dict[str, Any]]:
-    """Return the objects of a JSON list."""
-    try:
-        rows = json.loads(source.read_text(encoding="utf-8-sig"))
-    except ValueError as error:
-        raise InputError(f"{source} is not valid JSON ({error}): correct it") from error
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"{source} is not a list of studies: write a list of objects with case, ct, pet")
-    return rows
