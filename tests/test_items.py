@@ -27,6 +27,19 @@ def test_masks_are_found_by_case_and_everything_else_is_left(tmp_path):
     assert problems == []
 
 
+def test_ct_and_pet_of_a_study_are_no_masks(tmp_path):
+    folder = touch(tmp_path, "a_0000.nii.gz", "a_0001.mha", "a.nii.gz", "b_0000.nii", "c_0001.nii")
+    files, problems = masks_in_folder(folder)
+    assert list(files) == ["a", "b_0000", "c_0001"]
+    assert problems == []
+
+
+def test_mask_whose_suffix_is_in_capitals_is_named(tmp_path):
+    files, (problem,) = masks_in_folder(touch(tmp_path, "a.NII.GZ", "b.nii.gz", "c.TXT"))
+    assert list(files) == ["b"]
+    assert str(problem) == "study a: a.NII.GZ ends with .NII.GZ: rename it, with .nii.gz in small letters"
+
+
 def test_a_data_list_whose_raw_studies_are_elsewhere_says_how_to_find_them_again(tmp_path):
     (tmp_path / "datalist.json").write_text(json.dumps({"studies_dir": "../raw 2026", "training": [], "validation": []}))
     with pytest.raises(

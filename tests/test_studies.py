@@ -263,6 +263,28 @@ def test_other_formats_and_double_files_are_named(tmp_path):
     assert "fdg_b_1_0000.nrrd does not end with .nii.gz" in str(problems[1])
 
 
+def test_what_lies_beside_the_volumes_of_a_study_takes_it_not_away(tmp_path):
+    files = write_study(tmp_path, "fdg_a_1")
+    for name in ("fdg_a_1_0001.json", "fdg_a_1_0000.txt"):
+        (tmp_path / "imagesTr" / name).write_text("")
+    ((study,), problems) = find_studies(tmp_path, labels=True)
+    assert (study.ct, study.pet, study.label) == files
+    assert problems == []
+
+
+def test_suffix_in_capitals_is_named(tmp_path):
+    _ct, pet, label = write_study(tmp_path, "fdg_a_1")
+    label = label.rename(label.with_name("fdg_a_1.NII.GZ"))
+    ((study,), _) = find_studies(tmp_path, labels=True)
+    assert [str(problem) for problem in check_study(study)][:1] == [
+        "study fdg_a_1: fdg_a_1.NII.GZ ends with .NII.GZ: rename it, with .nii.gz in small letters"
+    ]
+    pet.rename(pet.with_name("fdg_a_1_0001.Nii.gz"))
+    studies, (problem,) = find_studies(tmp_path, labels=True)
+    assert studies == []
+    assert str(problem) == "study fdg_a_1: fdg_a_1_0001.Nii.gz ends with .Nii.gz: rename it, with .nii.gz in small letters"
+
+
 @pytest.mark.parametrize("case", ["../../etc/x", "a/b", "a\\b", "..", ".hidden", "a\tb", "x" * 201, "ü" * 101])
 def test_case_that_could_leave_the_output_folder_or_name_no_file_is_refused(tmp_path, case):
     rows = [{"case": case, "ct": "ct.nii", "pet": "pet.nii"}, {"case": "good", "ct": "ct.nii", "pet": "pet.nii"}]

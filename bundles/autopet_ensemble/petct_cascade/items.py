@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
 from petct_cascade.problems import Problem
 from petct_cascade.studies import CHANNELS, TRACERS, identity, is_inside
-from petct_cascade.volumes import SUFFIXES, without_suffix
+from petct_cascade.volumes import SUFFIXES, flaw_of_suffix, without_suffix
 from petct_training.errors import InputError
 from petct_training.files import read_json
 from petct_training.folds import has_folds, held_out
@@ -156,7 +156,9 @@ def images_in(folder: Path) -> Path:
 
 
 def masks_in_folder(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
-    """Return the file of each case in a folder, sorted, and an error for each case that has two.
+    """Return the file of each case in a folder, sorted, and an error for each that has two, or one with its suffix in capitals.
+
+    A study's CT and PET, which may lie there, too, are no masks.
 
     Raises:
         InputError: the folder is none, or holds no file of a volume.
@@ -165,18 +167,28 @@ def masks_in_folder(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
         raise InputError(f"{folder} is not a folder: name the folder with the masks.")
     files: dict[str, Path] = {}
     problems = []
-    for file in sorted(folder.iterdir()):
-        if not file.name.endswith(SUFFIXES) or file.name.startswith("."):
-            continue
+    there = [file for file in sorted(folder.iterdir()) if file.name.lower().endswith(SUFFIXES) and not file.name.startswith(".")]
+    names = {without_suffix(file.name) for file in there}
+    images = {f"{name[:-5]}_{number}" for name in names for number in CHANNELS if _is_pair(name[:-5], names)}
+    for file in there:
         case = without_suffix(file.name)
-        if case in files:
+        if case in images:
+            continue
+        if flaw := flaw_of_suffix(file.name):
+            problems.append(Problem(case, file, flaw, error=True))
+        elif case in files:
             message = f"is not this study's only mask, there is a second file {files.pop(case).name}: take one of them away"
             problems.append(Problem(case, file, message, error=True))
         else:
             files[case] = file
-    if not files:
+    if not files and not problems:
         raise InputError(f"{folder} holds no masks ({', '.join(SUFFIXES)}): name the folder with the masks.")
     return files, problems
+
+
+def _is_pair(case: str, names: Container[str]) -> bool:
+    """Whether a study's CT and PET are among some names of files."""
+    return all(f"{case}_{number}" in names for number in CHANNELS)
 
 
 def _item_of_entry(entry: Mapping[str, Any], studies_dir: Path) -> Item:

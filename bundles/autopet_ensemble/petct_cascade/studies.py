@@ -21,14 +21,11 @@ from petct_cascade.dicom.suv import OF_BODY
 from petct_cascade.dicom.suv_options import SuvOptions
 from petct_cascade.lists import SUV_NAMES, read_list
 from petct_cascade.problems import Problem
-from petct_cascade.volumes import OTHER_SUFFIX, SUFFIXES, Source, without_suffix
+from petct_cascade.volumes import SUFFIXES, Source, flaw_of_suffix, without_suffix
 from petct_training.errors import InputError
 from petct_training.records import letters_of
 
 TRACERS = ("fdg", "psma")
-
-# Files beside a MetaImage header (.mhd), with its voxels.
-DATA_SUFFIXES = (".raw", ".zraw")
 
 # Folders of TCIA's patients begin with it.
 TCIA_PREFIX = "PETCT_"
@@ -353,15 +350,22 @@ def _from_challenge(source: Path, labels: bool) -> Iterator[Study | Problem]:
 def _from_pairs(images: Path) -> Iterator[Study | Problem]:
     """Yield the studies of a folder of <case>_0000 (CT) and <case>_0001 (PET)."""
     files: dict[str, dict[str, list[Path]]] = {}
+    others: dict[str, dict[str, Path]] = {}
     for file in sorted(images.iterdir()):
         match = re.fullmatch(r"(?!\.)(.+)_(0000|0001)(\..*)", file.name)
         if match and match[3] in SUFFIXES:
             files.setdefault(match[1], {}).setdefault(CHANNELS[match[2]], []).append(file)
-        elif match and not (match[3] in DATA_SUFFIXES and file.with_suffix(".mhd").is_file()):
-            yield Problem(match[1], file, OTHER_SUFFIX, error=True)
+        elif match:
+            others.setdefault(match[1], {})[CHANNELS[match[2]]] = file
     labels = _labels_of(images)
-    for case, channels in files.items():
-        yield _study_of_pair(case, channels, labels)
+    for case in sorted({*files, *others}):
+        channels = files.get(case, {})
+        # Beside a volume, what else has its name says something of it, or holds its voxels.
+        odd = [file for channel, file in others.get(case, {}).items() if channel not in channels]
+        if odd:
+            yield from (Problem(case, file, str(flaw_of_suffix(file.name)), error=True) for file in odd)
+        else:
+            yield _study_of_pair(case, channels, labels)
 
 
 def _labels_of(images: Path) -> Path:
@@ -429,8 +433,12 @@ def _volumes_of_tcia_folder(folder: Path) -> dict[str, Path]:
 
 
 def _volume_called(stem: Path) -> Path | None:
-    """Return the file <stem>.nii.gz, or with another suffix of volumes, that exists, None when none does."""
-    candidates = [stem.with_name(f"{stem.name}{suffix}") for suffix in SUFFIXES]
+    """Return the file <stem>.nii.gz, or with another suffix of volumes, that exists, None when none does.
+
+    A suffix in capitals comes last: whoever reads the file refuses it by its name.
+    """
+    suffixes = [*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES)]
+    candidates = [stem.with_name(f"{stem.name}{suffix}") for suffix in suffixes]
     return next((file for file in candidates if file.is_file()), None)
 
 

@@ -99,14 +99,27 @@ class Volume:
         return f"{isal_zlib.crc32(voxels):08x}{isal_zlib.adler32(voxels):08x}"
 
 
+def flaw_of_suffix(name: str) -> str | None:
+    """Return why a file's name is not that of a volume, as the end of a sentence that begins with the file; None when it is.
+
+    Example:
+        >>> flaw_of_suffix("a.nii.gz"), flaw_of_suffix("a.NII.GZ")
+        (None, 'ends with .NII.GZ: rename it, with .nii.gz in small letters')
+    """
+    if name.endswith(SUFFIXES):
+        return None
+    suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), None)
+    return OTHER_SUFFIX if suffix is None else f"ends with {name[-len(suffix) :]}: rename it, with {suffix} in small letters"
+
+
 def without_suffix(name: str) -> str:
-    """Return a file's name without .nii.gz, .nii, .mha or .mhd.
+    """Return a file's name without .nii.gz, .nii, .mha or .mhd, in small letters or in capitals.
 
     Example:
         >>> without_suffix("fdg_p1_v1.2.nii.gz")
         'fdg_p1_v1.2'
     """
-    return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
+    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), name)
 
 
 def write_volume(path: str | os.PathLike, array: np.ndarray, affine: np.ndarray) -> None:
@@ -194,8 +207,8 @@ def check_container(file: Path) -> None:
     Raises:
         InputError: when it is not.
     """
-    if not file.name.endswith(SUFFIXES):
-        raise InputError(OTHER_SUFFIX)
+    if flaw := flaw_of_suffix(file.name):
+        raise InputError(flaw)
     if not file.is_file():
         raise InputError(f"does not exist in {file.parent}: put it there, or take the study away")
     try:
