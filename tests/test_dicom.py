@@ -323,6 +323,30 @@ def test_study_that_cannot_be_read_costs_no_other(tmp_path):
     assert [file.name for file in (tmp_path / "nifti/imagesTr").glob("*_0001*")] == ["fdg_good_2023-05-04_0001.nii.gz"]
 
 
+def test_damaged_file_costs_the_study_among_whose_slices_it_lies_and_no_other(tmp_path):
+    good = written(tmp_path / "good", study_key="good", person=Person(identifier="good"))
+    bad = written(tmp_path / "bad", study_key="bad", person=Person(identifier="bad"))
+    # What is none of its slices: an empty file of another kind, and a damaged one in a folder of its own.
+    (good.pet_files[0].parent / "notes.txt").write_text("")
+    (tmp_path / "good/elsewhere").mkdir()
+    (tmp_path / "good/elsewhere/report.dcm").write_bytes(good.pet_files[0].read_bytes()[:1000])
+    bad.pet_files[-1].write_bytes(b"")
+    (study,), problems = find_in_folder(tmp_path)
+    assert study.case == "fdg_good_2023-05-04"
+    assert [(problem.case, problem.file, problem.error) for problem in problems] == [
+        ("fdg_bad_2023-05-04", bad.pet_files[-1], True),
+        ("good/elsewhere", tmp_path / "good/elsewhere/report.dcm", False),
+    ]
+    # Where slices of several studies lie in one folder, nothing tells whose it is.
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for number, file in enumerate((*good.ct_files, *good.pet_files, *bad.ct_files, *bad.pet_files)):
+        shutil.copyfile(file, mixed / f"{number}.dcm")
+    studies, problems = find_in_folder(mixed)
+    assert [found.case for found in studies] == ["fdg_bad_2023-05-04", "fdg_good_2023-05-04"]
+    assert [(problem.case, problem.error) for problem in problems if "cut off" in problem.sentence] == [("mixed", False)]
+
+
 def test_archives_of_tcia_as_downloaded_are_prepared(tmp_path):
     for number, collection in enumerate(("FDG-PET-CT-Lesions", "FDG-PET-CT-Lesions", "PSMA-PET-CT-Lesions")):
         prefix = "PETCT_" if collection.startswith("FDG") else "PSMA_"

@@ -26,6 +26,7 @@ from petct_cascade.selection import source_of
 from petct_cascade.studies import Study, find_studies, problem_of_name, study_of_files, study_of_places
 from petct_cascade.volumes import read_mask, read_volume
 from petct_training.errors import InputError
+from petct_training.records import Plan, Records
 
 CASE = "fdg_0cda25453b_10-12-2003-NA-PET-CT Ganzkoerper  primaer v1.5 mit KM-47333"
 
@@ -283,6 +284,21 @@ def test_suffix_in_capitals_is_named(tmp_path):
     studies, (problem,) = find_studies(tmp_path, labels=True)
     assert studies == []
     assert str(problem) == "study fdg_a_1: fdg_a_1_0001.Nii.gz ends with .Nii.gz: rename it, with .nii.gz in small letters"
+
+
+def test_mask_that_this_program_has_written_among_the_studies_is_no_label_unless_somebody_changes_it(tmp_path):
+    ct, pet, label = write_study(tmp_path / "made", "fdg_a_1")
+    ct, pet, mask = ct.rename(tmp_path / ct.name), pet.rename(tmp_path / pet.name), tmp_path / label.name
+    with Records(tmp_path, "inference").making(Plan("fdg_a_1", {"ct": ct, "pet": pet}, {}, [mask.name])):
+        label.rename(mask)
+    ((study,), problems) = find_studies(tmp_path, labels=False)
+    assert (study.label, problems) == (None, [])
+    studies, (problem,) = find_studies(tmp_path, labels=True)
+    assert studies == []
+    assert "fdg_a_1.nii.gz is a mask that this program has written here, and nobody's label" in str(problem)
+    shutil.copyfile(write_study(tmp_path / "corrected", "fdg_a_1", seed=1)[2], mask)
+    ((study,), problems) = find_studies(tmp_path, labels=True)
+    assert (study.label, problems) == (mask, [])
 
 
 @pytest.mark.parametrize("case", ["../../etc/x", "a/b", "a\\b", "..", ".hidden", "a\tb", "x" * 201, "ü" * 101])

@@ -14,11 +14,11 @@ Damage = Callable[[WrittenStudy], None]
 NUMBER = 7
 
 
-def cut_off(size: int) -> Damage:
-    """Return a damage that leaves the first `size` bytes of a slice; if negative, all but the last."""
+def cut_off(size: int, number: int = NUMBER) -> Damage:
+    """Return a damage that leaves the first `size` bytes of the slice of a number; if negative, all but the last."""
 
     def damage(written: WrittenStudy) -> None:
-        file = written.pet_files[NUMBER - 1]
+        file = written.pet_files[number - 1]
         file.write_bytes(file.read_bytes()[:size])
 
     return damage

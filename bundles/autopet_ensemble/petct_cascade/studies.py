@@ -23,7 +23,7 @@ from petct_cascade.lists import SUV_NAMES, read_list
 from petct_cascade.problems import Problem
 from petct_cascade.volumes import SUFFIXES, Source, flaw_of_suffix, without_suffix
 from petct_training.errors import InputError
-from petct_training.records import letters_of
+from petct_training.records import RECORDS, digest_of, letters_of, read_record
 
 TRACERS = ("fdg", "psma")
 
@@ -32,6 +32,12 @@ TCIA_PREFIX = "PETCT_"
 
 # Ends of the challenge's file names, and what they hold.
 CHANNELS = {"0000": "ct", "0001": "pet"}
+
+# What is said of a mask of the program's own in a label's place, which would be scored with itself.
+OWN_MASK = (
+    "is a mask that this program has written here, and nobody's label: name another output folder when you segment, and put the "
+    "study's label in its place"
+)
 
 # Names that no file can have on Windows, whatever follows after a dot.
 DEVICES_OF_WINDOWS = r"CON|PRN|AUX|NUL|COM[1-9]|LPT[1-9]"
@@ -320,7 +326,7 @@ def _find(source: Path, labels: bool, allow_outside: bool, dicom: DicomOptions) 
     patients = sorted(folder for folder in folders if not _belongs_to_system(folder.relative_to(source)))
     if patients and any(_volumes_of_tcia_folder(folder) for patient in patients for folder in _folders_in(patient)):
         return _from_tcia(patients)
-    return list(_from_pairs(source)) or _from_dicom(source, labels, dicom)
+    return list(_from_pairs(source, labels)) or _from_dicom(source, labels, dicom)
 
 
 def _belongs_to_system(path: Path) -> bool:
@@ -344,11 +350,16 @@ def _from_challenge(source: Path, labels: bool) -> Iterator[Study | Problem]:
     """Yield the studies of a folder with imagesTr and, where no labels are needed, imagesTs."""
     for name in ("imagesTr",) if labels else ("imagesTr", "imagesTs"):
         if (source / name).is_dir():
-            yield from _from_pairs(source / name)
+            yield from _from_pairs(source / name, labels)
 
 
-def _from_pairs(images: Path) -> Iterator[Study | Problem]:
-    """Yield the studies of a folder of <case>_0000 (CT) and <case>_0001 (PET)."""
+def _from_pairs(images: Path, with_labels: bool) -> Iterator[Study | Problem]:
+    """Yield the studies of a folder of <case>_0000 (CT) and <case>_0001 (PET).
+
+    Args:
+        images: the folder.
+        with_labels: whether every study must have a label.
+    """
     files: dict[str, dict[str, list[Path]]] = {}
     others: dict[str, dict[str, Path]] = {}
     for file in sorted(images.iterdir()):
@@ -365,13 +376,23 @@ def _from_pairs(images: Path) -> Iterator[Study | Problem]:
         if odd:
             yield from (Problem(case, file, str(flaw_of_suffix(file.name)), error=True) for file in odd)
         else:
-            yield _study_of_pair(case, channels, labels)
+            study = _study_of_pair(case, channels, labels)
+            if isinstance(study, Study) and study.label is not None and _is_own_mask(Path(study.label)):
+                study = Problem(case, Path(study.label), OWN_MASK, error=True) if with_labels else replace(study, label=None)
+            yield study
 
 
 def _labels_of(images: Path) -> Path:
     """Return the folder in which labels of a folder of images lie."""
     beside = images.resolve().parent / images.resolve().name.replace("images", "labels")
     return beside if beside.is_dir() else images
+
+
+def _is_own_mask(file: Path) -> bool:
+    """Whether a file is a mask as this program has written it into its output folder."""
+    record = read_record(file.parent / RECORDS / f"{without_suffix(file.name)}.json") or {}
+    written = (record.get("written") or {}).get(file.name)
+    return written is not None and written["sha256"] == digest_of(file)
 
 
 def _study_of_pair(case: str, channels: Mapping[str, Sequence[Path]], labels: Path) -> Study | Problem:

@@ -117,16 +117,22 @@ def find_in_folder(
     """
     options = options or DicomOptions()
     headers, damaged = scan(folder)
-    problems = list(_damaged_files(folder, damaged))
+    problems: list[Problem] = []
     found: list[Found] = []
     studies = studies_of(headers)
+    owners = _owners_of_folders(studies)
     with_pet = {key: of_study for key, of_study in studies.items() if any(header.kind == "pet" for header in of_study)}
     names = names_of(studies) | names_of(with_pet)
     for key, of_study in studies.items():
         study, said = _study(names[key], of_study, headers, options, labels, needs_ct)
         problems += said
-        if study is not None:
+        lost = [] if study is None else [file for file in damaged if _may_be_slice(file, study, owners, key)]
+        if lost:
+            problems.append(_lost_slices(names[key], lost))
+            damaged = [file for file in damaged if file not in lost]
+        elif study is not None:
             found.append(study)
+    problems += _damaged_files(folder, damaged)
     if options.suv != SuvOptions() and len(found) > 1:
         raise InputError(
             f"{folder} holds {len(found)} studies, and {', '.join(options.suv.given)} can be that of one patient: give that "
@@ -292,6 +298,29 @@ def _plain(text: str) -> str:
 def _mark(uid: str) -> str:
     """Return six letters and digits that tell a UID from others."""
     return hashlib.sha256(uid.encode()).hexdigest()[:6]
+
+
+def _owners_of_folders(studies: Mapping[str, Sequence[Header]]) -> dict[Path, set[str]]:
+    """Return the keys of the studies that have files in each folder."""
+    owners: dict[Path, set[str]] = {}
+    for key, headers in studies.items():
+        for header in headers:
+            owners.setdefault(header.file.parent, set()).add(key)
+    return owners
+
+
+def _may_be_slice(file: Damaged, study: Found, owners: Mapping[Path, set[str]], key: str) -> bool:
+    """Whether a damaged file lies among the slices of a study, and of no other: without it, the study may lack its end."""
+    place = file.file.parent
+    sources = [study.pet] if study.ct is None else [study.pet, study.ct]
+    return owners.get(place) == {key} and any(place == slice_.parent for source in sources for slice_ in source.files)
+
+
+def _lost_slices(case: str, files: Sequence[Damaged]) -> Problem:
+    """Return the error of a study among whose slices lie damaged files."""
+    more = f"(and {len(files) - 1} more files there) " if len(files) > 1 else ""
+    sentence = f"{more}{files[0].message}, or take it away if it is no slice of this study"
+    return Problem(case, files[0].file, sentence, error=True)
 
 
 def _damaged_files(folder: Path, damaged: Sequence[Damaged]) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from pydicom import Dataset
 from pydicom.tag import Tag
 from tqdm import tqdm
 
-from petct_cascade.dicom.files import is_dicom, read_dataset
+from petct_cascade.dicom.files import MAGIC, MAGIC_START, is_dicom, read_dataset
 from petct_cascade.dicom.frames import frames_of
 from petct_cascade.dicom.values import items_of, number_of, numbers_of, text_of, words_of
 from petct_cascade.workers import Workers
@@ -100,6 +100,10 @@ class Header:
     own: bool
 
 
+# What is said of a file that is shorter than the beginning of any DICOM file, as copying leaves it when it is interrupted.
+SHORT = "is empty or cut off: copy it again from where it comes"
+
+
 @dataclass(frozen=True)
 class Damaged:
     """A DICOM file whose header cannot be read.
@@ -135,7 +139,10 @@ def scan(folder: Path) -> tuple[list[Header], list[Damaged]]:
                 results += read
     results.sort(key=lambda result: result.file)
     headers = [result for result in results if isinstance(result, Header) and not result.own]
-    return headers, [result for result in results if isinstance(result, Damaged)]
+    # A short file is somebody else's, unless it is called as the slices beside it.
+    called = {(header.file.parent, header.file.suffix) for header in headers}
+    damaged = [result for result in results if isinstance(result, Damaged)]
+    return headers, [file for file in damaged if file.message != SHORT or (file.file.parent, file.file.suffix) in called]
 
 
 def _read_all(files: Sequence[Path]) -> list[Header | Damaged]:
@@ -245,7 +252,9 @@ def _with_what_differs(header: Header, file: Path, kind: str, dataset: Dataset) 
 def _read(file: Path, series: dict[tuple[str, str], Header]) -> Header | Damaged | None:
     """Return the header of a file, or what is wrong with it; None as `header_of_file`."""
     try:
-        return header_of_file(file, series)
+        header = header_of_file(file, series)
+        is_short = header is None and file.is_file() and file.stat().st_size < MAGIC_START + len(MAGIC)
+        return Damaged(file, SHORT) if is_short else header
     except OSError as error:
         return Damaged(file, f"cannot be read ({error.strerror}): check its permissions and the disk")
     except InputError as error:
