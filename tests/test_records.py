@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -163,6 +164,39 @@ def test_what_an_ended_run_has_left_is_its_own(records, study):
     assert not records.is_current(plan_of(study))
     make(records, plan_of(study))
     assert records.is_current(plan_of(study))
+
+
+def test_what_somebody_puts_in_the_place_of_an_unfinished_result_is_kept(records, study, capsys):
+    make(records, plan_of(study), b"of the first run")
+    # It is ended before it has written a file.
+    records.begin(plan_of(study, threshold=0.4))
+    write(records.folder / "a.nii.gz", b"corrected")
+    make(records, plan_of(study, threshold=0.4), b"of the third run")
+    kept = f"records/kept/{hashlib.sha256(b'corrected').hexdigest()[:8]}/a.nii.gz"
+    assert (records.folder / kept).read_bytes() == b"corrected"
+    assert (records.folder / "a.nii.gz").read_bytes() == b"of the third run"
+    assert (
+        f"a.nii.gz was not what is written there now, and may have been somebody's: it is kept as {kept}"
+        in capsys.readouterr().out
+    )
+    assert records.is_current(plan_of(study, threshold=0.4))
+
+
+def test_what_an_ended_run_has_written_is_not_kept_where_the_next_one_writes_the_same(records, study, capsys):
+    records.begin(plan_of(study))
+    for output in OUTPUTS:
+        write(records.folder / output, b"mask")
+    make(records, plan_of(study))
+    assert sorted(file.name for file in (records.folder / "records").iterdir()) == ["a.json"]
+    assert capsys.readouterr().out == ""
+
+
+def test_removing_an_unfinished_result_keeps_what_somebody_has_put_there(records, study):
+    make(records, plan_of(study), b"of earlier weights")
+    records.begin(plan_of(study, threshold=0.4))
+    write(records.folder / "a.nii.gz", b"corrected")
+    records.remove("a")
+    assert [file.read_bytes() for file in records.folder.rglob("*") if file.is_file()] == [b"corrected"]
 
 
 def test_a_result_that_is_made_again_with_fewer_files_leaves_none_of_the_others_but_what_was_edited(records, study):

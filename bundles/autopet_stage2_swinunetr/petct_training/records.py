@@ -6,6 +6,7 @@ Whether a result is skipped, made again or refused follows from its record alone
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -20,6 +21,9 @@ from petct_training.files import data_file_of, read_json_or_none, relative_path,
 
 # Folder of the records inside of an output folder.
 RECORDS = "records"
+
+# Folder of the records for files that may be somebody's, and lay in the place of a result.
+KEPT = "kept"
 # Entry of a mask's settings, and of the fingerprint beside weights, that says which studies a network has not seen.
 HELD_OUT = "held_out"
 # State of a file that is not there, or cannot be read.
@@ -202,13 +206,20 @@ class Records:
         self.finish(plan)
 
     def begin(self, plan: Plan) -> None:
-        """Record that a result is going to be written, and delete what an earlier one has besides its files; see `making`."""
+        """Record that a result is going to be written, and delete what an earlier one has besides its files; see `making`.
+
+        Where an earlier run was ended while it wrote, a file may be what it wrote, or what a person has put there since. It is
+        kept aside until the result is finished, and for good if it is then another one.
+        """
         earlier = self.check(plan)
+        before: dict[str, str] = {}
         if earlier is not None:
+            self._keep_unknown(earlier)
             self._delete(earlier, kept=plan.outputs)
+            before = _known_before(earlier)
         sources = {role: self._described(path) for role, path in plan.sources.items()}
         facts = {role: path.describe(self.identifying) for role, path in plan.sources.items() if isinstance(path, SeveralFiles)}
-        self._write(plan, sources, None, {**self.about, **facts})
+        self._write(plan, sources, None, {**self.about, **facts}, before)
         if self._names is not None:
             self._names[letters_of(plan.name)] = plan.name
 
@@ -228,15 +239,18 @@ class Records:
         states = {output: self._state(output) for output in plan.outputs}
         written = {output: state for output, state in states.items() if state is not None}
         self._write(plan, record["sources"], written, {**record["about"], **(about or {})})
+        for output, state in written.items():
+            self._settle_kept(output, state["sha256"])
 
     def remove(self, name: str) -> None:
         """Delete a result, as far as its files are still those that were written, and then its record.
 
-        Of a result that was begun and not finished, all files are deleted: what lay there at its beginning was its own.
+        Of a result that was begun and not finished, what did not lie there at its beginning is kept aside, see `begin`.
         """
         record = self.read(name)
         if record is None:
             return
+        self._keep_unknown(record)
         self._delete(record)
         self.file(name).unlink()
 
@@ -247,7 +261,39 @@ class Records:
             if output not in kept and (written is None or self.is_unchanged(output, written[output])):
                 (self.folder / output).unlink(missing_ok=True)
 
-    def _write(self, plan: Plan, sources: Mapping[str, Any], written: Mapping[str, Any] | None, about: Mapping[str, Any]) -> None:
+    def _keep_unknown(self, record: Mapping[str, Any]) -> None:
+        """Keep aside the files of a result that was begun and not finished, but for those that lay there at its beginning."""
+        before = _known_before(record)
+        for output in record["outputs"] if record["written"] is None else ():
+            state = self._state(output)
+            if state is not None and state["sha256"] != before.get(output):
+                kept = self.folder / RECORDS / KEPT / str(state["sha256"])[:8] / output
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(self.folder / output, kept)
+
+    def _settle_kept(self, output: str, digest: str | None) -> None:
+        """Delete what was kept aside of an output if it is the one that was written, and name what is not."""
+        for kept in sorted((self.folder / RECORDS / KEPT).glob(f"*/{glob.escape(output)}")):
+            if digest_of(kept) == digest:
+                kept.unlink()
+                with contextlib.suppress(OSError):
+                    for folder in list(kept.parents)[: len(Path(output).parts) + 1]:
+                        folder.rmdir()
+            else:
+                print(
+                    f"warning: {output} was not what is written there now, and may have been somebody's: it is kept as "
+                    f"{kept.relative_to(self.folder).as_posix()}",
+                    flush=True,
+                )
+
+    def _write(
+        self,
+        plan: Plan,
+        sources: Mapping[str, Any],
+        written: Mapping[str, Any] | None,
+        about: Mapping[str, Any],
+        before: Mapping[str, str] | None = None,
+    ) -> None:
         content = {
             "kind": self.kind,
             "name": plan.name,
@@ -255,7 +301,8 @@ class Records:
             "settings": plan.settings,
             "outputs": list(plan.outputs),
         }
-        write_json(self.file(plan.name), content | {"written": written, "about": dict(about)})
+        at_beginning = {} if before is None else {"before": dict(before)}
+        write_json(self.file(plan.name), content | {"written": written, **at_beginning, "about": dict(about)})
 
     def _state(self, output: str, known: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
         return self.state_of(self.folder / output, known)
@@ -324,6 +371,12 @@ class Records:
         """Whether a file is there with the content of a known state; what cannot be read has no content."""
         state = None if known is None else self.state_of(path, known)
         return state is not None and state["sha256"] is not None and known is not None and state["sha256"] == known["sha256"]
+
+
+def _known_before(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return the digests of a finished result's files, or of those that lay in their places when an unfinished one began."""
+    written = record["written"]
+    return record.get("before", {}) if written is None else {output: state["sha256"] for output, state in written.items()}
 
 
 def _is_same_place(path: str | os.PathLike, place: Path | None) -> bool:
