@@ -164,6 +164,16 @@ def test_segment_wants_studies_or_one_study(folder, started, arguments):
     assert "STUDIES, or one study with --ct and --pet" in done.output
 
 
+def test_output_that_is_a_file_and_an_empty_name_are_refused_before_anything_runs(folder, started):
+    (folder / "notes.txt").write_text("mine")
+    done = petct("phantom", "-o", "notes.txt")
+    assert (done.exit_code, started) == (2, [])
+    assert "'notes.txt' is a file" in done.output
+    done = petct("segment", "raw", "-o", "out", "--weights", "weights", "--case", "")
+    assert (done.exit_code, started) == (2, [])
+    assert "--case is empty: give a value, or leave it out" in done.output
+
+
 @pytest.mark.parametrize("setting", ["overlap", "=0.25"])
 def test_a_setting_without_id_or_value_is_refused(folder, started, setting):
     done = petct("phantom", "-o", "out", "--set", setting)

@@ -120,7 +120,7 @@ def test_read_outs_and_scores_do_not_replace_each_other(raw, tmp_path):
     assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()} == before
 
 
-def test_pictures_of_studies_that_are_no_longer_scored_are_taken_away_and_those_of_somebody_else_stay(tmp_path):
+def test_pictures_of_studies_that_are_no_longer_scored_are_taken_away_and_those_of_somebody_else_stay(tmp_path, capsys):
     cases = ("fdg_1_a", "fdg_2_b")
     for seed, case in enumerate(cases):
         label = nib.load(write_study(tmp_path / "raw", case, seed=seed)[2])
@@ -130,9 +130,11 @@ def test_pictures_of_studies_that_are_no_longer_scored_are_taken_away_and_those_
     score_folder(tmp_path / "masks", items, tmp_path / "out")
     (pictures / "mine.png").write_text("mine")
     assert {file.name for file in pictures.iterdir()} == {"fdg_1_a.png", "fdg_2_b.png", "mine.png"}
+    assert "taken away" not in capsys.readouterr().out
     (tmp_path / f"masks/{cases[1]}.nii.gz").unlink()
     score_folder(tmp_path / "masks", items[:1], tmp_path / "out")
     assert {file.name for file in pictures.iterdir()} == {"fdg_1_a.png", "mine.png"}
+    assert "were taken away, of which this one has none: fdg_2_b.\n" in capsys.readouterr().out
 
 
 def test_a_report_of_somebody_else_is_not_replaced(raw, tmp_path):

@@ -35,7 +35,7 @@ STAGE1_WEIGHT = "stage1_weight"
 SOURCES = "sources.json"
 Sources = dict[str, dict[str, Any]]
 
-REMEDY = "train again, or name the configs with which it was trained, such as demo.json"
+REMEDY = "train again, or name the configs with which it was trained, such as demo.json (--profile demo of petct)"
 
 COMMAND = "python -m monai.bundle run assemble --config_file \"['configs/inference.json','configs/assemble.json']\""
 

@@ -25,6 +25,7 @@ NO_WEIGHTS = (
 # not needed.
 QUIET = "ignore:parsing config_file:UserWarning,ignore:NvImgCodecPydicomReader:UserWarning"
 ANYWHERE = click.Path(path_type=Path)
+FOLDER = click.Path(path_type=Path, file_okay=False)
 THERE = click.Path(path_type=Path, exists=True)
 
 
@@ -120,7 +121,7 @@ def settings(of: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     )
 
 
-output = click.option("-o", "--output", type=ANYWHERE, required=True, help="Folder for the results; it is made.")
+output = click.option("-o", "--output", type=FOLDER, required=True, help="Folder for the results; it is made.")
 weights = click.option(
     "--weights", type=THERE, help="Folder with model.pt and fingerprint.json, or the WORK folder of `petct train`."
 )
@@ -164,7 +165,14 @@ def dicom(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def as_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values with texts as paths, whose signs have no meaning for MONAI."""
+    """Return values with texts as paths, whose signs have no meaning for MONAI.
+
+    Raises:
+        click.BadParameter: when one is empty, as of a variable of a shell that is not set.
+    """
+    for name, value in values.items():
+        if value == "":
+            raise click.BadParameter(f"--{name.replace('_', '-')} is empty: give a value, or leave it out")
     return {name: Path(value) if isinstance(value, str) else value for name, value in values.items()}
 
 

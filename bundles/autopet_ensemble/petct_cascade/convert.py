@@ -77,6 +77,8 @@ def convert(
     """
     folder = Path(studies)
     folder = folder.parent if folder.is_file() and folder.name.upper() == "DICOMDIR" else folder
+    if folder.is_file():
+        raise InputError(f"{folder} is a file: name a folder with DICOM files, of any depth")
     if not folder.is_dir():
         raise InputError(f"{folder} does not exist: name a folder with DICOM files")
     found, problems = find_in_folder(folder, dicom, needs_ct=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,9 @@ from petct_training.components import labelled_components
 from petct_training.errors import InputError
 from petct_training.files import atomic
 from petct_training.grids import affine_of_part, as_affine, bounding_box, spacing_of, voxel_volume_ml
+
+# Names of studies have letters of all scripts, and a font has not; what it lacks it shows as a box.
+warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
 
 # The colours of the paper's Figure 1: olive is what green and red give where they overlap.
 COLOURS = {"reference": "#00a53c", "prediction": "#e6211b", "agreement": "#808000"}

@@ -153,9 +153,13 @@ class StudyResults:
         self.records.finish(self.plan(task))
 
     def keep_only(self, cases: Iterable[str]) -> None:
-        """Delete the results of other cases, as far as they are still what this program has written."""
-        for case in set(self.names()) - set(cases):
+        """Delete the results of other cases, as far as they are still what this program has written, and say so."""
+        others = sorted(set(self.names()) - set(cases))
+        for case in others:
             self.records.remove(_name(case))
+        if others:
+            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+            print(f"Read-outs of an earlier run were taken away, of which this one has none: {others[0]}{more}.", flush=True)
 
     def _make_viewer(self) -> None:
         """Write the viewer's program, which the pages of all studies share."""

@@ -212,7 +212,7 @@ def check_fit(network: nn.Module, state: object, file: str | os.PathLike) -> Non
     """
     fault = misfit(network, state)
     if fault:
-        example = "configs/published_weights.json" if f".{OCTANTS}" in fault else "configs/demo.json"
+        example = "configs/published_weights.json" if f".{OCTANTS}" in fault else "configs/demo.json (--profile demo of petct)"
         raise InputError(
             f"{file} holds the weights of another network, or of one of another size ({fault}): name the configs "
             f"with which it was trained, such as {example}, or another folder with --ckpt_dir"

@@ -86,7 +86,7 @@ def misfit(network: torch.nn.Module, state: object) -> str:
     The octants of `OctantPatchMerging` may be absent, which has a meaning of its own.
 
     Returns:
-        The names of missing, additional and differently shaped tensors, ten of each at most, after "it".
+        The names of missing, additional and differently shaped tensors, one of each and how many more, after "it".
     """
     if not isinstance(state, Mapping):
         return f"it is a {type(state).__name__}, not a state dict"
@@ -108,5 +108,5 @@ def _shape(value: object) -> tuple[int, ...] | str:
     return tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
 
 
-def _shorten(names: list[str], most: int = 10) -> str:
+def _shorten(names: list[str], most: int = 1) -> str:
     return " and ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
