@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from nibabel.affines import apply_affine
 
-from petct_cascade.dicom.label_files import LPS_TO_RAS
+from petct_cascade.dicom.geometry import LPS_TO_RAS
 from petct_training.errors import InputError, is_number
 from petct_training.files import read_json
 

@@ -119,7 +119,7 @@ class LesionMetrics(CumulativeIterationMetric):
          "output_transform": "$monai.handlers.from_engine(['pred', 'label'])"}
 
     Prediction and label are binary masks of one channel on the original grid (lists of (1, X, Y, Z), or (batch, 1, X, Y, Z)).
-    The voxel size is read from the label's metadata (`MetaTensor.pixdim`), else from the prediction's.
+    The voxel size is read from the label's metadata (`MetaTensor.affine`), else from the prediction's.
 
     Args:
         names: one name or several of `METRIC_NAMES`. With one name `aggregate` returns one number, which can be the key metric of

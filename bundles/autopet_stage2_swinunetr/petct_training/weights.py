@@ -108,5 +108,5 @@ def _shape(value: object) -> tuple[int, ...] | str:
     return tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
 
 
-def _shorten(names: list[str], most: int = 1) -> str:
-    return " and ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _shorten(names: list[str]) -> str:
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")

@@ -16,8 +16,8 @@ from petct_cascade.dicom.values import number_of, numbers_of, text_of
 from petct_training.errors import InputError
 from petct_training.grids import PLACE_TOLERANCE_MM
 
-# From LPS to RAS.
-LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+# By what coordinates in LPS are multiplied to be in RAS, and the other way round.
+LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
 
 # Slices whose positions (mm) differ by less lie at one position; no scanner makes thinner ones.
 SAME_POSITION_MM = 0.01
@@ -54,10 +54,10 @@ class Stack:
         """(4, 4), from (column, row, slice) to RAS in mm, of upright slices: the step's part along the normal counts."""
         along_normal = self.axes[:, 2] * (self.step @ self.axes[:, 2])
         affine = np.eye(4)
-        affine[:3, :3] = LPS_TO_RAS @ np.column_stack(
+        affine[:3, :3] = LPS_TO_RAS[:, None] * np.column_stack(
             (self.axes[:, 0] * self.pixel[0], self.axes[:, 1] * self.pixel[1], along_normal)
         )
-        affine[:3, 3] = LPS_TO_RAS @ self.origin
+        affine[:3, 3] = LPS_TO_RAS * self.origin
         return affine
 
     @property

@@ -22,9 +22,6 @@ from petct_cascade.dicom.planes import Grid
 from petct_cascade.dicom.values import text_of
 from petct_training.errors import InputError
 
-# DICOM's x and y point to the patient's left and back, those of NIfTI to the right and front.
-LPS_TO_RAS = np.array([-1.0, -1.0, 1.0])
-
 # Nothing in a scanner lies farther (mm) from its origin.
 FARTHEST_MM = 1e5
 

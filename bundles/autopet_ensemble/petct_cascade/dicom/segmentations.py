@@ -12,10 +12,10 @@ from pydicom import Dataset
 from pydicom.pixels import iter_pixels
 
 from petct_cascade.dicom.choice import reason_against
+from petct_cascade.dicom.geometry import LPS_TO_RAS
 from petct_cascade.dicom.label_files import (
     COPY_AGAIN,
     FARTHEST_MM,
-    LPS_TO_RAS,
     Drawing,
     Segment,
     items,

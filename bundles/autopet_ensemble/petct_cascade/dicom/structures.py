@@ -13,9 +13,9 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
 from petct_cascade.dicom.choice import reason_against
+from petct_cascade.dicom.geometry import LPS_TO_RAS
 from petct_cascade.dicom.label_files import (
     FARTHEST_MM,
-    LPS_TO_RAS,
     Drawing,
     Segment,
     items,
