@@ -205,8 +205,9 @@ def scores_file(folder: Path, name: str, seed: int) -> Path:
 
 def scores_of(folder: Path, name: str) -> dict[int, dict[str, Any]]:
     """Return what is known of a variant, by seed."""
-    files = {int(file.stem.rpartition(" ")[2]): file for file in sorted((folder / "scores").glob(f"{name} *.json"))}
-    return {seed: read_json(file) for seed, file in files.items()}
+    # Names of other variants begin with the same words.
+    named = ((*file.stem.rpartition(" "), file) for file in sorted((folder / "scores").glob("*.json")))
+    return {int(seed): read_json(file) for variant, _, seed, file in named if variant == name}
 
 
 def models_of(runs: Mapping[int, Mapping[str, Any]]) -> list[str]:

@@ -88,6 +88,13 @@ def test_no_mirrored_pass_begins_that_would_not_be_done_in_time(image, monkeypat
     torch.testing.assert_close(probability, SlidingWindow(network, SHAPE)(image), rtol=0, atol=1e-6)
 
 
+@torch.no_grad()
+def test_the_clock_of_mirrored_passes_waits_for_no_device_but_that_of_the_image(image, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device=None: pytest.fail(f"waited for {device}"))
+    SlidingWindow(Symmetric(), SHAPE, mirror=[0], mirror_seconds=60)(image)
+
+
 # ---------------------------------------------------------------- weighed members
 
 

@@ -15,21 +15,25 @@ from helpers import BUNDLES, ENSEMBLE
 from petct_cascade.children import run_child
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
+# Where a shell starts tests in the background, they and all below them ignore Ctrl-C.
+HEAR = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 # A command that starts one of its own, as `petct train` starts a pipeline, and that a training; or two, side by side.
-ONE = """
+ONE = f"""
+{HEAR}
 import sys
 from petct_cascade.children import ending_children, run_child
 with ending_children():
     sys.exit(run_child([sys.executable, "-c", sys.argv[1], *sys.argv[2:]]))
 """
-TWO = """
+TWO = f"""
+{HEAR}
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from petct_cascade.children import ending_children, run_child
 with ending_children(), ThreadPoolExecutor(2) as pool:
     list(pool.map(lambda name: run_child([sys.executable, "-c", sys.argv[1], name]), "ab"))
 """
-WORK = "import os, pathlib, sys, time; pathlib.Path(f'{sys.argv[1]}.pid').write_text(str(os.getpid())); time.sleep(60)"
+WORK = HEAR + "import os, pathlib, sys, time; pathlib.Path(f'{sys.argv[1]}.pid').write_text(str(os.getpid())); time.sleep(60)"
 
 
 @pytest.mark.parametrize(

@@ -235,6 +235,26 @@ def test_problems_of_studies_tell_nothing_and_say_what_to_do(tmp_path, capfd):
     assert re.search(r"study fdg_[0-9a-f]{12}: PET has no patient weight \(PatientWeight\): give it with --weight, in kg", said)
 
 
+def test_studies_that_cannot_be_used_and_places_with_names_are_not_named(tmp_path, capfd):
+    folder = tmp_path / "Anna Maria Schmidt"
+    for case in ("fdg_Anna Maria Schmidt_day", "fdg_Otto Klein_x", "FDG_otto klein_x", "fdg_Eva Gross_1"):
+        write_nifti_study(folder, case)
+    (folder / "imagesTr/fdg_Anna Maria Schmidt_day_0000.nii.gz").unlink()
+    shutil.copyfile(folder / "imagesTr/fdg_Eva Gross_1_0001.nii.gz", folder / "imagesTr/fdg_Eva Gross_1_0001.nii")
+    selection = commands.select_studies(folder, deidentified=True)
+    said = " ".join(map(str, selection.problems))
+    assert len(selection.problems) == 4
+    for place in (tmp_path / "Bert Braun", folder):
+        if place == folder:
+            shutil.rmtree(folder)
+            folder.write_text("no folder")
+        with pytest.raises(SystemExit) as end:
+            commands.select_studies(place, deidentified=True)
+        said += str(end.value)
+    said += "".join(capfd.readouterr())
+    assert not re.search(r"(?i)anna|maria|schmidt|otto|klein|eva|gross|bert|braun", said), said
+
+
 def test_read_outs_of_masks_tell_nothing_and_are_kept(tmp_path, capfd):
     _, pet, label = write_nifti_study(tmp_path / "in", "psma_Zwiebelfisch_2020-01-02")
     shutil.copy(label, tmp_path / "in/labelsTr/zwiebelfisch twice.nii.gz")
@@ -360,6 +380,10 @@ class TestWords:
             "was made on 20230504",
             "has the UID 1.2.840.113619.2.55",
             "belongs to MILLER",
+            "add MILLER_0001.nii.gz",
+            "add MILLER_0001 to it",
+            "was made on 12-10-2023",
+            "was made on 4.5.2023",
         ],
     )
     def test_are_left_out(self, text):

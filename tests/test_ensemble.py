@@ -464,6 +464,26 @@ def test_report_is_refused_where_there_are_no_results_or_another_run_writes_it(w
         gather(tmp_path / "masks")
 
 
+def test_a_mask_that_could_not_be_replaced_is_not_taken_for_that_of_the_new_options(workflow, raw, tmp_path, monkeypatch):
+    workflow("inference", studies=str(raw)).run()
+    before, replace_file = read_masks(tmp_path / "masks"), os.replace
+
+    def refuse(source, target):
+        # As on Windows where a viewer has it open.
+        if Path(target) == tmp_path / f"masks/{CASES[0]}.nii.gz":
+            raise PermissionError(13, "Permission denied", str(target))
+        replace_file(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse)
+        with pytest.raises(SystemExit) as end:
+            workflow("inference", studies=str(raw), threshold=0.9).run()
+    assert end.value.code == 3
+    assert_same({CASES[0]: read_masks(tmp_path / "masks")[CASES[0]]}, {CASES[0]: before[CASES[0]]})
+    workflow("inference", studies=str(raw), threshold=0.9).run()
+    assert (read_masks(tmp_path / "masks")[CASES[0]] != before[CASES[0]]).any()
+
+
 def test_a_study_that_another_run_is_doing_is_left_to_it(workflow, raw, masks, tmp_path, capsys):
     other = Claims(tmp_path / "masks")
     assert other.claim(CASES[0])

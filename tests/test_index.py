@@ -63,6 +63,16 @@ def test_plots_are_drawn_by_tracer_and_centre_and_say_how_many_studies_there_are
     assert distributions(readouts_of(4)) is None
 
 
+def test_plots_take_names_of_centres_literally():
+    readouts = readouts_of(30)
+    for content in readouts.values():
+        content["centre"] = {"LMU": r"$\\foo$", "UKT": "a_$x_$"}[content["centre"]]
+    plots = distributions(readouts)
+    assert plots is not None
+    assert r"$\\foo$ (20)" in plots
+    assert "a_$x_$ (10)" in plots
+
+
 # Does what a reader does, in the page's own window, and writes what is seen into a frame around it.
 AROUND = """<!DOCTYPE html><html><body style="margin: 0"><iframe src="report.html" style="width: %dpx; height: 900px; border: 0"></iframe>
 <pre id="found"></pre><script>

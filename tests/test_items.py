@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from petct_cascade.items import images_of_case, item_of_case, masks_in_folder, reference_items, validation_items
+from petct_cascade.items import images_of_case, item_of_case, items_of_cases, masks_in_folder, reference_items, validation_items
 from petct_cascade.problems import Problem, in_order
 from petct_cascade.results import row_of_problem
 from petct_training.errors import InputError
@@ -53,6 +53,21 @@ def test_case_with_two_masks_is_a_problem_that_names_both(tmp_path):
     assert list(files) == ["b"]
     assert problem.case == "a"
     assert str(problem) == "study a: a.nii.gz is not this study's only mask, there is a second file a.nii: take one of them away"
+
+
+def test_case_with_three_masks_has_none(tmp_path):
+    files, problems = masks_in_folder(touch(tmp_path, "a.mha", "a.nii", "a.nii.gz", "b.nii"))
+    assert list(files) == ["b"]
+    assert [problem.file.name for problem in problems] == ["a.nii", "a.nii.gz"]
+
+
+def test_images_that_are_there_twice_are_a_problem_of_their_study_alone(tmp_path):
+    folder = touch(tmp_path, "a_0000.nii", "a_0001.nii.gz", "a_0001.nii", "b_0001.nii")
+    items, problems = items_of_cases(["a", "b"], folder)
+    assert [item["case"] for item in items] == ["b"]
+    assert [str(problem) for problem in problems] == [
+        "study a: its PET a_0001.nii is there as a_0001.nii.gz, too: keep one of the two"
+    ]
 
 
 @pytest.mark.parametrize(("name", "sentence"), [("none", "is not a folder"), (".", "holds no masks")])

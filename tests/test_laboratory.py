@@ -11,7 +11,7 @@ import pytest
 from helpers import BUNDLES
 
 from petct_cascade.method import NETWORKS, options_of_network
-from petct_training.files import read_json
+from petct_training.files import read_json, write_json
 
 
 def test_interval_of_one_seed_is_that_of_the_mean_of_paired_differences():
@@ -36,6 +36,12 @@ def test_seeds_that_differ_widen_the_interval_and_studies_without_a_value_are_le
     alike[0, 7] = math.nan
     assert laboratory.difference(alike, others) == pytest.approx((0.1, 0.1, 0.1))
     assert all(map(math.isnan, laboratory.difference(np.full((1, 2), math.nan), np.zeros((1, 2)))))
+
+
+def test_scores_of_a_variant_are_not_those_of_one_whose_name_begins_alike(tmp_path):
+    for name, seed in (("folds", 0), ("folds without SwinUNETR", 0), ("folds without SwinUNETR", 1)):
+        write_json(laboratory.scores_file(tmp_path, name, seed), {"rows": [], "name": name})
+    assert {seed: found["name"] for seed, found in laboratory.scores_of(tmp_path, "folds").items()} == {0: "folds"}
 
 
 @pytest.fixture

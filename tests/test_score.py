@@ -212,6 +212,17 @@ def test_command_scores_the_good_masks_and_names_the_bad_with_an_exit_code_that_
     assert len(json.loads((tmp_path / "readout/readouts.json").read_text())) >= 2
 
 
+@pytest.mark.parametrize("single_file", [False, True])
+def test_report_has_the_intervals_of_the_summary_whatever_the_seed(raw, tmp_path, single_file):
+    options = ReadoutOptions(single_file=single_file)
+    score_folder(raw / "labelsTr", reference_items(raw), tmp_path / "out", options=options, seed=7)
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    cells = [cell.strip() for line in (tmp_path / "out/summary.md").read_text().splitlines() for cell in line.split("|")]
+    intervals = [cell for cell in cells if " to " in cell and "(" in cell]
+    assert intervals
+    assert [interval for interval in intervals if interval not in page] == []
+
+
 @pytest.mark.parametrize("kind", ["scores", "read-outs"])
 def test_report_of_what_lies_in_the_folder_is_the_one_that_was_written(raw, tmp_path, kind):
     output = tmp_path / "out"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+from functools import partial
 
 import nibabel as nib
 import numpy as np
@@ -17,7 +18,7 @@ from petct_cascade.loading import AIR_HU, CropToBodyd, LoadImagePETCTd, PadToStu
 from petct_cascade.resampling import SeparableResample, SeparableSpacingd, mask_on_grid
 from petct_cascade.transforms import MeanOfMembersd, Roundd
 from petct_cascade.volumes import read_volume
-from petct_cascade.writing import AtomicNibabelWriter, SaveMasksd, writing_behind
+from petct_cascade.writing import AtomicNibabelWriter, SaveMasksd, after_writing, writing_behind
 from petct_training.errors import InputError
 
 PET_SHAPE, PET_AFFINE = (20, 18, 16), las((4, 4, 5), (30, -20, 100))
@@ -330,6 +331,22 @@ def test_masks_are_written_while_the_next_study_is_computed_and_one_that_fails_c
     assert [file.is_file() for file in files] == [False, False, True, True]
     writer_of_a_mask().write(tmp_path / "after.nii.gz")
     assert (tmp_path / "after.nii.gz").is_file()
+
+
+def test_what_is_to_be_done_after_a_study_is_written_is_not_where_its_mask_could_not_be(tmp_path, monkeypatch):
+    save, done = nib.save, []
+
+    def fail(image, file):
+        if file.name == "full.nii.gz":
+            raise OSError(28, "No space left on device")
+        save(image, file)
+
+    monkeypatch.setattr(nib, "save", fail)
+    with writing_behind() as failures:
+        for case in ("full", "good"):
+            writer_of_a_mask().write(tmp_path / f"{case}.nii.gz")
+            after_writing(case, partial(done.append, case))
+    assert (list(failures), done) == (["full.nii.gz"], ["good"])
 
 
 @pytest.mark.parametrize("case", ["../outside", "a/b", "..", "", "x" * 300])

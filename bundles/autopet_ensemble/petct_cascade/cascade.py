@@ -123,7 +123,7 @@ class SlidingWindow(nn.Module):
             call = network if self.remembered is None else self.remembered.instead_of(network)
             logits = self._logits(padded, call)[..., x, y, z]
             probability = torch.sigmoid(logits.float()).to(image.device)
-            passes, longest = 1, self._seconds_since(started)
+            passes, longest = 1, self._seconds_since(started, image.device)
             for axes in self.mirrored:
                 begun = time.monotonic()
                 if self.mirror_seconds is not None and begun - started + longest > self.mirror_seconds:
@@ -132,15 +132,15 @@ class SlidingWindow(nn.Module):
                 dims = [axis + 2 for axis in axes]
                 logits = self._logits(padded.flip(dims), call).flip(dims)[..., x, y, z]
                 probability += torch.sigmoid(logits.float()).to(image.device)
-                passes, longest = passes + 1, max(longest, self._seconds_since(begun))
+                passes, longest = passes + 1, max(longest, self._seconds_since(begun, image.device))
         return probability if passes == 1 else probability / passes
 
-    def _seconds_since(self, begun: float) -> float:
-        """Return how long a pass took, where it matters."""
+    def _seconds_since(self, begun: float, device: torch.device) -> float:
+        """Return how long a pass on a device took, where it matters."""
         if self.mirror_seconds is None:
             return 0
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         return time.monotonic() - begun
 
     def _shortage(self, passes: int) -> str:

@@ -5,7 +5,7 @@ In a notebook call the functions of the same names in the other modules: they ra
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from petct_cascade import published as _published
 from petct_cascade import readout_run as _readout_run
 from petct_cascade import scoring as _scoring
 from petct_cascade import selection as _selection
-from petct_cascade.deidentification import keep_quiet, kind_of_results, words_of
+from petct_cascade.deidentification import Words, keep_quiet, kind_of_results, words_of
 from petct_cascade.dicom.finding import dicom_options, suv_options
 from petct_cascade.preparation import PrepareOptions
 from petct_cascade.provenance import facts_of_run
@@ -78,7 +78,7 @@ def convert(
     """Write DICOM studies as NIfTI, as `petct_cascade.convert.convert`; see `petct_cascade.dicom.finding.dicom_options` for
     `dicom`.
     """
-    with _hiding(deidentified):
+    with _hiding(deidentified, places=(studies, output_dir)):
         _convert.convert(studies, output_dir, dicom_options(**(dicom or {})), strict, num_workers, deidentified)
 
 
@@ -91,7 +91,7 @@ def infer(
     strict: bool = False,
 ) -> None:
     """Segment the selected studies, as `petct_cascade.inference.infer`."""
-    with _hiding(options is not None and options.deidentified):
+    with _hiding(options is not None and options.deidentified, places=(output_dir,)):
         _inference.infer(evaluator, selection, output_dir, options, strict)
 
 
@@ -106,7 +106,7 @@ def evaluate(
     strict: bool = False,
 ) -> None:
     """Evaluate the ensemble, as `petct_cascade.evaluation.evaluate`."""
-    with _hiding(options is not None and options.deidentified):
+    with _hiding(options is not None and options.deidentified, places=(output_dir,)):
         _evaluation.evaluate(evaluator, selection, masks, output_dir, options, seed, strict)
 
 
@@ -138,7 +138,7 @@ def select_labelled(
         options: the further fields of `petct_cascade.selection.SelectOptions`.
     """
     chosen = _selection.SelectOptions(**options, dicom=dicom_options(**(dicom or {})), deidentified=deidentified)
-    with _hiding(deidentified, dataset_dir):
+    with _hiding(deidentified, dataset_dir, (studies, output_dir)):
         items, problems = _selection.labelled_items(dataset_dir, fingerprint_file, studies, chosen)
     records = Records(Path(output_dir), kind_of_results("evaluation", deidentified), facts_of_run(weights), not deidentified)
     masks = Masks(records, [folder for folder in folders if folder], settings, weights, {"points": click_settings or {}})
@@ -171,7 +171,7 @@ def read_out_folder(
     said = suv_options(body or {})
     if said.given and said.body is None:
         raise InputError("SUL needs weight, height and sex: give all three, or none")
-    with _hiding(options is not None and options.deidentified):
+    with _hiding(options is not None and options.deidentified, places=(predictions, images, output_dir)):
         _readout_run.read_out_folder(predictions, images, output_dir, options=options, body=said.body, **further)
 
 
@@ -186,7 +186,7 @@ def reference_items(
     """Return the studies against which masks are scored, as `petct_cascade.items.reference_items`; what is wrong with them tells
     nothing of their patients if `deidentified`.
     """
-    with _hiding(boolean("deidentified", deidentified), references):
+    with _hiding(boolean("deidentified", deidentified), references, (dataset_dir, images)):
         return _items.reference_items(references, dataset_dir, images, allow_outside)
 
 
@@ -199,7 +199,7 @@ def score_folder(
     **further: Any,
 ) -> None:
     """Score a folder of masks, as `petct_cascade.scoring.score_folder`."""
-    with _hiding(options is not None and options.deidentified, predictions):
+    with _hiding(options is not None and options.deidentified, predictions, (output_dir,)):
         _scoring.score_folder(predictions, items, output_dir, options=options, **further)
 
 
@@ -245,18 +245,21 @@ def select_studies(
         masks = Masks(records, folders, settings or {}, weights, {"points": click_settings or {}}, found_dir_of(output_dir))
     chosen = dicom_options(**(dicom or {}))
     given = _selection.SelectOptions(**options, dicom=chosen, deidentified=deidentified, named=case is not None)
-    with _hiding(deidentified):
+    with _hiding(deidentified, places=(studies, ct, pet, case, coarse_mask, points, output_dir)):
         source, known = _selection.source_of(studies, ct, pet, case, chosen, coarse_mask, points)
         return _selection.select_studies(source, masks, given, known)
 
 
 @contextlib.contextmanager
-def _hiding(deidentified: bool, folder: str | os.PathLike | None = None) -> Iterator[None]:
+def _hiding(
+    deidentified: bool, folder: str | os.PathLike | None = None, places: Iterable[str | os.PathLike | None] = ()
+) -> Iterator[None]:
     """Leave out of the sentences that end a command, if `deidentified`, what may tell whose study it is.
 
     Args:
         deidentified: whether anything is left out.
         folder: whose files have names that must not be said; those of None are not known.
+        places: files and folders as the user has named them, which may hold names of patients.
 
     Raises:
         InputError: with such a sentence.
@@ -271,5 +274,18 @@ def _hiding(deidentified: bool, folder: str | os.PathLike | None = None) -> Iter
     except InputError as error:
         if not deidentified:
             raise
-        files = [] if folder is None else Path(folder).rglob("*")
-        raise InputError(words_of(("a file", file) for file in files).hide(str(error))) from None
+        raise InputError(_words_of_places(folder, places).hide(str(error))) from None
+    except OSError as error:
+        if not deidentified:
+            raise
+        said = _words_of_places(folder, places).hide(str(error.strerror or "the system refused"))
+        raise InputError(f"a file or folder cannot be read or written ({said}): see that it is there") from None
+
+
+def _words_of_places(folder: str | os.PathLike | None, places: Iterable[str | os.PathLike | None]) -> Words:
+    """Return what must not be said of the files of a folder, and of places that the user has named."""
+    files = [] if folder is None else Path(folder).rglob("*")
+    named = [os.fspath(place) for place in (folder, *places) if place is not None]
+    return words_of(
+        (("a file", file) for file in files), [text for name in named for text in (name, str(Path(name)), Path(name).name)]
+    )

@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ DIGITS = 12
 # What may name a patient wherever it stands in a sentence: quoted text, paths (but no units) and names of files, dates, UIDs, long
 # numbers.
 PATTERNS = re.compile(
-    r"""'[^']*'|"[^"]*"|(?<!\S)(?!\(?(?:Bq|g|cm2)/ml)\S*[/\\]\S*|\S+\.(?:nii\.gz|nii|mha|mhd|dcm|ima|csv|json)\b|\d+(?:\.\d+){3,}|\d{4}-\d{2}-\d{2}|\d{6,}""",
+    r"""'[^']*'|"[^"]*"|(?<!\S)(?!\(?(?:Bq|g|cm2)/ml)\S*[/\\]\S*|\S+\.(?:nii\.gz|nii|mha|mhd|dcm|ima|csv|json)\b|\d+(?:\.\d+){3,}|\d{4}-\d{2}-\d{2}|\b\d{1,2}[-./]\d{1,2}[-./]\d{2,4}\b|\d{6,}""",
     re.IGNORECASE,
 )
 
@@ -70,9 +71,15 @@ class Words:
 
     def hide(self, text: str) -> str:
         """Return a sentence without what may identify a patient."""
-        for known in sorted(self.texts, key=len, reverse=True):
-            text = re.sub(rf"(?<!\w){re.escape(known)}(?!\w)", LEFT_OUT, text)
+        for known in self._longest_first:
+            if known in text:
+                # A name ends at an underscore, too, as in <case>_0001.
+                text = re.sub(rf"(?<![^\W_]){re.escape(known)}(?![^\W_])", LEFT_OUT, text)
         return PATTERNS.sub(LEFT_OUT, text)
+
+    @cached_property
+    def _longest_first(self) -> list[str]:
+        return sorted(self.texts, key=len, reverse=True)
 
     def problem(self, problem: Problem, case: str | None = None) -> Problem:
         """Return a problem that names no file, of a study that may have another name."""
@@ -133,13 +140,16 @@ def deidentified_studies(
     Returns:
         The studies, sorted by their names; and the problems, also those of studies whose PET cannot be read, or is that of another.
     """
+    problems = list(problems)
+    # Those of studies that cannot be used are named in what is said of others, too.
+    cases = () if keep_names else (*(study.case for study in studies), *(problem.case for problem in problems))
     words = words_of(
         (
             pair
             for study in studies
             for pair in (*study.files.items(), ("coarse mask", study.coarse_mask), ("points", study.points))
         ),
-        (name for study in studies for name in (study.patient, *(() if keep_names else (study.case,)))),
+        (*(study.patient for study in studies), *cases),
     )
     renamed: dict[str, Study] = {}
     names: dict[str, str] = {study.case: study.case for study in studies} if keep_names else {}

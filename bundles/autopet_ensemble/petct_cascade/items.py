@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +132,9 @@ def item_of_case(case: str, images: Path | None = None) -> Item:
     Returns:
         {"case"}, with "patient" and "tracer" if the name is one of the challenge's, and "image" ([CT file or None, PET file])
         if the PET is there.
+
+    Raises:
+        InputError: as `images_of_case`.
     """
     item: Item = {"case": case}
     tracer, patient = identity(case)
@@ -143,10 +146,29 @@ def item_of_case(case: str, images: Path | None = None) -> Item:
     return item
 
 
+def items_of_cases(cases: Iterable[str], images: Path | None = None) -> tuple[list[Item], list[Problem]]:
+    """Return the items of cases, as `item_of_case`, and an error for each whose images cannot be told."""
+    items, problems = [], []
+    for case in cases:
+        try:
+            items.append(item_of_case(case, images))
+        except InputError as error:
+            problems.append(Problem(case, None, str(error), error=True))
+    return items, problems
+
+
 def images_of_case(case: str, folder: Path) -> dict[str, Path]:
-    """Return the files of a case that exist in a folder, as "ct" and "pet"."""
+    """Return the files of a case that exist in a folder, as "ct" and "pet".
+
+    Raises:
+        InputError: when one is there twice, with different suffixes; the message is a sentence of the study.
+    """
     candidates = [(role, folder / f"{case}_{number}{suffix}") for number, role in CHANNELS.items() for suffix in SUFFIXES]
-    return {role: file for role, file in candidates if file.is_file()}
+    files: dict[str, Path] = {}
+    for role, file in candidates:
+        if file.is_file() and (first := files.setdefault(role, file)) != file:
+            raise InputError(f"its {role.upper()} {file.name} is there as {first.name}, too: keep one of the two")
+    return files
 
 
 def images_in(folder: Path) -> Path:
@@ -177,10 +199,12 @@ def masks_in_folder(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
         if flaw := flaw_of_suffix(file.name):
             problems.append(Problem(case, file, flaw, error=True))
         elif case in files:
-            message = f"is not this study's only mask, there is a second file {files.pop(case).name}: take one of them away"
+            message = f"is not this study's only mask, there is a second file {files[case].name}: take one of them away"
             problems.append(Problem(case, file, message, error=True))
         else:
             files[case] = file
+    for problem in problems:
+        files.pop(problem.case, None)
     if not files and not problems:
         raise InputError(f"{folder} holds no masks ({', '.join(SUFFIXES)}): name the folder with the masks.")
     return files, problems
@@ -209,6 +233,7 @@ def _items_of_folder(references: Path, images: Path | None) -> list[Item]:
         references = references / "labelsTr"
     images = images and images_in(images)
     files, problems = masks_in_folder(references)
-    if problems:
-        raise InputError(str(problems[0]))
-    return [item_of_case(case, images) | {"label": str(file)} for case, file in files.items()]
+    items, without_images = items_of_cases(files, images)
+    for problem in (*problems, *without_images):
+        raise InputError(str(problem))
+    return [item | {"label": str(files[item["case"]])} for item in items]

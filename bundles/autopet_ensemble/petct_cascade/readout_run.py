@@ -12,7 +12,7 @@ from petct_cascade.deidentification import deidentified_items, kind_of_results, 
 from petct_cascade.dicom.body_size import Body
 from petct_cascade.dicom.source import DicomSource
 from petct_cascade.dicom_output import DicomOutput
-from petct_cascade.items import images_in, item_of_case, masks_in_folder
+from petct_cascade.items import images_in, items_of_cases, masks_in_folder
 from petct_cascade.problems import Problem, raise_if_any
 from petct_cascade.provenance import check_summary, record_of, summary_of
 from petct_cascade.report.study_parts import StudyPage
@@ -59,7 +59,10 @@ def read_out_folder(
         )
     of_patient = {} if body is None else {"body": asdict(body)}
     folder = images_in(Path(images))
-    items = [item_of_case(case, folder) | of_patient for case in files]
+    items, without_images = items_of_cases(files, folder)
+    items = [item | of_patient for item in items]
+    files = {item["case"]: files[item["case"]] for item in items}
+    problems += without_images
     hidden = options is not None and options.deidentified
     if hidden:
         words = words_of((("mask", file) for file in files.values()), [problem.case for problem in problems])

@@ -45,9 +45,9 @@ def write_results(
     page = output_dir / "report.html"
     if single_file:
         pictures = {case: picture_of(output_dir, case) for case in results.readouts}
-        write_report(page, title, results.rows, results.readouts, pictures, problems, model, origins)
+        write_report(page, title, results.rows, results.readouts, pictures, problems, model, origins, seed)
     else:
-        write_index(page, title, results.rows, results.readouts, problems, model, origins)
+        write_index(page, title, results.rows, results.readouts, problems, model, origins, seed)
     print(f"{page}: {number_of_studies(len({row['case'] for row in results.rows} | results.readouts.keys()))}.", flush=True)
 
 

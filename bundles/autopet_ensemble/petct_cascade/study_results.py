@@ -215,7 +215,13 @@ class ResultStream:
             done()
             raise
         self.room.acquire()
-        self.workers.submit(do_study, task).add_done_callback(partial(self._take, task, done))
+        try:
+            future = self.workers.submit(do_study, task)
+        except BrokenProcessPool as error:
+            # As of a study that was with the process that was ended: its mask is there, and it is read out at the end.
+            future = Future()
+            future.set_exception(error)
+        future.add_done_callback(partial(self._take, task, done))
 
     def _take(self, task: StudyTask, done: Callable[[], object], future: Future[Results]) -> None:
         """Keep what became of a study."""

@@ -116,10 +116,11 @@ def do_study(task: StudyTask) -> Results:
     """Score, read out and draw one study; what is wrong with a file becomes a problem, not an exception."""
     results = Results()
     case, label = task.item["case"], task.item.get("label")
+    source = as_source(label) if label else None
     try:
-        reference = read_mask(as_source(label)) if label else None
+        reference = None if source is None else read_mask(source)
     except InputError as error:
-        results.problems.append(Problem(case, Path(str(label)), f"of the references {error}", error=True))
+        results.problems.append(Problem(case, source, f"of the references {error}", error=True))
         return results
     primary = _score_models(task, reference, results)
     if task.picture is not None and primary is not None:

@@ -93,6 +93,9 @@ class _Behind:
         self.waiting.append(self.pool.submit(self._write, file, write))
 
     def _write(self, file: Path, write: Callable[[], None]) -> None:
+        if file.name in self.failures:
+            # What is done once a study's files are written would take an earlier run's file for this one's.
+            return
         try:
             write()
         except Exception as error:

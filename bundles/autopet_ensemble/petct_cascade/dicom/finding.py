@@ -207,7 +207,7 @@ def label_of(headers: Sequence[Header], pet: Stack, segments: tuple[str, ...] | 
                 segments=segments,
             )
             others = [header for header in headers if header.kind in ("seg", "rtstruct") and header not in chosen]
-            names = ", ".join(header.description or header.file.name for header in others[:5])
+            names = ", ".join(repr(header.description or header.file.name) for header in others[:5])
             return source, f"its label is {text}, not {names}" if others else ""
     return None, ""
 

@@ -46,7 +46,7 @@ def distributions(readouts: Mapping[str, Mapping[str, Any]]) -> str | None:
         for line, heading, groups in zip(axes, headings, rows, strict=True):
             line[0].set_ylabel(heading)
             labels = [f"{group} ({len(contents)})" for group, contents in groups.items()]
-            line[0].set_yticks(range(1, len(groups) + 1), labels)
+            line[0].set_yticks(range(1, len(groups) + 1), labels, parse_math=False)
             # The first one is above.
             line[0].set_ylim(len(groups) + 0.6, 0.4)
             for axis, (key, name) in zip(line, PLOTTED.items(), strict=True):
