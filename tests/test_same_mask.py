@@ -114,6 +114,12 @@ def write_pair(folder: Path, case: str, ct: np.ndarray, pet: np.ndarray, affine:
         write_nifti(folder / f"imagesTr/{case}_{number}.nii.gz", array, affine)
 
 
+def as_in_dicom(ct: np.ndarray, pet: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """CT and PET with the values that the tests' own writer can store, so that a study is the same in DICOM and in NIfTI."""
+    step = pet.max() / 32767
+    return np.rint(ct), np.rint(pet / step) * step
+
+
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory) -> Iterator[Setting]:
     folder = tmp_path_factory.mktemp("same")
@@ -125,10 +131,10 @@ def setting(tmp_path_factory) -> Iterator[Setting]:
     # Large voxels make the real study small.
     (bundle / "models/fingerprint.json").write_text(json.dumps({**FINGERPRINT, "spacing": [9, 9.5, 10]}))
     studies = folder / "studies"
-    ct, pet, _ = make_study((20, 18, 22), seed=1)
+    ct, pet = as_in_dicom(*make_study((20, 18, 22), seed=1)[:2])
     air = [(11, 6), (5, 14), (7, 3)]
     write_pair(studies, "fdg_air_1", np.pad(ct, air, constant_values=-1000), np.pad(pet, air), las((4, 4, 5), (30, -20, 100)))
-    write_pair(studies, "fdg_oblique_1", *make_study((24, 20, 18), seed=2)[:2], oblique((4, 5, 6)))
+    write_pair(studies, "fdg_oblique_1", *as_in_dicom(*make_study((24, 20, 18), seed=2)[:2]), oblique((4, 5, 6)))
     cases = ["fdg_air_1", "fdg_oblique_1"]
     if REAL.is_dir():
         for number in ("0000", "0001"):
@@ -196,7 +202,7 @@ def by_list(setting: Setting, folder: Path) -> dict[str, Mask]:
 
 
 def by_dicom(setting: Setting, folder: Path) -> dict[str, Mask]:
-    """The phantoms as DICOM of the tests' own writer, the real study as its own DICOM; their quantisation changes no voxel here."""
+    """The phantoms as DICOM of the tests' own writer, the real study as its own DICOM."""
     names = {}
     for number, case in enumerate(setting.cases):
         if case == REAL_CASE:
