@@ -234,6 +234,6 @@ def _items_of_folder(references: Path, images: Path | None) -> list[Item]:
     images = images and images_in(images)
     files, problems = masks_in_folder(references)
     items, without_images = items_of_cases(files, images)
-    for problem in (*problems, *without_images):
-        raise InputError(str(problem))
+    if problems := [*problems, *without_images]:
+        raise InputError(str(problems[0]))
     return [item | {"label": str(files[item["case"]])} for item in items]

@@ -124,14 +124,15 @@ def _check_names(source: Path, rows: Iterable[Sequence[str]]) -> None:
         rows: the names of each row.
     """
     known = (*ENTRY_NAMES, IMAGE)
-    for names in rows:
+    # Thousands of entries have the same names.
+    for names in dict.fromkeys(map(tuple, rows)):
         meant = [part for name in names for part in (("ct", "pet") if name == IMAGE else (name,))]
         for name, count in Counter(meant).items():
             if name in known and count > 1:
                 raise InputError(f"{source} gives {name} twice for one study: keep one of the two")
+        absent = [name for name in known if name not in names]
         for name in names:
-            near = difflib.get_close_matches(name, [each for each in known if each not in names], n=1, cutoff=ALIKE)
-            if name not in known and near:
+            if name not in known and (near := difflib.get_close_matches(name, absent, n=1, cutoff=ALIKE)):
                 raise InputError(
                     f"{source} has a column {name!r}, which is not known: did you mean {near[0]}? Correct it, or call it otherwise"
                 )

@@ -35,8 +35,9 @@ def write_results(
         single_file: whether the report is one file with all pictures inside; otherwise it leads to a page a study.
         seed: of the bootstrap of scores.
     """
+    summary = None
     if results.rows:
-        write_scores(output_dir, results.rows, seed=seed)
+        summary = write_scores(output_dir, results.rows, seed=seed)
         print(table1(results.rows), flush=True)
     problems = [row_of_problem(problem) for problem in in_order(results.problems)]
     write_json(output_dir / "problems.json", problems)
@@ -45,9 +46,9 @@ def write_results(
     page = output_dir / "report.html"
     if single_file:
         pictures = {case: picture_of(output_dir, case) for case in results.readouts}
-        write_report(page, title, results.rows, results.readouts, pictures, problems, model, origins, seed)
+        write_report(page, title, results.rows, results.readouts, pictures, problems, model, origins, summary)
     else:
-        write_index(page, title, results.rows, results.readouts, problems, model, origins, seed)
+        write_index(page, title, results.rows, results.readouts, problems, model, origins, summary)
     print(f"{page}: {number_of_studies(len({row['case'] for row in results.rows} | results.readouts.keys()))}.", flush=True)
 
 

@@ -126,8 +126,7 @@ def _candidates(series: PetSeries) -> dict[str, datetime]:
 
 def _ge_scan_time(series: PetSeries, near: datetime | None) -> datetime | None:
     """Return the beginning of the scan that GE writes into a private attribute; as time of day, when its date is another."""
-    tag = private_tag(series.frames[0], *GE, GE_SCAN_TIME)
-    text = word_of(series.frames[0], tag) if tag else ""
+    text = word_of(series.frames[0], private_tag(series.frames[0], *GE, GE_SCAN_TIME))
     moment = moment_of(text, series.zone)
     clock = moment.time() if moment else time_of(text)
     return closest(clock, near) if clock and near else moment

@@ -120,7 +120,7 @@ def find_in_folder(
     problems: list[Problem] = []
     found: list[Found] = []
     studies = studies_of(headers)
-    owners = _owners_of_folders(studies)
+    owners = _owners_of_folders(studies) if damaged else {}
     with_pet = {key: of_study for key, of_study in studies.items() if any(header.kind == "pet" for header in of_study)}
     names = names_of(studies) | names_of(with_pet)
     for key, of_study in studies.items():
@@ -128,7 +128,9 @@ def find_in_folder(
         problems += said
         lost = [] if study is None else [file for file in damaged if _may_be_slice(file, study, owners, key)]
         if lost:
-            problems.append(_lost_slices(names[key], lost))
+            problems.append(
+                _problem_of_damaged(names[key], lost, ", or take it away if it is no slice of this study", error=True)
+            )
             damaged = [file for file in damaged if file not in lost]
         elif study is not None:
             found.append(study)
@@ -316,11 +318,10 @@ def _may_be_slice(file: Damaged, study: Found, owners: Mapping[Path, set[str]], 
     return owners.get(place) == {key} and any(place == slice_.parent for source in sources for slice_ in source.files)
 
 
-def _lost_slices(case: str, files: Sequence[Damaged]) -> Problem:
-    """Return the error of a study among whose slices lie damaged files."""
+def _problem_of_damaged(name: str, files: Sequence[Damaged], end: str, error: bool) -> Problem:
+    """Return what is to be said of damaged files of a study or folder, with the end of the sentence."""
     more = f"(and {len(files) - 1} more files there) " if len(files) > 1 else ""
-    sentence = f"{more}{files[0].message}, or take it away if it is no slice of this study"
-    return Problem(case, files[0].file, sentence, error=True)
+    return Problem(name, files[0].file, f"{more}{files[0].message}{end}", error)
 
 
 def _damaged_files(folder: Path, damaged: Sequence[Damaged]) -> Iterator[Problem]:
@@ -330,5 +331,4 @@ def _damaged_files(folder: Path, damaged: Sequence[Damaged]) -> Iterator[Problem
         by_folder.setdefault(file.file.parent, []).append(file)
     for place, files in by_folder.items():
         name = str(place.relative_to(folder)) if place != folder else folder.name
-        more = f"(and {len(files) - 1} more files there) " if len(files) > 1 else ""
-        yield Problem(name, files[0].file, f"{more}{files[0].message}; it is left out", error=False)
+        yield _problem_of_damaged(name, files, "; it is left out", error=False)

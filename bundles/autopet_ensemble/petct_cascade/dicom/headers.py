@@ -139,9 +139,9 @@ def scan(folder: Path) -> tuple[list[Header], list[Damaged]]:
                 results += read
     results.sort(key=lambda result: result.file)
     headers = [result for result in results if isinstance(result, Header) and not result.own]
-    # A short file is somebody else's, unless it is called as the slices beside it.
-    called = {(header.file.parent, header.file.suffix) for header in headers}
     damaged = [result for result in results if isinstance(result, Damaged)]
+    # A short file is somebody else's, unless it is called as the slices beside it.
+    called = {(header.file.parent, header.file.suffix) for header in headers} if damaged else set()
     return headers, [file for file in damaged if file.message != SHORT or (file.file.parent, file.file.suffix) in called]
 
 

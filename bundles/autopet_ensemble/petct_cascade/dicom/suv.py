@@ -201,8 +201,7 @@ def _warn_of_unused_options(series: PetSeries, names: Sequence[str], instead: st
 
 def _private_numbers(series: PetSeries, element: int) -> np.ndarray | None:
     """Return the numbers (n,) of a private attribute of Philips; None unless all slices have one above zero."""
-    tags = [private_tag(frame, *PHILIPS, element) for frame in series.frames]
-    numbers = [tag and number_of(frame, tag) for frame, tag in zip(series.frames, tags, strict=True)]
+    numbers = [number_of(frame, private_tag(frame, *PHILIPS, element)) for frame in series.frames]
     return np.array(numbers, dtype=float) if all(number is not None and number > 0 for number in numbers) else None
 
 

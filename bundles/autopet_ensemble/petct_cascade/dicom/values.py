@@ -20,8 +20,10 @@ PLAIN_TYPES = ("AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
-def texts_of(header: Dataset, attribute: str | int) -> list[str]:
-    """Return the values of an attribute as texts that are not empty; none when it is absent or cannot be read."""
+def texts_of(header: Dataset, attribute: str | int | None) -> list[str]:
+    """Return the values of an attribute as texts that are not empty; none when it is absent, as None is, or cannot be read."""
+    if attribute is None:
+        return []
     try:
         texts = _texts_in(header, _tag_of(attribute))
     except Exception:  # Values are decoded when they are asked for, and damaged ones make pydicom raise nearly anything.
@@ -64,7 +66,7 @@ def _type_of(element: RawDataElement) -> str:
     return element.VR or dictionary_VR(element.tag)
 
 
-def text_of(header: Dataset, attribute: str | int) -> str:
+def text_of(header: Dataset, attribute: str | int | None) -> str:
     """Return the first value of an attribute as text; an empty text when it is absent or cannot be read."""
     texts = texts_of(header, attribute)
     return texts[0] if texts else ""
@@ -75,12 +77,12 @@ def words_of(header: Dataset, attribute: str | int) -> list[str]:
     return [text.upper() for text in texts_of(header, attribute)]
 
 
-def word_of(header: Dataset, attribute: str | int) -> str:
+def word_of(header: Dataset, attribute: str | int | None) -> str:
     """Return the first value of an attribute as text in capital letters; an empty text when it is absent or cannot be read."""
     return text_of(header, attribute).upper()
 
 
-def numbers_of(header: Dataset, attribute: str | int, count: int) -> tuple[float, ...] | None:
+def numbers_of(header: Dataset, attribute: str | int | None, count: int) -> tuple[float, ...] | None:
     """Return the numbers of an attribute, whatever their type; None when it does not hold `count` finite ones."""
     texts = texts_of(header, attribute)
     if len(texts) != count or not all(NUMBER.fullmatch(text) for text in texts):
@@ -89,7 +91,7 @@ def numbers_of(header: Dataset, attribute: str | int, count: int) -> tuple[float
     return numbers if all(math.isfinite(number) for number in numbers) else None
 
 
-def number_of(header: Dataset, attribute: str | int) -> float | None:
+def number_of(header: Dataset, attribute: str | int | None) -> float | None:
     """Return the number of an attribute, whatever its type; None when it does not hold one finite number."""
     numbers = numbers_of(header, attribute, 1)
     return None if numbers is None else numbers[0]

@@ -174,13 +174,15 @@ LESIONS_SHOWN = 200
 PROBLEMS_SHOWN = 200
 
 
-def summary_parts(rows: Sequence[Values], seed: int = 0) -> list[TextTable]:
-    """Return Table 1, where the paper's models are in it or several others, and the summary of scores, by a bootstrap of a seed."""
+def summary_parts(rows: Sequence[Values], summary: Values | None = None) -> list[TextTable]:
+    """Return Table 1, where the paper's models are in it or several others, and the summary of scores, which is made where it is
+    None.
+    """
     models = models_in_order(rows)
     tables = []
     if len(models) > 1 or models[0] in STAGES:
         tables.append(text_table("Table 1: Dice x 100", table1_lines(rows)))
-    return tables + [text_table(heading, lines) for heading, lines in summary_tables(summarise(rows, seed=seed)).items()]
+    return tables + [text_table(heading, lines) for heading, lines in summary_tables(summary or summarise(rows)).items()]
 
 
 def text_table(heading: str, lines: Sequence[Sequence[str]]) -> TextTable:

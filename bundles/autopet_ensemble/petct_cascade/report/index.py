@@ -24,7 +24,7 @@ def write_index(
     problems: Sequence[Mapping[str, str]] = (),
     primary: str | None = None,
     origins: Mapping[str, Mapping[str, Any]] | None = None,
-    seed: int = 0,
+    summary: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write one HTML file that shows a cohort of any size: tables of which a page is shown at a time, sorted and filtered, plots of
     the read-outs' distributions, and the pictures of the studies on the page. It needs no network.
@@ -39,7 +39,7 @@ def write_index(
         problems: studies that could not be done, each {"case", "file", "reason"}.
         primary: the model shown first, and whose masks the read-outs and pictures show.
         origins: per case the record of its mask, see `petct_cascade.report.origins`; what holds for all studies is shown.
-        seed: of the bootstrap of scores, as in `summary.json`.
+        summary: of `rows`, as `petct_cascade.summary.write_scores` returns it; made where it is None.
 
     Returns:
         `path`.
@@ -52,7 +52,7 @@ def write_index(
         study_count=len(cases),
         problems=problems[:PROBLEMS_SHOWN],
         problem_count=len(problems),
-        summary=summary_parts(rows, seed) if rows else [],
+        summary=summary_parts(rows, summary) if rows else [],
         scores=score_table(rows) if rows else None,
         readouts=readout_table(readouts) if readouts else None,
         models=models,

@@ -35,7 +35,7 @@ def write_report(
     problems: Sequence[Mapping[str, str]] = (),
     primary: str | None = None,
     origins: Mapping[str, Mapping[str, Any]] | None = None,
-    seed: int = 0,
+    summary: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write one HTML file that needs no network: tables that can be sorted, and each study's picture.
 
@@ -51,7 +51,7 @@ def write_report(
         problems: studies that could not be scored, each {"case", "file", "reason"}.
         primary: the model shown first, and whose masks the read-outs and pictures show.
         origins: per case the record of its mask, see `petct_cascade.report.origins`. What holds for all studies is said once.
-        seed: of the bootstrap of scores, as in `summary.json`.
+        summary: of `rows`, as `petct_cascade.summary.write_scores` returns it; made where it is None.
 
     Returns:
         `path`.
@@ -69,7 +69,7 @@ def write_report(
         study_count=len(cases),
         problems=problems,
         problem_count=len(problems),
-        summary=summary_parts(rows, seed) if rows else [],
+        summary=summary_parts(rows, summary) if rows else [],
         scores=score_table(rows) if rows else None,
         readouts=readout_table(readouts) if readouts else None,
         models=models,
