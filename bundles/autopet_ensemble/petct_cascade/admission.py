@@ -11,7 +11,7 @@ from petct_cascade.exclusions import read_exclusions
 from petct_cascade.judging import find_repeated_images, read_study
 from petct_cascade.preparation import VERSION, Preparation
 from petct_cascade.prepared_study import crop_to_body
-from petct_cascade.problems import Problem, raise_if_strict
+from petct_cascade.problems import Problem, first_names, raise_if_strict
 from petct_cascade.split import split_by_patient, split_into_folds
 from petct_cascade.studies import Study
 from petct_cascade.workers import Workers
@@ -173,7 +173,7 @@ def lines_of_reasons(excluded: Mapping[str, str]) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for case, reason in excluded.items():
         reasons.setdefault(reason, []).append(case)
-    return [f"{reason} ({_first_names(cases)})" for reason, cases in reasons.items()]
+    return [f"{reason} ({first_names(cases)})" for reason, cases in reasons.items()]
 
 
 def _on_exclusion_list(cases: Iterable[str], exclude: Any) -> dict[str, str]:
@@ -181,7 +181,7 @@ def _on_exclusion_list(cases: Iterable[str], exclude: Any) -> dict[str, str]:
     wanted = set(read_exclusions(exclude))
     unknown = sorted(wanted.difference(cases))
     if unknown:
-        print(f"{len(unknown)} of the cases to exclude are not in the data set: {_first_names(unknown)}", flush=True)
+        print(f"{len(unknown)} of the cases to exclude are not in the data set: {first_names(unknown)}", flush=True)
     return dict.fromkeys(sorted(wanted.intersection(cases)), "it is on the exclusion list")
 
 
@@ -223,9 +223,3 @@ def _split(
         raise InputError(f"{error}{lines and ' Left out:'}{lines}") from error
     training, validation = ([usable[study.case] for study in split] for split in splits)
     return training, validation, {}
-
-
-def _first_names(names: Sequence[str], most: int = 10) -> str:
-    """Return the first names of many, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

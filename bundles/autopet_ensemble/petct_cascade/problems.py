@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,17 @@ class Problem:
 
     def __str__(self) -> str:
         return f"study {self.case}: {self.sentence}"
+
+
+def first_names(names: Sequence[str], most: int = 10) -> str:
+    """Return the first names of many, and how many more there are.
+
+    Example:
+        >>> first_names(["a", "b", "c"], most=2)
+        'a, b and 1 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def number_of_studies(number: int) -> str:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from petct_cascade.dicom_output import dicom_files
 from petct_cascade.metrics import COUNT_NAMES, METRIC_NAMES
+from petct_cascade.problems import first_names
 from petct_cascade.provenance import record_of
 from petct_cascade.readouts import VERSION, readouts_without_nan, without_nan
 from petct_cascade.report.study_page import FOLDER, PROGRAM_FILES, VIEWER, files_of_page
@@ -158,8 +159,8 @@ class StudyResults:
         for case in others:
             self.records.remove(_name(case))
         if others:
-            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-            print(f"Read-outs of an earlier run were taken away, of which this one has none: {others[0]}{more}.", flush=True)
+            names = first_names(others, most=1)
+            print(f"Read-outs of an earlier run were taken away, of which this one has none: {names}.", flush=True)
 
     def _make_viewer(self) -> None:
         """Write the viewer's program, which the pages of all studies share."""

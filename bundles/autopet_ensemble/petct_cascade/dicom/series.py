@@ -10,10 +10,14 @@ from functools import cached_property
 import numpy as np
 
 from petct_cascade.dicom.headers import Header
+from petct_cascade.problems import first_names
 from petct_training.errors import InputError
 
 # A series of fewer slices is a sample or a localizer, no scan of a body.
 FEWEST_SLICES = 8
+
+# Series that a sentence names.
+MOST_NAMED = 5
 
 # Direction cosines of images in one stack differ by less. What is less far apart than that, and no volume, is refused where it is
 # read, in a sentence.
@@ -251,7 +255,9 @@ def _choose(
     if not others:
         return Choice(best)
     why = f" ({', '.join(reasons)})" if reasons else ""
-    return Choice(best, f"its {name} is {best.text}{why}, not {_listed(others)}; name another one with --{option}")
+    return Choice(
+        best, f"its {name} is {best.text}{why}, not {first_names(others, MOST_NAMED)}; name another one with --{option}"
+    )
 
 
 def _named(name: str, option: str, stacks: Sequence[Stack], wanted: str) -> Stack:
@@ -260,7 +266,7 @@ def _named(name: str, option: str, stacks: Sequence[Stack], wanted: str) -> Stac
     found = [stack for stack in stacks if text in (stack.first.series.casefold(), stack.first.description.strip().casefold())]
     # A localizer in the series is not meant.
     found = [stack for stack in found if stack.is_volume] or found
-    there = _listed([stack.text for stack in stacks]) or "none"
+    there = first_names([stack.text for stack in stacks], MOST_NAMED) or "none"
     if not found:
         raise InputError(f"no {name} of this study is called {wanted!r} (--{option}); there are: {there}")
     if len(found) > 1:
@@ -268,10 +274,6 @@ def _named(name: str, option: str, stacks: Sequence[Stack], wanted: str) -> Stac
             f"several series of {name} are called {wanted!r}: give the UID of one with --{option}; there are: {there}"
         )
     return found[0]
-
-
-def _listed(texts: Sequence[str]) -> str:
-    return ", ".join(texts[:5]) + (f" and {len(texts) - 5} more" if len(texts) > 5 else "")
 
 
 def _overlap(stack: Stack, pet: Stack) -> float:
