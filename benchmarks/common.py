@@ -57,10 +57,18 @@ def prepared_studies() -> Path:
 
 def run_bundle(bundle: Path, run_id: str, configs: Sequence[str | Path], options: Mapping[str, Any]) -> None:
     """Run an id of a bundle as a user does, in its folder, with configs and overrides; what it prints goes to stderr."""
+    subprocess.run(bundle_command(run_id, configs, options), cwd=bundle, check=True, stdout=sys.stderr, env=quiet())
+
+
+def bundle_command(run_id: str, configs: Sequence[str | Path], options: Mapping[str, Any]) -> list[str]:
+    """The command line of an id of a bundle with configs and overrides, to be run in its folder."""
     command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", str(list(map(str, configs)))]
-    command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    subprocess.run(command, cwd=bundle, check=True, stdout=sys.stderr, env=environment)
+    return command + [text for name, value in options.items() for text in (f"--{name}", str(value))]
+
+
+def quiet() -> dict[str, str]:
+    """This process's environment, without Python's warnings."""
+    return {**os.environ, "PYTHONWARNINGS": "ignore"}
 
 
 def in_a_process(script: str, *arguments: str, threads: int = 1) -> Any:
@@ -74,8 +82,7 @@ def in_a_process(script: str, *arguments: str, threads: int = 1) -> Any:
 
 def in_a_command(script: str, *arguments: str) -> None:
     """Run a script in a fresh process with all cores; what it prints goes to stderr."""
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    subprocess.run([sys.executable, script, *arguments], check=True, stdout=sys.stderr, env=environment)
+    subprocess.run([sys.executable, script, *arguments], check=True, stdout=sys.stderr, env=quiet())
 
 
 def side_by_side(competitors: Mapping[str, Callable[[], Figure]], rounds: int) -> dict[str, list[Figure]]:

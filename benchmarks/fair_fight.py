@@ -13,7 +13,7 @@ processor time that it took, from these files to weights, is what every other co
   default, mirrored. Where a variant took longer than the paper's recipe, nnU-Net competes once more, for the time of the longest.
 
 All masks are scored by the same code. --seeds 2 lets all compete a second time, with another seed; --ours leaves out nnU-Net and
-stage 1 alone. What is done is kept in --folder; the same command goes on where it stopped.
+stage 1 alone. What is done is kept in --folder. The same command goes on with the competitor that was interrupted, from its beginning.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ def train_ours(
     variant = read_json(laboratory.VARIANTS)[name if epochs is None else laboratory.PAPER]
     work = folder / "work" / (name if epochs is None else ALONE)
     borrows = name not in (laboratory.PAPER, ALONE) and variant.keys() <= INFERENCE_ALONE
-    if borrows and not work.exists():
+    # What an interrupted run has done already would be counted as no time.
+    shutil.rmtree(work, ignore_errors=True)
+    if borrows:
         shutil.copytree(folder / "work" / laboratory.PAPER, work, ignore=shutil.ignore_patterns("test"))
     start = laboratory.cpu_seconds()
     laboratory.train(variant, train, work, seed, options)
@@ -334,6 +336,7 @@ def fight(train: Path, test: Path, folder: Path, seed: int, given: argparse.Name
     """Train and score all competitors on two sets of studies, or read what is known of them; return the result of each."""
     training = {"steps_per_epoch": given.steps_per_epoch} if given.steps_per_epoch else {}
     results: dict[str, dict[str, Any]] = {}
+    variants = read_json(laboratory.VARIANTS)
 
     def compete(name: str, competitor: Callable[[], dict[str, Any]]) -> None:
         file = result_file(folder, name)
@@ -341,6 +344,8 @@ def fight(train: Path, test: Path, folder: Path, seed: int, given: argparse.Name
             print(f"\n=== {name}, {folder.relative_to(given.folder)}", flush=True)
             write_json(file, competitor())
         results[name] = read_json(file)
+        if name in variants:
+            refuse_others(file, variants[name] | training)
 
     def ours(name: str) -> Callable[[], dict[str, Any]]:
         return lambda: train_ours(name, train, test, folder, seed, training)
@@ -359,11 +364,30 @@ def fight(train: Path, test: Path, folder: Path, seed: int, given: argparse.Name
         longest = max(result["cpu_seconds"] for result in results.values())
         compete(NNUNET, lambda: fight_nnunet(train, test, folder, seconds, given.nnunet_gib, seed))
         if longest > MUCH_LONGER * seconds:
+            forget_shorter(folder, longest)
             compete(LONGER, lambda: fight_nnunet(train, test, folder / "longer", longest, given.nnunet_gib, seed))
     else:
         print(nnunet.MISSING)
     compete(ALONE, alone)
     return results
+
+
+def refuse_others(file: Path, settings: Mapping[str, Any]) -> None:
+    """Refuse the result of a variant that had other options then."""
+    kept = laboratory.without_words(read_json(file)["settings"])
+    if kept != laboratory.without_words({**settings, "profile": "demo"}):
+        raise SystemExit(f"{file} is a result of {kept}, not of {dict(settings)}: delete it, or name another --folder.")
+
+
+def forget_shorter(folder: Path, seconds: float) -> None:
+    """Delete what nnU-Net did in the time of the longest variant, where one that takes much longer has been added since."""
+    file = result_file(folder, LONGER)
+    if file.is_file() and MUCH_LONGER * read_json(file)["cpu_seconds"] < seconds:
+        print(
+            f"{LONGER} had {read_json(file)['cpu_seconds']:.0f} s, a variant took {seconds:.0f} s: it competes again", flush=True
+        )
+        file.unlink()
+        shutil.rmtree(folder / "longer", ignore_errors=True)
 
 
 def absolute(path: str) -> Path:

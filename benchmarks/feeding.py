@@ -84,14 +84,14 @@ def training(name: str) -> Any:
     return parser
 
 
-def monai_batches(name: str) -> Iterator:
+def monai_batches(name: str, processes: int) -> Iterator:
     """Batches of stage 1's training without end, as its configs build them."""
     from monai.data import DataLoader
 
     dataset = training(name).get_parsed_content("train::dataset")
     # One epoch without end, so that no time goes into starting its processes.
     dataset.data = list(dataset.data) * 10_000
-    return iter(DataLoader(dataset, batch_size=BATCH_SIZE, shuffle=True, num_workers=PROCESSES))
+    return iter(DataLoader(dataset, batch_size=BATCH_SIZE, shuffle=True, num_workers=processes))
 
 
 def raw_reading() -> dict[str, Any]:
@@ -112,15 +112,15 @@ def raw_reading() -> dict[str, Any]:
     return {"train::items": items, "plain::read": transforms}
 
 
-def batches(name: str) -> Iterator:
+def batches(name: str, processes: int) -> Iterator:
     """Batches of a competitor, without end."""
-    return nnunet.training_loader(PROCESSES) if name == NNUNET else monai_batches(name)
+    return nnunet.training_loader(processes) if name == NNUNET else monai_batches(name, processes)
 
 
-def measure(name: str) -> dict[str, float]:
-    """Patches per second, processor time (s) of all processes for one, and the memory (GiB) of the largest process that feeds."""
+def measure(name: str, processes: int = PROCESSES) -> dict[str, float]:
+    """Patches per second that some processes make, processor time (s) of all processes for one, and the memory (GiB) of the largest process that feeds."""
     before, timed = BATCHES[name]
-    loader = batches(name)
+    loader = batches(name, processes)
     for _ in range(before):
         next(loader)
     start, busy = time.perf_counter(), cpu_seconds()

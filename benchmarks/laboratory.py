@@ -22,7 +22,7 @@ import resource
 import shutil
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,6 +127,7 @@ def run(laboratory: Laboratory, names: Sequence[str], seeds: int, minutes: float
         for name in sorted(names, key=lambda name: name != PAPER):
             file = scores_file(laboratory.folder, name, seed)
             if file.is_file():
+                refuse_others(file, variants[name])
                 continue
             if reason := laboratory.why_not(variants[name]):
                 print(f"\n=== {name}: left out, since {reason}")
@@ -137,13 +138,16 @@ def run(laboratory: Laboratory, names: Sequence[str], seeds: int, minutes: float
             print(f"\n=== {name}, seed {seed}", flush=True)
             work = laboratory.folder / "work" / f"{name} {seed}"
             base = laboratory.folder / "work" / f"{PAPER} {seed}"
-            if not work.exists() and base.is_dir():
+            # What an interrupted run has done already would be counted as no time.
+            shutil.rmtree(work, ignore_errors=True)
+            if base.is_dir():
                 shutil.copytree(base, work, ignore=shutil.ignore_patterns("test"))
             start = cpu_seconds()
             laboratory.train(variants[name], work, seed)
             trained = cpu_seconds()
             rows = laboratory.score(variants[name], work)
-            write_json(file, {"rows": rows, "training_seconds": trained - start, "scoring_seconds": cpu_seconds() - trained})
+            seconds = {"training_seconds": trained - start, "scoring_seconds": cpu_seconds() - trained}
+            write_json(file, {"rows": rows, "variant": variants[name]} | seconds)
 
 
 def train(variant: Mapping[str, Any], raw: Path, work: Path, seed: int, training: Mapping[str, Any], folds: int = 0) -> None:
@@ -204,10 +208,25 @@ def scores_file(folder: Path, name: str, seed: int) -> Path:
 
 
 def scores_of(folder: Path, name: str) -> dict[int, dict[str, Any]]:
-    """Return what is known of a variant, by seed."""
+    """Return what is known of a variant, by seed; refuse what is known of another variant that had this name."""
     # Names of other variants begin with the same words.
     named = ((*file.stem.rpartition(" "), file) for file in sorted((folder / "scores").glob("*.json")))
-    return {int(seed): read_json(file) for variant, _, seed, file in named if variant == name}
+    files = {int(seed): file for variant, _, seed, file in named if variant == name}
+    for file in files.values():
+        refuse_others(file, read_json(VARIANTS)[name])
+    return {seed: read_json(file) for seed, file in files.items()}
+
+
+def refuse_others(file: Path, variant: Mapping[str, Any]) -> None:
+    """Refuse a file of results of a variant that had other options then."""
+    kept = read_json(file).get("variant")
+    if without_words(kept or {}) != without_words(variant):
+        raise SystemExit(f"{file} is a result of {kept}, not of {dict(variant)}: delete it, or name another --folder.")
+
+
+def without_words(variant: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a variant, without what is said about it."""
+    return {name: value for name, value in variant.items() if name != "gains"}
 
 
 def models_of(runs: Mapping[int, Mapping[str, Any]]) -> list[str]:
@@ -216,10 +235,17 @@ def models_of(runs: Mapping[int, Mapping[str, Any]]) -> list[str]:
     return [model for model in MODELS if model in scored]
 
 
-def arrays_of(runs: Mapping[int, Mapping[str, Any]], seeds: Sequence[int]) -> dict[tuple[str, str], np.ndarray]:
-    """Return the values (seeds, studies) of each model that was scored and each metric, studies sorted by case."""
-    rows = [runs[seed]["rows"] for seed in seeds]
+def arrays_of(
+    runs: Mapping[int, Mapping[str, Any]], seeds: Sequence[int], cases: Collection[str] | None = None
+) -> dict[tuple[str, str], np.ndarray]:
+    """Return the values (seeds, studies) of each model that was scored and each metric, of all cases or of some, sorted by case."""
+    rows = [[row for row in runs[seed]["rows"] if cases is None or row["case"] in cases] for seed in seeds]
     return {(model, metric): values_of(rows, model, metric) for model in models_of(runs) for metric in METRICS}
+
+
+def cases_of(runs: Mapping[int, Mapping[str, Any]], seeds: Sequence[int]) -> set[str]:
+    """Return the cases that were scored with each of the seeds."""
+    return set.intersection(*({row["case"] for row in runs[seed]["rows"]} for seed in seeds))
 
 
 def values_of(rows: Sequence[Sequence[Mapping[str, str]]], model: str | None, metric: str) -> np.ndarray:
@@ -277,7 +303,9 @@ def print_tables(folder: Path = FOLDER) -> None:
         shared = sorted(set(runs) & set(papers))
         if name == PAPER or not shared:
             continue
-        mine, paper = arrays_of(runs, shared), arrays_of(papers, shared)
+        # A variant may score studies that the paper's recipe leaves out, such as healthy ones.
+        cases = cases_of(runs, shared) & cases_of(papers, shared)
+        mine, paper = arrays_of(runs, shared, cases), arrays_of(papers, shared, cases)
         for model in COMPARED:
             gains = [
                 with_interval(difference(mine[model, metric], paper[model, metric]), decimals)

@@ -13,9 +13,10 @@ from helpers import las, write_nifti, write_study
 from nibabel.affines import apply_affine
 
 from petct_cascade.studies import find_studies
-from petct_training.files import write_json
+from petct_training.files import read_json, write_json
 
 NAMES = (laboratory.PAPER, fair_fight.NNUNET, fair_fight.ALONE)
+SECONDS_OF_VARIANTS = {"folds": 900.0, "longer without SwinUNETR": 1500.0}
 
 
 def rows_of(model: str, *dice: float) -> list[dict[str, str]]:
@@ -132,7 +133,9 @@ def fight(monkeypatch, tmp_path):
     def ours(name, train, test, folder, seed, training, epochs=None):
         given[name, cases_in(test)] = epochs
         found = result(rows_of("DynUNet", 0.5), rows_of("Ensemble", 0.6))
-        return found | {"cpu_seconds": 900.0} if name == "folds" else found
+        if name != fair_fight.ALONE:
+            found["settings"] = {**read_json(laboratory.VARIANTS)[name], **training, "profile": "demo"}
+        return found | {"cpu_seconds": SECONDS_OF_VARIANTS.get(name, 600.0)}
 
     def nnunet(train, test, folder, seconds, gib, seed):
         given[fair_fight.LONGER if folder.name == "longer" else fair_fight.NNUNET, cases_in(test)] = seconds
@@ -180,6 +183,37 @@ def test_nnunet_competes_once_more_for_the_time_of_a_variant_that_took_longer(fi
     assert "| nnU-Net v2, longer | 0.400 | 1.00 | 2.00 | nan | 15 |" in printed
     _, against_longer = printed.split("Paired difference to nnU-Net v2, longer, ")
     assert "| folds, Ensemble | +0.200 (+0.200 to +0.200) |" in against_longer.split("Paired difference")[0]
+
+
+def test_nnunet_competes_again_where_a_variant_that_took_still_longer_was_added(fight, tmp_path, capsys):
+    sets = {"train": tmp_path / "train", "test": tmp_path / "test"}
+    longest = "longer without SwinUNETR"
+    fight(**sets, variants="folds")
+    given = fight(**sets, variants=longest)
+    assert {name: time for (name, _), time in given.items() if name != longest} == {fair_fight.LONGER: 1500}
+    assert "nnU-Net v2, longer had 900 s, a variant took 1500 s" in capsys.readouterr().out
+    assert fight(**sets, variants="folds") == {}
+
+
+def test_result_of_a_variant_that_has_other_options_now_is_refused(fight, tmp_path, monkeypatch):
+    sets = {"train": tmp_path / "train", "test": tmp_path / "test"}
+    fight(**sets, variants="folds", ours=True)
+    variants = read_json(laboratory.VARIANTS)
+    changed = tmp_path / "laboratory.json"
+    write_json(changed, variants | {"folds": variants["folds"] | {"folds": 4}})
+    monkeypatch.setattr(laboratory, "VARIANTS", changed)
+    with pytest.raises(SystemExit, match=r"folds\.json is a result of .* delete it"):
+        fight(**sets, variants="folds", ours=True)
+
+
+def test_an_interrupted_competitor_begins_again_so_that_all_of_its_time_is_counted(monkeypatch, tmp_path):
+    half_done = tmp_path / "work/paper/steps/train.json"
+    half_done.parent.mkdir(parents=True)
+    half_done.touch()
+    monkeypatch.setattr(laboratory, "train", lambda variant, train, work, *_: None)
+    monkeypatch.setattr(laboratory, "score", lambda *_: [])
+    fair_fight.train_ours(laboratory.PAPER, tmp_path, tmp_path, tmp_path, 0, {})
+    assert not half_done.exists()
 
 
 def test_each_seed_is_fought_once_and_ours_alone_where_that_is_asked_for(fight, tmp_path, monkeypatch):

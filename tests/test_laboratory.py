@@ -40,7 +40,8 @@ def test_seeds_that_differ_widen_the_interval_and_studies_without_a_value_are_le
 
 def test_scores_of_a_variant_are_not_those_of_one_whose_name_begins_alike(tmp_path):
     for name, seed in (("folds", 0), ("folds without SwinUNETR", 0), ("folds without SwinUNETR", 1)):
-        write_json(laboratory.scores_file(tmp_path, name, seed), {"rows": [], "name": name})
+        found = {"rows": [], "name": name, "variant": read_json(laboratory.VARIANTS)[name]}
+        write_json(laboratory.scores_file(tmp_path, name, seed), found)
     assert {seed: found["name"] for seed, found in laboratory.scores_of(tmp_path, "folds").items()} == {0: "folds"}
 
 
@@ -75,6 +76,53 @@ def test_a_second_run_goes_on_and_results_are_kept(trained, tmp_path, capsys):
     kept = json.loads((tmp_path / "scores/patch inside 1.json").read_text())
     assert {row["model"] for row in kept["rows"]} >= {"DynUNet", "Ensemble"}
     assert {row["scored"] for row in kept["rows"]} == {str(tmp_path / "test")}
+
+
+def test_an_interrupted_variant_begins_again_so_that_all_of_its_time_is_counted(trained, tmp_path):
+    lab = laboratory.Laboratory(tmp_path)
+    half_done = tmp_path / "work/paper 0/steps/train.json"
+    half_done.parent.mkdir(parents=True)
+    half_done.touch()
+    laboratory.run(lab, ["paper"], seeds=1, minutes=1)
+    assert [name for name, _, _ in trained] == ["paper 0"]
+    assert not half_done.exists()
+    # What is done stays: further variants take its steps.
+    (tmp_path / "work/paper 0/steps").mkdir()
+    half_done.touch()
+    laboratory.run(lab, ["paper", "patch inside"], seeds=1, minutes=1)
+    assert half_done.exists()
+    assert (tmp_path / "work/patch inside 0/steps/train.json").exists()
+
+
+def test_results_of_a_variant_that_has_other_options_now_are_refused(trained, tmp_path, monkeypatch):
+    lab = laboratory.Laboratory(tmp_path / "lab")
+    laboratory.run(lab, ["paper", "patch inside"], seeds=1, minutes=1)
+    variants = read_json(laboratory.VARIANTS)
+    changed = tmp_path / "laboratory.json"
+    monkeypatch.setattr(laboratory, "VARIANTS", changed)
+    write_json(changed, variants | {"patch inside": variants["patch inside"] | {"gains": "said in other words"}})
+    laboratory.print_tables(tmp_path / "lab")
+    write_json(changed, variants | {"patch inside": {"training": {"max_epochs": 7}}})
+    with pytest.raises(SystemExit, match=r"patch inside 0\.json is a result of .* delete it"):
+        laboratory.print_tables(tmp_path / "lab")
+    with pytest.raises(SystemExit, match=r"patch inside 0\.json is a result of .* delete it"):
+        laboratory.run(lab, ["patch inside"], seeds=1, minutes=1)
+
+
+def test_a_variant_that_scores_more_studies_is_compared_on_those_in_common(tmp_path, capsys):
+    def keep(name, dice):
+        rows = [
+            {"case": case, "model": model, "dice": str(value), "fpv_ml": "1", "fnv_ml": "2", "f1": ""}
+            for case, value in dice.items()
+            for model in laboratory.MODELS
+        ]
+        found = {"rows": rows, "variant": read_json(laboratory.VARIANTS)[name], "training_seconds": 60, "scoring_seconds": 60}
+        write_json(laboratory.scores_file(tmp_path, name, 0), found)
+
+    keep("paper", {"a": 0.5, "c": 0.5})
+    keep("healthy studies", {"a": 0.6, "b": 0.1, "c": 0.6})
+    laboratory.print_tables(tmp_path)
+    assert "| healthy studies | Ensemble | 1 | +0.100 (+0.100 to +0.100) |" in capsys.readouterr().out
 
 
 def test_own_studies_are_cross_validated_and_variants_that_need_studies_set_aside_left_out(trained, tmp_path):
