@@ -55,7 +55,7 @@ def test_the_average_is_the_formulas():
 def test_a_resumed_training_goes_on_with_its_average_to_the_byte(tmp_path):
     whole, first, second = training(), training(), training()
     whole["trainer"].run([0.0, 1.0, 2.0], max_epochs=4)
-    last = LastState(first, tmp_path / "last.pt")
+    last = LastState(first, tmp_path / "last.pt", {})
     last.attach(first["trainer"])
     first["trainer"].add_event_handler("EPOCH_COMPLETED", lambda engine: engine.terminate() if engine.state.epoch == 2 else None)
     first["trainer"].run([0.0, 1.0, 2.0], max_epochs=4)

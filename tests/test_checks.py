@@ -20,6 +20,7 @@ from monai.bundle import ConfigWorkflow
 from petct_training import checks
 from petct_training.data import read_items
 from petct_training.errors import InputError
+from petct_training.files import read_json
 
 
 @pytest.fixture
@@ -171,9 +172,10 @@ def test_training_is_not_resumed_from_another_network_fingerprint_or_number_of_e
     last = models / "last.pt"
     torch.save({"network": state_dict(bundle)}, last)
     assert "last.pt holds the weights of another network" in refusal(bundle, ["train"], data, models, monkeypatch, resume=True)
-    torch.save({"network": state_dict(bundle, "demo"), "trainer": {"max_epochs": 774}}, last)
+    content = {"network": state_dict(bundle, "demo"), "trainer": {"max_epochs": 774}}
+    torch.save(content | {"data": read_json(data / "fingerprint.json")}, last)
     assert "a training of 774 epochs" in refusal(bundle, ["train"], data, models, monkeypatch, resume=True)
-    change_json(models / "fingerprint.json", lambda content: content["pet"].update(mean=5))
+    torch.save(content | {"data": {"spacing": [1, 1, 1]}}, last)
     assert "last.pt was trained with another fingerprint" in refusal(bundle, ["train"], data, models, monkeypatch, resume=True)
     start(bundle, ["train"], data, models, monkeypatch, resume="false")
     last.write_bytes(last.read_bytes()[:1000])

@@ -197,6 +197,47 @@ def test_where_the_raw_studies_lie_changes_nothing_that_was_trained(run, tmp_pat
     assert run().names == ALL
 
 
+def test_preparing_sees_what_changed_in_the_files_that_a_list_names_behind_links_and_in_names_of_folders(tmp_path):
+    real, by_folders = tmp_path / "elsewhere", tmp_path / "by folders"
+    for name in ("images", "labels", "dicom series"):
+        (real / name).mkdir(parents=True)
+    files = [real / place for place in ("images/a_0000.nii.gz", "images/a_0001.nii.gz", "labels/a.nii.gz", "dicom series/1.dcm")]
+    for file in files:
+        file.write_text("of a study")
+    (by_folders / "PETCT_1/study").mkdir(parents=True)
+    (by_folders / "PETCT_1/study/CTres.nii.gz").touch()
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "imagesTr").symlink_to(real / "images")
+    (links / "labelsTr").symlink_to(real / "labels")
+    (links / "in a circle").symlink_to(links)
+    table, listed = tmp_path / "list.csv", tmp_path / "list.json"
+    table.write_text(
+        "case,ct,pet,label\nfdg_a_1,elsewhere/dicom series,elsewhere/images/a_0001.nii.gz,elsewhere/labels/a.nii.gz\n"
+    )
+    entry = {"case": "fdg_a_1", "image": [str(files[0]), str(files[1])], "label": str(files[2])}
+    listed.write_text(json.dumps([entry]))
+
+    def states() -> list[object]:
+        sources = (table, listed, links, by_folders)
+        return [method.plan(method.Method(source, tmp_path / "work", BUNDLES))[0].state() for source in sources]
+
+    def changed() -> list[bool]:
+        nonlocal before
+        now = states()
+        seen, before = [state != earlier for state, earlier in zip(now, before, strict=True)], now
+        return seen
+
+    before = states()
+    assert changed() == [False, False, False, False]
+    files[2].write_text("another label")
+    assert changed() == [True, True, True, False]
+    files[3].write_text("another slice")
+    assert changed() == [True, False, False, False]
+    (by_folders / "PETCT_1").rename(by_folders / "PETCT_2")
+    assert changed() == [False, False, False, True]
+
+
 def test_a_data_list_that_leads_to_no_studies_is_made_again_and_changes_nothing_that_was_trained(tmp_path):
     raw, moved = tmp_path / "raw", tmp_path / "other disk/raw"
     raw.mkdir()
@@ -405,6 +446,10 @@ def test_another_number_of_folds_trains_everything_again(run):
         ({"parallel_trainings": 3, "num_gpus": 2}, "parallel_trainings is 3 with 2 GPUs"),
         ({"train_options": {"autopet_stage2_swinuner": {"max_epochs": 1}}}, "did you mean autopet_stage2_swinunetr?"),
         ({"train_options": {"max_epoch": 1}}, "did you mean max_epochs?"),
+        (
+            {"train_options": {"autopet_stage2_unet": {"network_def::channels": [8, 16]}}},
+            "train_options holds network_def::channels: the steps after the training of autopet_stage2_unet would not know",
+        ),
         ({"train_options": {"max_epochs": 0}}, "--max_epochs is 0: give a whole number, 1 or more"),
         ({"train_options": {"autopet_stage2_unet": {"max_epochs": 0}}}, "--max_epochs is 0: give a whole number, 1 or more"),
         ({"train_options": {"autopet_stage2_unet": 100}}, "train_options holds 100 for autopet_stage2_unet: give its options"),

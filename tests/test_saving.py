@@ -84,7 +84,7 @@ def test_the_best_score_is_part_of_the_state(best, tmp_path):
 
 def test_a_state_is_written_after_every_epoch_and_resumed(tmp_path):
     objects = state(value=3)
-    last = LastState(objects, tmp_path / "last.pt")
+    last = LastState(objects, tmp_path / "last.pt", FINGERPRINT)
     epochs = []
     last.attach(objects["trainer"])
     trainer = objects["trainer"]
@@ -105,7 +105,7 @@ def written(folder: Path) -> dict:
 
 @pytest.fixture
 def last(tmp_path) -> Path:
-    LastState(state(), tmp_path / "last.pt")(Engine(lambda engine, batch: None))
+    LastState(state(), tmp_path / "last.pt", FINGERPRINT)(Engine(lambda engine, batch: None))
     return tmp_path / "last.pt"
 
 
@@ -133,7 +133,12 @@ def test_the_state_of_another_network_fingerprint_or_number_of_epochs_is_refused
 
     assert "holds the weights of another network" in refusal({**state(), "network": torch.nn.Linear(3, 1)})
     assert "is of a training of 5 epochs" in refusal(state(), 6)
+    # Best weights of an earlier training, beside the state: its fingerprint is not that of the state.
     (last.parent / "fingerprint.json").write_text("{}")
+    assert resume(True, last, state(), FINGERPRINT, max_epochs=5)
+    LastState(state(), last, {"of": "other studies"})(Engine(lambda engine, batch: None))
+    assert "was trained with another fingerprint" in refusal(state())
+    LastState(state(), last, FINGERPRINT, {"fold": 1})(Engine(lambda engine, batch: None))
     assert "was trained with another fingerprint" in refusal(state())
     last.write_bytes(last.read_bytes()[:500])
     assert "it is damaged" in refusal(state())
@@ -146,14 +151,33 @@ def test_a_training_goes_on_with_the_options_beyond_the_paper_that_it_began_with
         return str(error.value)
 
     with_option = {**state(), "options": remembered({"background_uptake": 0.5})}
-    LastState(with_option, tmp_path / "last.pt")(Engine(lambda engine, batch: None))
+    LastState(with_option, tmp_path / "last.pt", FINGERPRINT)(Engine(lambda engine, batch: None))
     assert resume(True, tmp_path / "last.pt", with_option, FINGERPRINT, max_epochs=5)
     assert "is of a training with another background_uptake: give the same options" in refusal(state())
     both = remembered({"background_uptake": 0.5, "patch_inside": True})
     assert "with another patch_inside" in refusal({**state(), "options": both})
-    LastState(state(), tmp_path / "last.pt")(Engine(lambda engine, batch: None))
+    LastState(state(), tmp_path / "last.pt", FINGERPRINT)(Engine(lambda engine, batch: None))
     assert "with another background_uptake" in refusal(with_option)
     assert remembered({}) is None, "without options the state is that of a training which knows none"
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [({"lr": 0.01}, "learning_rate"), ({"momentum": 0.8}, "momentum"), ({"weight_decay": 0.1}, "weight_decay")],
+)
+def test_options_of_the_optimiser_that_the_state_would_overwrite_are_refused(tmp_path, options, named):
+    def scheduled(**other) -> dict:
+        objects = state()
+        optimizer = torch.optim.SGD(objects["network"].parameters(), **{"lr": 0.1, "momentum": 0.9} | other)
+        return objects | {"optimizer": optimizer, "scheduler": torch.optim.lr_scheduler.PolynomialLR(optimizer, 10)}
+
+    before = scheduled()
+    before["optimizer"].step()
+    before["scheduler"].step()
+    LastState(before, tmp_path / "last.pt", FINGERPRINT)(Engine(lambda engine, batch: None))
+    assert resume(True, tmp_path / "last.pt", scheduled(), FINGERPRINT, max_epochs=5)
+    with pytest.raises(InputError, match=f"is of a training with another {named}: give the same, or begin anew without --resume"):
+        resume(True, tmp_path / "last.pt", scheduled(**options), FINGERPRINT, max_epochs=5)
 
 
 def test_the_bytes_do_not_depend_on_the_files_name(tmp_path):
@@ -219,7 +243,14 @@ def test_a_training_that_begins_anew_keeps_earlier_weights_aside_and_in_place(tm
     second = set_aside(False, tmp_path)
     assert second != aside
     assert (second / "last.pt").read_text() == "of a second training in the same second"
+    assert not (tmp_path / "last.pt").exists(), "a training that is interrupted at once would be resumed from it"
+    assert (tmp_path / "model.pt").read_text() == "model.pt", "MONAI Label's next training begins with it"
     assert (aside / "model.pt").read_text() == "model.pt"
+
+
+def test_weights_without_a_state_are_kept_aside_where_a_training_was_to_be_resumed(tmp_path):
+    (tmp_path / "model.pt").write_text("imported")
+    assert (set_aside(True, tmp_path) / "model.pt").read_text() == "imported"
 
 
 @pytest.mark.parametrize(("resumes", "files"), [(True, ["last.pt", "model.pt"]), (False, ["fingerprint.json"])])

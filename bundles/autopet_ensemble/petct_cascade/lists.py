@@ -19,6 +19,8 @@ SUV_NAMES = tuple(field.name for field in fields(SuvOptions))
 # What an entry may hold; in JSON also "image", [CT, PET].
 ENTRY_NAMES = ("case", "ct", "pet", "label", "coarse_mask", "points", "patient", "tracer", "centre", *SUV_NAMES)
 NEEDED = ("case", "ct", "pet")
+# Of files that are lists.
+LISTS = (".csv", ".json")
 IMAGE = "image"
 
 # How alike an unknown name is to a known one that it was meant to be, from 0 to 1, as `difflib` counts it.

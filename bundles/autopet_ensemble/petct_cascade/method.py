@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from petct_cascade.command_line import bundle_command
+from petct_cascade.folders import walk
+from petct_cascade.lists import LISTS, read_list
 from petct_training.errors import InputError, is_number
 from petct_training.files import read_json, read_json_or_none, relative_path, stamp
 from petct_training.records import HELD_OUT, RECORDS, digest_of, path_from, read_record
@@ -282,7 +284,8 @@ class Step:
         return path_from(path, self.home) if path.is_relative_to(self.home) else f"input {self.inputs.index(path)}"
 
     def _listing(self, path: Path) -> list[list[Any]]:
-        """Return the name of a file, or of every file in a folder, and its digest; outside of the home, its size and time.
+        """Return the name of a file, or the place of every file in a folder or of a list, and its digest; outside of the home, its
+        size and time.
 
         Of a folder of records those digests are returned that they hold of studies. Elsewhere records are left out: they hold
         clocks, too.
@@ -290,10 +293,41 @@ class Step:
         if path.name == RECORDS:
             # Those of no study begin with a dot, and are of lists that say where the raw studies lie.
             return [[file.name, _written(file)] for file in sorted(path.glob("[!.]*.json"))]
-        files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-        files = [file for file in files if file.is_file() and RECORDS not in file.relative_to(path).parts]
-        at_home = path.is_relative_to(self.home)
-        return [[file.name, *([_content(file)] if at_home else stamp(file))] for file in files]
+        home = self.home.resolve()
+        return [
+            [name, *([_content(file)] if file.resolve().is_relative_to(home) else stamp(file))]
+            for name, file in sorted(_files_of(path))
+            if file.is_file() and RECORDS not in Path(name).parts
+        ]
+
+
+def _files_of(path: Path) -> Iterator[tuple[str, Path]]:
+    """Yield a file, with what it names when it is a list of studies, or what lies in a folder, also behind links; each with
+    its place.
+    """
+    if path.is_dir():
+        yield from ((file.relative_to(path).as_posix(), file) for file in walk(path))
+        return
+    yield path.name, path
+    for named in _named_in(path):
+        for place, file in _files_of_source(path.parent / named):
+            yield f"{named}/{place}", file
+
+
+def _files_of_source(source: Path) -> Iterator[tuple[str, Path]]:
+    """Yield what an entry of a list names, which is no list itself."""
+    return _files_of(source) if source.is_dir() else iter([(source.name, source)])
+
+
+def _named_in(source: Path) -> set[str]:
+    """Return what a list of studies names; nothing where the file is none, or broken, which whatever reads it says."""
+    if source.suffix.lower() not in LISTS or not source.is_file():
+        return set()
+    try:
+        entries = read_list(source)
+    except (InputError, OSError, ValueError):
+        return set()
+    return {entry.texts[role] for entry in entries for role in ("ct", "pet", "label") if entry.texts.get(role)}
 
 
 def _content(file: Path) -> Any:

@@ -14,12 +14,12 @@ from petct_cascade.clicks import PointsFile
 from petct_cascade.coarse_mask import coarse_mask_source
 from petct_cascade.dicom.body_size import Body
 from petct_cascade.dicom.finding import DicomOptions, Found, find_in_folder, identity_of_series, suv_options
-from petct_cascade.dicom.headers import is_made_by_system
 from petct_cascade.dicom.places import Places
 from petct_cascade.dicom.source import DicomSource
 from petct_cascade.dicom.suv import OF_BODY
 from petct_cascade.dicom.suv_options import SuvOptions
-from petct_cascade.lists import SUV_NAMES, read_list
+from petct_cascade.folders import is_made_by_system
+from petct_cascade.lists import LISTS, SUV_NAMES, read_list
 from petct_cascade.problems import Problem
 from petct_cascade.volumes import SUFFIXES, Source, flaw_of_suffix, without_suffix
 from petct_training.errors import InputError
@@ -310,7 +310,7 @@ def _patients_spelt_twice(studies: Iterable[Study]) -> list[Problem]:
 
 def _find(source: Path, labels: bool, allow_outside: bool, dicom: DicomOptions) -> Iterable[Study | Problem]:
     """Return the studies of a source in any of the layouts, and what is wrong with those that are incomplete."""
-    if source.suffix.lower() in (".csv", ".json") and source.is_file():
+    if source.suffix.lower() in LISTS and source.is_file():
         return _from_list(source, allow_outside, dicom)
     if source.name.upper() == "DICOMDIR" and source.is_file():
         source = source.parent

@@ -78,7 +78,9 @@ NUMBERS = {
     "learning_rate": (1e-12, math.inf, "a number above 0"),
     "picture_suv": (1e-12, math.inf, "an SUV above 0"),
     **dict.fromkeys(("weight_decay", "poly_power", "rotation", "translation", "noise_std", "intensity_factor"), NOT_NEGATIVE),
-    **dict.fromkeys(("ct_rotation", "dice_smooth", "small_lesion_weight"), NOT_NEGATIVE),
+    **dict.fromkeys(("ct_rotation", "small_lesion_weight"), NOT_NEGATIVE),
+    # Above what smooths the Dice's denominator, a loss of empty patches would fall below all bounds.
+    "dice_smooth": (0, 1e-5, "a number from 0 to 1e-5"),
     "mirror_seconds": (0, math.inf, "a number of seconds, 0 or more"),
     "remove_below_ml": (0, math.inf, "a volume in ml, 0 or more"),
     **dict.fromkeys(("body_suv", "mask_add_suv", "remove_below_suv"), (0, math.inf, "an SUV, 0 or more")),

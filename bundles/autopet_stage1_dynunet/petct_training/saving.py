@@ -21,6 +21,9 @@ from petct_training.processes import rank
 from petct_training.records import digest_of
 from petct_training.weights import read_weights
 
+# A training's state, in the folder of its weights.
+LAST = "last.pt"
+
 
 class BestWeights(Checkpoint):
     """Write a network's weights, and the fingerprint that belongs to them, whenever a validation scores higher than all before.
@@ -94,10 +97,18 @@ class LastState(Checkpoint):
     Args:
         state: the objects of which it consists, by name.
         file: where it goes.
+        fingerprint: of the data set, which the state remembers as "data".
+        held_out: which studies a fold holds out, which it remembers, too; see `petct_training.folds.held_out`.
     """
 
-    def __init__(self, state: Mapping[str, Any], file: str | os.PathLike) -> None:
-        self.file = Path(file)
+    def __init__(
+        self,
+        state: Mapping[str, Any],
+        file: str | os.PathLike,
+        fingerprint: Mapping[str, Any],
+        held_out: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.file, self.data = Path(file), remembering(fingerprint, held_out)
         super().__init__(dict(state), save_handler=self.write, filename_pattern=self.file.name)
 
     def attach(self, engine: Engine) -> None:
@@ -111,7 +122,7 @@ class LastState(Checkpoint):
             InputError: when the disk is full or the folder must not be written.
         """
         if rank() == 0:
-            save(state, self.file)
+            save({**state, "data": self.data}, self.file)
 
 
 class RememberedOptions:
@@ -184,13 +195,14 @@ def _write_together(
     write_json(beside, fingerprint)
 
 
-def set_aside(resume: bool, ckpt_dir: str | os.PathLike, names: Sequence[str] = ("model.pt", "last.pt")) -> Path | None:
+def set_aside(resume: bool, ckpt_dir: str | os.PathLike, names: Sequence[str] = ("model.pt", LAST)) -> Path | None:
     """Keep a copy of earlier weights when others are going to be written in their folder. Only the first process does.
 
-    They stay where they are until then: MONAI Label's training begins with the weights of its last one.
+    They stay where they are until then: MONAI Label's training begins with the weights of its last one. The state of an earlier
+    training goes: else one that is interrupted in its first epoch would be resumed from it.
 
     Args:
-        resume: whether an earlier training goes on; then nothing is kept.
+        resume: whether an earlier training goes on, where its state is there; then nothing is kept.
         ckpt_dir: folder of the weights.
         names: files of weights. With them goes their fingerprint.
 
@@ -198,8 +210,17 @@ def set_aside(resume: bool, ckpt_dir: str | os.PathLike, names: Sequence[str] = 
         The folder inside of `ckpt_dir` that keeps them; None when there were none.
     """
     folder = Path(ckpt_dir)
-    if resume or rank() > 0 or not any((folder / name).is_file() for name in names):
+    last = folder / LAST
+    if (resume and last.is_file()) or rank() > 0 or not any((folder / name).is_file() for name in names):
         return None
+    aside = _kept_aside(folder, names)
+    if LAST in names:
+        last.unlink(missing_ok=True)
+    return aside
+
+
+def _kept_aside(folder: Path, names: Sequence[str]) -> Path:
+    """Copy weights and their fingerprint into a folder of their own, where no earlier one has the same; return it."""
     files = [folder / name for name in (*names, "fingerprint.json") if (folder / name).is_file()]
     digests = {file.name: digest_of(file) for file in files}
     for earlier in folder.glob("earlier_*"):
@@ -239,8 +260,8 @@ def resume(
         Whether a state was loaded.
 
     Raises:
-        InputError: when the state is damaged, or that of another network, fingerprint, number of epochs or of steps, or of other
-            options that go beyond the paper.
+        InputError: when the state is damaged, or that of another network, fingerprint, number of epochs or of steps, of other options
+            of the optimiser, or of others that go beyond the paper.
     """
     if not resume or not os.path.isfile(file):
         return False
@@ -248,8 +269,7 @@ def resume(
     network = state["network"]
     own = content.get("network") if isinstance(content, Mapping) else None
     check_fit(getattr(network, "module", network), own, file)
-    beside = Path(file).parent / "fingerprint.json"
-    if beside.is_file() and read_json(beside) != remembering(fingerprint, held_out):
+    if content.get("data") != remembering(fingerprint, held_out):
         raise InputError(
             f"{file} was trained with another fingerprint or fold than that of the data set: begin anew without --resume, "
             "or name the data set with which it was trained"
@@ -267,8 +287,21 @@ def resume(
             "and steps_per_epoch, or begin anew without --resume"
         )
     _check_options(content.get("options", {}), state.get("options"), file)
+    if "optimizer" in state:
+        _check_optimizer(content["optimizer"], state["optimizer"], file)
     Checkpoint.load_objects(dict(state), content)
     return True
+
+
+def _check_optimizer(earlier: Mapping[str, Any], own: torch.optim.Optimizer, file: str | os.PathLike) -> None:
+    """Refuse to go on with other options of the optimiser, which the state would overwrite, than a training began with."""
+    # Its schedule sets `lr` in each step, from `initial_lr`.
+    names = own.param_groups[0].keys() & earlier["param_groups"][0].keys() - {"params", "lr"}
+    pairs = list(zip(earlier["param_groups"], own.param_groups, strict=True))
+    different = sorted(name for name in names if any(before[name] != now[name] for before, now in pairs))
+    if different:
+        named = " and ".join("learning_rate" if name == "initial_lr" else name for name in different)
+        raise InputError(f"{file} is of a training with another {named}: give the same, or begin anew without --resume")
 
 
 def _check_options(earlier: Mapping[str, Any], own: RememberedOptions | None, file: str | os.PathLike) -> None:

@@ -64,7 +64,7 @@ class StopIfNotFinite:
             studies = ", ".join(sample["image"].meta["filename_or_obj"] for sample in output)
             raise InputError(
                 f"the loss is not finite in epoch {engine.state.epoch}, studies {studies}: look at these images, "
-                "or lower --learning_rate"
+                "or begin anew, without --resume, with a lower --learning_rate"
             )
 
 

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from petct_cascade.dicom.files import MAGIC, MAGIC_START, is_dicom, read_dataset
 from petct_cascade.dicom.frames import frames_of
 from petct_cascade.dicom.values import items_of, number_of, numbers_of, text_of, words_of
+from petct_cascade.folders import walk
 from petct_cascade.workers import Workers
 from petct_training.errors import InputError
 
@@ -40,9 +41,6 @@ STRUCTURE_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"
 
 # The name under which this program signs what it writes (ManufacturerModelName): its own results are nobody's label.
 OWN_MODEL = "autopet_ensemble"
-
-# Folders that operating systems and file servers make for themselves.
-SYSTEM_FOLDERS = ("__MACOSX", "$RECYCLE.BIN", "System Volume Information", "@eaDir", "lost+found")
 
 # Words in a radiopharmaceutical's name that tell the tracer, and the codes of the same (CID 4021 of PS3.16).
 TRACER_WORDS = {
@@ -149,27 +147,6 @@ def _read_all(files: Sequence[Path]) -> list[Header | Damaged]:
     """Return the headers of files, and what is wrong with others."""
     series: dict[tuple[str, str], Header] = {}
     return [result for file in files if (result := _read(file, series)) is not None]
-
-
-def walk(folder: Path) -> Iterator[Path]:
-    """Yield the files in a folder of any depth, but for hidden ones and those that operating systems make for themselves."""
-    seen: set[str] = set()
-    for path, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(path)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not is_made_by_system(name))
-        yield from (Path(path, name) for name in files if not name.startswith("."))
-
-
-def is_made_by_system(name: str) -> bool:
-    """Return whether a file or folder of this name is hidden, or one that an operating system has made for itself.
-
-    Archives made on a Mac bring a folder `__MACOSX` that repeats the names of all files.
-    """
-    return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
 def header_of_file(file: Path, series: dict[tuple[str, str], Header] | None = None) -> Header | None:
