@@ -82,6 +82,8 @@ def test_point_between_voxels_is_the_nearest_and_halfway_the_one_with_the_higher
     [
         ([], "is not a file of points: give JSON with"),
         ({}, "is not a file of points"),
+        ({"foreground": [[1, 1, 1]], "points": []}, "has points and foreground beside each other: give all in one"),
+        ({"foreground": [[1, 1, 1]], "space": "LPS"}, 'has \'LPS\' as the space of voxels: give "unit": "mm"'),
         ({"points": {}}, "is not a file of points"),
         ({"foreground": 3}, "is not a file of points"),
         ({"foreground": [], "backgrounds": []}, "has an entry 'backgrounds': give foreground, background, unit, space"),
@@ -125,6 +127,7 @@ def test_points_that_make_no_sense_are_one_sentence(content, words):
     [
         (b"", "is not a file of points"),
         (b"\xff\xfe", "is not a file of points"),
+        (b'{"foreground": [[1, 1, 1]], "foreground": [[2, 2, 2]]}', "has an entry 'foreground' twice: join them into one"),
         (b'{"points": ', "is not a file of points"),
         (b"[" * 100_000, "is not a file of points"),
         (b'{"points": [{"point": [1, 2, NaN], "name": "tumor"}]}', "no three numbers as point 1"),
@@ -367,3 +370,9 @@ def test_network_corrects_stage_1s_mask_or_a_given_one_as_the_same_function_does
         assert (expected != mask[0, 0].numpy()).any()
         np.testing.assert_array_equal(stacked[0, 2].numpy(), expected)
         torch.testing.assert_close(stacked[:, :2], image, rtol=0, atol=0)
+
+
+def test_a_file_that_begins_with_a_mark_as_windows_writes_it_is_read(tmp_path):
+    file = tmp_path / "points.json"
+    file.write_bytes(b'\xef\xbb\xbf{"foreground": [[1, 2, 3]]}')
+    assert read_points(file, (5, 5, 5)).foreground == [(1, 2, 3)]

@@ -444,6 +444,17 @@ def test_injection_time_that_is_given_and_cannot_be_right_is_refused():
         suv_conversion(slices(), SuvOptions(injection_time="2024-01-01T10:30"))
 
 
+@pytest.mark.parametrize(("name", "factor"), [("weight", 2), ("dose", 2), ("half_life", 2)])
+def test_an_option_in_place_of_another_number_of_the_header_leaves_a_warning_with_both(name, factor):
+    stated = {"weight": WEIGHT, "dose": DOSE / 1e6, "half_life": suv_conversion(slices(), SuvOptions()).facts["half_life_s"]}[
+        name
+    ]
+    assert not suv_conversion(slices(), SuvOptions(**{name: stated})).warnings
+    (warning,) = suv_conversion(slices(), SuvOptions(**{name: factor * stated})).warnings
+    assert f"in whose place {factor * stated:g} of --{name.replace('_', '-')} is taken: check which one is right" in warning
+    assert warning.startswith("states a ")
+
+
 def test_options_without_effect_are_warned_of():
     warnings = suv_conversion(slices(Units="GML"), SuvOptions(dose=300, weight=70)).warnings
     assert ["--dose" in warnings[0], "--weight" in warnings[1]] == [True, True]

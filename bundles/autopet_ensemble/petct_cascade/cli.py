@@ -146,7 +146,9 @@ deidentified = click.option(
 DICOM = (
     click.option("--ct-series", metavar="NAME", help="DICOM: the CT to take, by its series' UID or description."),
     click.option("--pet-series", metavar="NAME", help="DICOM: the PET to take, by its series' UID or description."),
-    click.option("--weight", type=float, metavar="KG", help="The patient's weight, where the PET does not say it, and for SUL."),
+    click.option(
+        "--weight", type=float, metavar="KG", help="The patient's weight, where the PET does not say it or is wrong, and for SUL."
+    ),
     click.option("--height", type=float, metavar="M", help="The patient's height, likewise, and for SUL."),
     click.option(
         "--sex", type=click.Choice(["M", "F", "O"], case_sensitive=False), help="The patient's sex, likewise, and for SUL."

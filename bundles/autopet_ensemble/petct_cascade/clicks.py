@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,6 @@ from nibabel.affines import apply_affine
 
 from petct_cascade.dicom.geometry import LPS_TO_RAS
 from petct_training.errors import InputError, is_number
-from petct_training.files import read_json
 
 Point = tuple[int, int, int]
 
@@ -135,13 +135,25 @@ def clicks_of(content: Any, shape: Sequence[int], affine: np.ndarray | None = No
 def _content_of(file: Path) -> Any:
     """Return what a JSON file holds."""
     try:
-        return read_json(file)
+        # Windows' editors put a mark before the text.
+        return json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repetition)
     except FileNotFoundError as error:
         raise InputError(f"does not exist in {file.parent}: put it there, or leave it out") from error
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror}): check its permissions and the disk") from error
+    except InputError:
+        raise
     except (ValueError, RecursionError) as error:
         raise InputError(NOT_POINTS) from error
+
+
+def _without_repetition(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON, of whose repeated entries one would count, and nobody would know."""
+    entry = dict(pairs)
+    if len(entry) < len(pairs):
+        repeated = next(name for number, (name, _) in enumerate(pairs) if name in dict(pairs[:number]))
+        raise InputError(f"has an entry {repeated!r} twice: join them into one")
+    return entry
 
 
 def _lists_of(content: Any) -> dict[str, list[tuple[str, Any]]]:
@@ -151,6 +163,8 @@ def _lists_of(content: Any) -> dict[str, list[tuple[str, Any]]]:
     if not isinstance(content, Mapping):
         raise InputError(NOT_POINTS)
     if "points" in content:
+        if both := [name for name in LISTS if name in content]:
+            raise InputError(f"has points and {both[0]} beside each other: give all in one of the two formats")
         return _lists_of_challenge(content["points"])
     if unknown := [name for name in content if name not in NAMES]:
         raise InputError(f"has an entry {unknown[0]!r}: give {', '.join(NAMES)}")
@@ -180,6 +194,8 @@ def _frame_of(content: Mapping[str, Any]) -> dict[str, str]:
     if unit not in UNITS:
         raise InputError(f"has the unit {unit!r}: give {' or '.join(UNITS)}")
     if unit == "voxel":
+        if space is not None:
+            raise InputError(f'has {space!r} as the space of voxels: give "unit": "mm" for points in mm, or leave the space out')
         return {"unit": unit}
     if space not in SPACES:
         raise InputError(f"has points in mm and {space!r} as their space: give RAS (as in NIfTI) or LPS (as in DICOM and ITK)")

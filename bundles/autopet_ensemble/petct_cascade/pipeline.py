@@ -140,8 +140,8 @@ def check_train_options(train_options: Mapping[str, Any], bundles_dir: Path) -> 
                 raise InputError(f"train_options holds {name}, which is no bundle of a network, and no option of {bundle}{said}")
             if first_part(name) == "network_def":
                 raise InputError(
-                    f"train_options holds {name}: the steps after the training of {bundle} would not know of another network; change "
-                    "its configs and the ensemble's"
+                    f"train_options holds {name}: the steps after the training of {bundle} would not know of another network; "
+                    "change its configs and the ensemble's"
                 )
         check_values({name: str(value) for name, value in options.items() if not isinstance(value, Mapping)})
 

@@ -260,8 +260,8 @@ def resume(
         Whether a state was loaded.
 
     Raises:
-        InputError: when the state is damaged, or that of another network, fingerprint, number of epochs or of steps, of other options
-            of the optimiser, or of others that go beyond the paper.
+        InputError: when the state is damaged, or that of another network, fingerprint, number of epochs or of steps, of other
+            options of the optimiser, or of others that go beyond the paper.
     """
     if not resume or not os.path.isfile(file):
         return False

@@ -12,7 +12,7 @@ from typing import Any
 from pydicom import Dataset
 
 from petct_cascade.dicom.moments import NO_DATE, closest, date_of, moment_of, time_of, zone_of
-from petct_cascade.dicom.suv_options import RANGES, SuvOptions, give, words_of_option
+from petct_cascade.dicom.suv_options import RANGES, SuvOptions, give, option, words_of_option
 from petct_cascade.dicom.values import items_of, number_of, word_of
 from petct_training.errors import InputError
 
@@ -28,6 +28,10 @@ FACTS = (
     *("units", "suv_type", "decay_correction", "rule", "reference_time", "injection_time", "delay_min", "weight_kg", "height_m"),
     *("sex", "dose_mbq", "half_life_s", "decayed_dose_mbq", "factor", "given", "other_rules"),
 )
+
+
+# Share by which two numbers may differ that are told apart by rounding alone.
+ALIKE = 0.01
 
 
 @dataclass
@@ -89,10 +93,20 @@ class PetSeries:
             )
         return value
 
+    def _warn_of_other(self, name: str, source: Dataset, keyword: str, *units: float) -> None:
+        """Warn where an option takes the place of another number in the header, which may be in any of some units."""
+        given, stated = getattr(self.options, name), number_of(source, keyword)
+        if stated is not None and stated > 0 and not any(math.isclose(unit * stated, given, rel_tol=ALIKE) for unit in units):
+            self.warnings.append(
+                f"states a {words_of_option(name)} of {stated:g} ({keyword}), in whose place {given:g} of {option(name)} is taken: "
+                "check which one is right"
+            )
+
     @cached_property
     def weight(self) -> float:
         """Body weight (kg)."""
         if self.options.weight is not None:
+            self._warn_of_other("weight", self.frames[0], "PatientWeight", 1, 1e-3)
             return self._note("weight_kg", self.options.weight)
         weight = self.stated("weight", self.frames[0], "PatientWeight")
         if weight > MOST_KG:
@@ -104,6 +118,7 @@ class PetSeries:
     def height(self) -> float:
         """Height of the body (m)."""
         if self.options.height is not None:
+            self._warn_of_other("height", self.frames[0], "PatientSize", 1, 1e-2)
             return self._note("height_m", self.options.height)
         height = self.stated("height", self.frames[0], "PatientSize")
         if height > MOST_M:
@@ -132,6 +147,7 @@ class PetSeries:
         """Activity as injected (Bq)."""
         injection = self.injection
         if self.options.dose is not None:
+            self._warn_of_other("dose", injection, "RadionuclideTotalDose", 1e-6, 1)
             return 1e6 * self._note("dose_mbq", self.options.dose)
         dose = self.stated("dose", injection, "RadionuclideTotalDose")
         if dose < LEAST_BQ:
@@ -144,6 +160,7 @@ class PetSeries:
         """Half-life of the radionuclide (s)."""
         injection = self.injection
         if self.options.half_life is not None:
+            self._warn_of_other("half_life", injection, "RadionuclideHalfLife", 1)
             return self._note("half_life_s", self.options.half_life)
         half_life = self.stated("half_life", injection, "RadionuclideHalfLife")
         return self._note("half_life_s", self.checked("half_life", half_life, "RadionuclideHalfLife"))
