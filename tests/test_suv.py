@@ -451,7 +451,7 @@ def test_an_option_in_place_of_another_number_of_the_header_leaves_a_warning_wit
     ]
     assert not suv_conversion(slices(), SuvOptions(**{name: stated})).warnings
     (warning,) = suv_conversion(slices(), SuvOptions(**{name: factor * stated})).warnings
-    assert f"in whose place {factor * stated:g} of --{name.replace('_', '-')} is taken: check which one is right" in warning
+    assert f"in whose place {factor * stated:g} of --{name} is taken: check which one is right" in warning
     assert warning.startswith("states a ")
 
 
