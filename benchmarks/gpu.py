@@ -435,6 +435,8 @@ def main() -> None:
         print(json.dumps(PARTS[given.measure].measure(Machine(given.device, given.profile, weights, given.patients))))
         return
     wanted = [part for part in PARTS if part in given.parts or (part == "data" and set(given.parts) & set(NEED_DATA))]
+    # So that what is ended from outside ends the part that runs, too, which has a session of its own.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     words = ["--device", given.device, "--profile", given.profile, "--patients", str(given.patients)]
     words += ["--weights", str(given.weights)] if given.weights else []
     RESULTS.mkdir(parents=True, exist_ok=True)
