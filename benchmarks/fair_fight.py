@@ -112,7 +112,7 @@ def train_ours(
     if borrows:
         seconds += read_json(result_file(folder, laboratory.PAPER))["cpu_seconds"]
     rows = laboratory.score({"studies": test}, work, variant)
-    return {"rows": rows, "cpu_seconds": seconds, "settings": {**variant, **options, "profile": "demo"}}
+    return {"rows": rows, "cpu_seconds": seconds, "settings": settings_of(variant, options)}
 
 
 def nnunet_environment(folder: Path) -> dict[str, str]:
@@ -345,7 +345,7 @@ def fight(train: Path, test: Path, folder: Path, seed: int, given: argparse.Name
             write_json(file, competitor())
         results[name] = read_json(file)
         if name in variants:
-            refuse_others(file, variants[name] | training)
+            laboratory.refuse_others(file, results[name]["settings"], settings_of(variants[name], training))
 
     def ours(name: str) -> Callable[[], dict[str, Any]]:
         return lambda: train_ours(name, train, test, folder, seed, training)
@@ -372,11 +372,9 @@ def fight(train: Path, test: Path, folder: Path, seed: int, given: argparse.Name
     return results
 
 
-def refuse_others(file: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse the result of a variant that had other options then."""
-    kept = laboratory.without_words(read_json(file)["settings"])
-    if kept != laboratory.without_words({**settings, "profile": "demo"}):
-        raise SystemExit(f"{file} is a result of {kept}, not of {dict(settings)}: delete it, or name another --folder.")
+def settings_of(variant: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the result of a variant says of its settings."""
+    return {**variant, **training, "profile": "demo"}
 
 
 def forget_shorter(folder: Path, seconds: float) -> None:

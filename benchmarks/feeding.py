@@ -118,7 +118,7 @@ def batches(name: str, processes: int) -> Iterator:
 
 
 def measure(name: str, processes: int = PROCESSES) -> dict[str, float]:
-    """Patches per second that some processes make, processor time (s) of all processes for one, and the memory (GiB) of the largest process that feeds."""
+    """Patches per second that some processes make, processor time (s) of all of them for one, and memory (GiB) of the largest one."""
     before, timed = BATCHES[name]
     loader = batches(name, processes)
     for _ in range(before):

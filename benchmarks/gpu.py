@@ -45,6 +45,7 @@ import torch
 from common import ENSEMBLE, RESULTS
 from helpers import parser_of
 from monai.bundle import ConfigWorkflow
+from simulated_reader import round_dice
 from torch import nn
 
 from petct_cascade.cascade import REDUCED_PRECISION, SlidingWindow
@@ -204,14 +205,9 @@ def masks(machine: Machine, compiled: bool = False) -> dict[str, list[float]]:
             module.network = torch.compile(module.network)  # type: ignore[assignment]
         others = [(f"{precision}, compiled", precision, layout) for precision in PRECISIONS[machine.device][1:]]
     return {
-        name: [dice(*pair) for pair in zip(segment(precision, layout), reference, strict=True)]
+        name: [round_dice(*pair) for pair in zip(segment(precision, layout), reference, strict=True)]
         for name, precision, layout in others
     }
-
-
-def dice(one: np.ndarray, other: np.ndarray) -> float:
-    both = int(one.sum()) + int(other.sum())
-    return 1 - int((one ^ other).sum()) / both if both else 1.0
 
 
 def studies(machine: Machine) -> dict[str, dict[str, float]]:

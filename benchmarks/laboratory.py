@@ -127,7 +127,7 @@ def run(laboratory: Laboratory, names: Sequence[str], seeds: int, minutes: float
         for name in sorted(names, key=lambda name: name != PAPER):
             file = scores_file(laboratory.folder, name, seed)
             if file.is_file():
-                refuse_others(file, variants[name])
+                refuse_others(file, read_json(file).get("variant"), variants[name])
                 continue
             if reason := laboratory.why_not(variants[name]):
                 print(f"\n=== {name}: left out, since {reason}")
@@ -211,17 +211,18 @@ def scores_of(folder: Path, name: str) -> dict[int, dict[str, Any]]:
     """Return what is known of a variant, by seed; refuse what is known of another variant that had this name."""
     # Names of other variants begin with the same words.
     named = ((*file.stem.rpartition(" "), file) for file in sorted((folder / "scores").glob("*.json")))
-    files = {int(seed): file for variant, _, seed, file in named if variant == name}
-    for file in files.values():
-        refuse_others(file, read_json(VARIANTS)[name])
-    return {seed: read_json(file) for seed, file in files.items()}
+    options, runs = read_json(VARIANTS)[name], {}
+    for variant, _, seed, file in named:
+        if variant == name:
+            runs[int(seed)] = read_json(file)
+            refuse_others(file, runs[int(seed)].get("variant"), options)
+    return runs
 
 
-def refuse_others(file: Path, variant: Mapping[str, Any]) -> None:
-    """Refuse a file of results of a variant that had other options then."""
-    kept = read_json(file).get("variant")
-    if without_words(kept or {}) != without_words(variant):
-        raise SystemExit(f"{file} is a result of {kept}, not of {dict(variant)}: delete it, or name another --folder.")
+def refuse_others(file: Path, kept: Mapping[str, Any] | None, options: Mapping[str, Any]) -> None:
+    """Refuse a file of results that keeps other options than those that their variant has now."""
+    if without_words(kept or {}) != without_words(options):
+        raise SystemExit(f"{file} is a result of {kept}, not of {dict(options)}: delete it, or name another --folder.")
 
 
 def without_words(variant: Mapping[str, Any]) -> dict[str, Any]:

@@ -43,9 +43,9 @@ def test_a_part_that_fails_or_takes_too_long_is_a_line_and_the_next_has_its_tabl
 def test_dice_of_masks_is_one_where_both_are_empty():
     none, one, two = np.zeros((2, 2, 2), bool), np.zeros((2, 2, 2), bool), np.zeros((2, 2, 2), bool)
     one[0, 0, 0] = two[0, 0, 0] = two[0, 0, 1] = True
-    assert gpu.dice(none, none) == 1
-    assert gpu.dice(one, two) == pytest.approx(2 / 3)
-    assert gpu.dice(one, none) == 0
+    assert gpu.round_dice(none, none) == 1
+    assert gpu.round_dice(one, two) == pytest.approx(2 / 3)
+    assert gpu.round_dice(one, none) == 0
 
 
 @pytest.mark.slow
