@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import dataclasses
 import datetime
@@ -17,6 +18,7 @@ import cc3d
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from petct_cascade.commands import write_phantoms
 from petct_cascade.phantom import plan_studies, render, rendering, writing
@@ -301,6 +303,32 @@ def test_lesions_stand_out_from_their_surroundings(studies, lesions):
     assert np.median(contrasts) > 3
 
 
+def test_noise_of_the_pet_tells_nothing_about_that_of_the_ct():
+    study = plan_studies(1, 0, 4)[0]
+    # Two renderings that differ in their noise alone, so that their difference holds nothing else.
+    (ct, pet, _), (other_ct, other_pet, _) = render(study), render(dataclasses.replace(study, key=(0, 0, 1)))
+    body = ndimage.binary_erosion((ct > -200) & (other_ct > -200) & (pet > 0.3) & (other_pet > 0.3), iterations=2)
+    difference = ct.astype(np.float32) - other_ct
+    for sigma in (0, 0.5, 1):  # as it is, and blurred as a PET's noise is
+        blurred = ndimage.gaussian_filter(difference, sigma)[body]
+        correlation = np.corrcoef(blurred, ((pet - other_pet) / np.sqrt(pet + 0.01))[body])[0, 1]
+        # Blurred noise has fewer independent values than voxels, one in ten at the least: five standard errors.
+        assert abs(correlation) < 5 / math.sqrt(body.sum() / 10)
+
+
+@pytest.mark.parametrize("difficulty", DIFFICULTIES)
+@pytest.mark.parametrize("scanners", SCANNERS)
+def test_every_lesion_takes_up_more_than_what_it_replaces(difficulty, scanners):
+    for study in plan_studies(12, 0, 3, DIFFICULTIES[difficulty], SCANNERS[scanners]):
+        healthy = copy.copy(study.patient)
+        healthy.difficulty = dataclasses.replace(healthy.difficulty, noise=0)
+        healthy.scanner = healthy.scanner._replace(resolution=0.1)  # no blur to speak of
+        background = render(dataclasses.replace(study, patient=healthy, lesions=[]))[1]
+        for lesion in study.lesions:
+            label = rendering._paint_label([lesion], study.patient.grid)
+            assert lesion.suv >= 1.49 * np.median(background[label > 0]), (study.case, lesion)
+
+
 def test_ct_and_pet_have_the_units_of_the_challenge(studies):
     for case in cases_of(studies):
         ct, pet, _ = (np.asarray(image.dataobj) for image in load(studies, case))
@@ -352,6 +380,16 @@ def test_what_cannot_be_written_is_refused_in_a_sentence(studies, change, senten
     with pytest.raises(SystemExit, match=rf"error: .*{sentence}"):
         write_phantoms(studies, **(PARAMETERS | change))
     assert files_of(studies) == before
+
+
+def test_phantoms_of_another_version_are_not_mixed_with_todays(tmp_path):
+    parameters = PARAMETERS | {"num_patients": 1, "shrink": 10}
+    write_phantoms(tmp_path, **parameters)
+    record = tmp_path / "phantoms.json"
+    # Those of the first version do not say it.
+    record.write_text(json.dumps({key: value for key, value in json.loads(record.read_text()).items() if key != "version"}))
+    with pytest.raises(SystemExit, match=r"'version': 1.*'version': 2.*another folder"):
+        write_phantoms(tmp_path, **parameters)
 
 
 def test_other_data_are_not_overwritten(tmp_path):

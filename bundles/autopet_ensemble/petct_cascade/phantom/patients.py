@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from petct_cascade.phantom.anatomy import Anatomy
-from petct_cascade.phantom.difficulty import DIFFICULTIES, Difficulty
-from petct_cascade.phantom.lesions import LESION_SITES, Lesion, draw_lesion, fits
+from petct_cascade.phantom.difficulty import DIFFICULTIES, VARIABLE_TISSUES, Difficulty
+from petct_cascade.phantom.lesions import LESION_SITES, Lesion, draw_lesion, fits, stand_out
 from petct_cascade.phantom.scanners import CHALLENGE, Scanner, make_grid
+from petct_cascade.phantom.tissues import TISSUES, TissueValues
 
 # What follows the date in the challenge's FDG names; double spaces and dots are what they bring.
 DESCRIPTIONS = ("NA-PET-CT Ganzkoerper  primaer mit KM", "NA-PET.CT Ganzkoerper  prim. mit KM")
@@ -61,6 +62,15 @@ class Patient:
             later.append(changed if self._fits(changed, [*later, *lesions[at + 1 :]]) else lesion)
         return self.add_lesions(int(self.rng.integers(0, 3)), later)
 
+    def draw_tissues(self, rng: np.random.Generator) -> dict[str, TissueValues]:
+        """Return what each tissue of the patient is like in one study, by its name, drawn by a source of chance."""
+        drawn = {}
+        for name, tissue in TISSUES.items():
+            low, high = getattr(tissue, self.scanner.tracer)
+            high *= self.difficulty.physiology if name in VARIABLE_TISSUES else 1
+            drawn[name] = TissueValues(rng.uniform(*tissue.hu), rng.uniform(low, high))
+        return drawn
+
     def _fits(self, lesion: Lesion, others: Iterable[Lesion]) -> bool:
         return fits(lesion, others, self.anatomy, self.grid, self.difficulty.clearance)
 
@@ -72,12 +82,14 @@ class PhantomStudy:
     Attributes:
         case: the study's name.
         patient: who is examined.
+        tissues: what each tissue is like at that time, by its name.
         lesions: at that time.
         key: seed, number of the patient, number of the patient's study; all chance of the images depends on it.
     """
 
     case: str
     patient: Patient
+    tissues: dict[str, TissueValues]
     lesions: list[Lesion]
     key: tuple[int, int, int]
 
@@ -109,7 +121,10 @@ def plan_studies(
         tracer = scanners[name].tracer
         patient = Patient(seed, number, scanners[name], shrink, difficulty)
         for visit, (case, lesions) in enumerate(_examine(patient, patients[tracer])):
-            studies.append(PhantomStudy(case, patient, lesions, (seed, number, visit)))
+            key = (seed, number, visit)
+            tissues = patient.draw_tissues(make_generator(*key, 0))
+            bright = [stand_out(lesion, patient.anatomy, tissues) for lesion in lesions]
+            studies.append(PhantomStudy(case, patient, tissues, bright, key))
             made[name] += 1
         patients[tracer] += 1
     return studies

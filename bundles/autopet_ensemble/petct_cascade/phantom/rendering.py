@@ -8,12 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from petct_cascade.phantom.difficulty import VARIABLE_TISSUES
 from petct_cascade.phantom.lesions import Lesion
 from petct_cascade.phantom.patients import PhantomStudy, make_generator
 from petct_cascade.phantom.scanners import Grid
 from petct_cascade.phantom.solids import Ellipsoid, Solid
-from petct_cascade.phantom.tissues import TISSUES
 
 AIR_HU, PADDING_HU = -1000, -1024
 CT_NOISE = 12.0  # standard deviation of CT noise, HU
@@ -69,26 +67,18 @@ def _paint_images(study: PhantomStudy) -> tuple[np.ndarray, np.ndarray]:
         stop = min(start + SLAB, nz)
         painted, inner = slice(start, stop + 2 * halo), slice(halo, halo + stop - start)
         ct, pet = _paint_solids(solids, axes._replace(z=axes.z[painted]))
-        # Every slice has its own generator, so that neighbouring slabs agree where they overlap.
-        generators = (make_generator(*study.key, 1, at) for at in range(painted.start, painted.stop))
-        noise = np.stack([generator.standard_normal((ny, nx), np.float32) for generator in generators])
-        ct = ct[inner] + CT_NOISE * noise[inner]
+        ct = ct[inner] + CT_NOISE * _draw_noise(study, 1, range(start + halo, stop + halo), (ny, nx))
         ct[:, outside] = PADDING_HU
         ct_image[start:stop] = np.rint(np.maximum(ct, PADDING_HU))
-        pet = _add_pet_noise(_blur(pet, kernels)[inner], _blur(noise, kernels)[inner], kernels, study.patient.difficulty.noise)
+        noise = _blur(_draw_noise(study, 2, range(painted.start, painted.stop), (ny, nx)), kernels)[inner]
+        pet = _add_pet_noise(_blur(pet, kernels)[inner], noise, kernels, study.patient.difficulty.noise)
         pet_image[start:stop] = np.rint(np.maximum(pet, 0) / PET_STEP) * PET_STEP
     return ct_image.T, pet_image.T
 
 
 def _solids_of(study: PhantomStudy) -> list[PaintedSolid]:
-    """Return the parts of a study's patient, then its lesions, with the values that this study draws for each tissue."""
-    rng, tracer = make_generator(*study.key, 0), study.patient.scanner.tracer
-    drawn = {}
-    for name, tissue in TISSUES.items():
-        low, high = getattr(tissue, tracer)
-        high *= study.patient.difficulty.physiology if name in VARIABLE_TISSUES else 1
-        drawn[name] = rng.uniform(*tissue.hu), rng.uniform(low, high)
-    solids = [PaintedSolid(part.solid, *drawn[part.tissue]) for part in study.patient.anatomy.parts]
+    """Return the parts of a study's patient, then its lesions, with the values that they have in this study."""
+    solids = [PaintedSolid(part.solid, *study.tissues[part.tissue]) for part in study.patient.anatomy.parts]
     return solids + [PaintedSolid(Ellipsoid(lesion.centre, lesion.radii), lesion.hu, lesion.suv) for lesion in study.lesions]
 
 
@@ -115,6 +105,15 @@ def _paint_solid(ct: np.ndarray, pet: np.ndarray, axes: Axes, painted: PaintedSo
     for image, value in ((ct, painted.hu), (pet, painted.suv)):
         region = image[box[2], box[1], box[0]]
         region += covered * (value - region)
+
+
+def _draw_noise(study: PhantomStudy, image: int, slices: range, shape: tuple[int, int]) -> np.ndarray:
+    """Return white noise of a standard deviation of 1 for slices of a study, (Z, Y, X) float32; each image, by its number, has its
+    own.
+    """
+    # Every slice has its own generator, so that neighbouring slabs agree where they overlap.
+    generators = (make_generator(*study.key, image, at) for at in slices)
+    return np.stack([generator.standard_normal(shape, np.float32) for generator in generators])
 
 
 def _add_pet_noise(pet: np.ndarray, noise: np.ndarray, kernels: Sequence[np.ndarray], deviation: float) -> np.ndarray:

@@ -19,6 +19,13 @@ class Tissue(NamedTuple):
     psma: tuple[float, float]
 
 
+class TissueValues(NamedTuple):
+    """What a tissue is like in one study: CT number (HU) and uptake (SUV) before blur and noise."""
+
+    hu: float
+    suv: float
+
+
 # CT numbers: Prokop, Spiral and Multislice Computed Tomography of the Body (2003); Schneider et al., Phys Med Biol 2000;45:459.
 # FDG: Wang et al., Mol Imaging Biol 2007;9:83 (SUVmean: cerebellum 8.0 +- 2.2, palatine tonsils 3.5 +- 1.4; all tissues below 2.5
 # otherwise); liver 1.9 +- 0.4 (Liu et al., Iran J Radiol 2019;16:e84881). Myocardium, gut and urine vary most between patients.

@@ -18,6 +18,8 @@ from petct_cascade.volumes import write_volume
 from petct_training.errors import InputError
 from petct_training.files import read_json, remove_unfinished, write_json, write_text
 
+# Raised whenever the same parameters give other images, so that those of both are never mixed.
+VERSION = 2
 LESION_COLUMNS = (
     *("case", "lesion", "site", "location", "volume_ml", "suv"),
     *("x_mm", "y_mm", "z_mm", "radius_x_mm", "radius_y_mm", "radius_z_mm"),
@@ -38,7 +40,7 @@ def write_phantoms(
     `output_dir` gets imagesTr/<case>_0000.nii.gz (CT, HU), imagesTr/<case>_0001.nii.gz (PET, body-weight SUV) and
     labelsTr/<case>.nii.gz (1 in lesions), all (X, Y, Z) stored LAS; lesions.csv, the lesions as they were drawn: volume of the
     ellipsoid (ml), uptake before blur and noise (SUV), centre and half-axes in NIfTI's world coordinates (mm); and phantoms.json,
-    the parameters. The same parameters give the same bytes.
+    the parameters. The same parameters give the same bytes in the same version of the phantoms.
 
     Args:
         output_dir: folder of the data set; made if it does not exist.
@@ -60,7 +62,7 @@ def write_phantoms(
     if scanners not in SCANNERS:
         raise InputError(f"scanners is {scanners!r}: give {' or '.join(SCANNERS)}.")
     chosen, output_dir = difficulty_of(difficulty), Path(output_dir)
-    parameters = {"num_patients": num_patients, "seed": seed, "shrink": shrink}
+    parameters = {"version": VERSION, "num_patients": num_patients, "seed": seed, "shrink": shrink}
     _claim(output_dir, parameters | {"difficulty": difficulty, "scanners": scanners})
     remove_unfinished(output_dir)
     studies = plan_studies(num_patients, seed, shrink, chosen, SCANNERS[scanners])
@@ -85,8 +87,8 @@ def _claim(output_dir: Path, parameters: dict[str, Any]) -> None:
     """Record that a folder holds phantoms with these parameters; refuse one that holds anything else."""
     record = output_dir / "phantoms.json"
     if record.exists():
-        # Phantoms that say neither are of a version that had no others.
-        found = {"difficulty": "plain", "scanners": "challenge", **read_json(record)}
+        # Phantoms that say none of these are of the first version, which had no others.
+        found = {"version": 1, "difficulty": "plain", "scanners": "challenge", **read_json(record)}
         if found != parameters:
             raise InputError(
                 f"{output_dir} holds phantoms made with {found}, not {parameters}; name another folder or delete it."
