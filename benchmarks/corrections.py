@@ -57,7 +57,7 @@ class Rounds:
         points: how many points each round has added.
     """
 
-    case: str
+    patient: str
     way: str
     dice: list[float]
     f1: list[float]
@@ -135,16 +135,16 @@ def measure(
         for way in (AUTOMATIC, *WAYS):
             opened = keeping.open_volumes(volumes["ct"], volumes["pet"]) if way == KEPT else study
             figures = correct(opened, automatic, reference, way, seed + number)
-            rounds.append(Rounds(found.case, way, **figures))
+            rounds.append(Rounds(by_case[found.case].patient.name, way, **figures))
             print(f"  {found.case}, {way}: Dice {' '.join(f'{value:.3f}' for value in figures['dice'])}", flush=True)
         organs.append({"case": found.case, **remove_organs(study, automatic, by_case[found.case])})
         print(f"  {organs[-1]}, {time.perf_counter() - begun:.0f} s", flush=True)
     return rounds, organs
 
 
-def interval(values: Sequence[float], sign: str = "") -> str:
-    """Return the mean of values of studies, and its 95 % confidence interval, as text."""
-    found = mean_and_interval(np.array(values), RESAMPLES, 0)
+def interval(values: Sequence[float], patients: Sequence[str], sign: str = "") -> str:
+    """Return the mean of values of studies of patients, and its 95 % confidence interval, as text."""
+    found = mean_and_interval(np.array(values), patients, RESAMPLES, 0)
     if found["low"] is None:
         return f"{found['mean']:{sign}.3f}"
     return f"{found['mean']:{sign}.3f} ({found['low']:{sign}.3f} to {found['high']:{sign}.3f})"
@@ -152,14 +152,15 @@ def interval(values: Sequence[float], sign: str = "") -> str:
 
 def rows_of_rounds(way: str, runs: Sequence[Rounds]) -> list[list[str]]:
     """Return a row of the table of rounds for each further round of the studies in one way; the first one is the automatic answer."""
-    dice, f1 = np.array([run.dice for run in runs]), np.array([run.f1 for run in runs])
+    dice, f1, patients = np.array([run.dice for run in runs]), np.array([run.f1 for run in runs]), [run.patient for run in runs]
     if way == AUTOMATIC:
-        return [[way, "all", interval(dice[:, 0]), "", interval(f1[:, 0]), "", ""]]
+        return [[way, "all", interval(dice[:, 0], patients), "", interval(f1[:, 0], patients), "", ""]]
     return [
         [
-            *(way, str(number + 1), interval(dice[:, number]), interval(dice[:, number] - dice[:, number - 1], "+")),
+            *(way, str(number + 1), interval(dice[:, number], patients)),
             *(
-                interval(f1[:, number]),
+                interval(dice[:, number] - dice[:, number - 1], patients, "+"),
+                interval(f1[:, number], patients),
                 str(sum(run.touched[number] for run in runs)),
                 str(sum(run.others[number] for run in runs)),
             ),
@@ -173,8 +174,9 @@ def row_of_areas(way: str, runs: Sequence[Rounds], automatic: Sequence[Rounds]) 
     rounds = [(before, after) for run in runs for before, after in zip(run.dice, run.dice[1:], strict=False)]
     worse = sum(after < before for before, after in rounds)
     losing = sum(others > 0 for run in runs for others in run.others)
-    areas = (interval([area(scores) for scores in values]) for values in ([run.dice for run in runs], [run.f1 for run in runs]))
-    gain = interval([area(run.dice) - area(without.dice) for run, without in zip(runs, automatic, strict=True)], "+")
+    patients = [run.patient for run in runs]
+    areas = (interval([area(getattr(run, name)) for run in runs], patients) for name in ("dice", "f1"))
+    gain = interval([area(run.dice) - area(without.dice) for run, without in zip(runs, automatic, strict=True)], patients, "+")
     return [way, *areas, "" if way == AUTOMATIC else gain, f"{worse} of {len(rounds)}", f"{losing} of {len(rounds)}"]
 
 

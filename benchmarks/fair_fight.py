@@ -307,6 +307,8 @@ def print_results(results: Mapping[str, Mapping[str, Any]]) -> None:
         label: {metric: laboratory.values_of(results[name]["rows"], model, metric) for metric in laboratory.METRICS}
         for label, (name, model) in entries.items()
     }
+    # A competitor's rows may not say the patients; those of the first competitor, ours, do, and overrule.
+    patients = laboratory.patients_of(row for name in reversed(results) for of_seed in results[name]["rows"] for row in of_seed)
     means = []
     for label, (name, _) in entries.items():
         figures = [f"{np.nanmean(values[label][metric]):.{digits}f}" for metric, (_, digits) in laboratory.METRICS.items()]
@@ -316,18 +318,20 @@ def print_results(results: Mapping[str, Mapping[str, Any]]) -> None:
     common.print_table(["competitor", *headings, "CPU minutes of training"], means)
     for base in (NNUNET, LONGER, *(f"{laboratory.PAPER}, {model}" for model in reversed(laboratory.COMPARED))):
         if base in values:
-            print(f"Paired difference to {base}, 95 % interval over studies and seeds:\n")
+            print(f"Paired difference to {base}, 95 % interval over patients and seeds:\n")
             others = [label for label in values if label != base]
-            common.print_table(["competitor", *headings], [[label, *gains(values[label], values[base])] for label in others])
+            common.print_table(
+                ["competitor", *headings], [[label, *gains(values[label], values[base], patients)] for label in others]
+            )
     for name, found in results.items():
         print(f"{name}: {found['settings']}")
     print(f"\n{common.machine()}, {time.strftime('%Y-%m-%d')}")
 
 
-def gains(values: Mapping[str, np.ndarray], base: Mapping[str, np.ndarray]) -> list[str]:
+def gains(values: Mapping[str, np.ndarray], base: Mapping[str, np.ndarray], patients: Sequence[str]) -> list[str]:
     """Return the paired difference of each metric's values (seeds, studies) to others, with its interval."""
     return [
-        laboratory.with_interval(laboratory.difference(values[metric], base[metric]), digits)
+        laboratory.with_interval(laboratory.difference(values[metric], base[metric], patients), digits)
         for metric, (_, digits) in laboratory.METRICS.items()
     ]
 

@@ -9,7 +9,7 @@ With --members UNet only that member of stage 2 is trained: less than half of th
 laboratory.json names the variants. "run" does what is missing, one training of the whole method after the other, until --minutes are
 over; run it again to go on. A variant that changes stage 2 alone keeps the paper's stage 1, and one that changes inference alone all
 of the paper's networks. "table" prints, of each variant, the mean over all test studies and seeds, and the paired difference to the
-paper's recipe of the same seed, with a 95 % interval that draws both studies and seeds. Every result is kept in the folder's scores.
+paper's recipe of the same seed, with a 95 % interval that draws both patients and seeds. Every result is kept in the folder's scores.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import resource
 import shutil
 import statistics
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +32,7 @@ import numpy as np
 from petct_cascade.method import NETWORKS, STAGE1
 from petct_cascade.phantom import write_phantoms
 from petct_cascade.pipeline import run_pipeline
+from petct_cascade.summary import patient_of
 from petct_training.files import read_json, write_json
 
 BUNDLES = common.ROOT / "bundles"
@@ -255,22 +256,33 @@ def values_of(rows: Sequence[Sequence[Mapping[str, str]]], model: str | None, me
     return np.array([[float(row[metric] or "nan") for row in sorted(found, key=lambda row: row["case"])] for found in mine])
 
 
-def difference(values: np.ndarray, others: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
-    """Return the mean of paired differences, and its 95 % interval by a bootstrap that draws seeds and studies.
+def patients_of(rows: Iterable[Mapping[str, str]]) -> list[str]:
+    """Return the patient of each case, sorted by case, from rows of several models or seeds."""
+    named = {row["case"]: patient_of(row) for row in rows}
+    return [named[case] for case in sorted(named)]
+
+
+def difference(values: np.ndarray, others: np.ndarray, patients: Sequence[str], seed: int = 0) -> tuple[float, float, float]:
+    """Return the mean of paired differences, and its 95 % interval by a bootstrap that draws seeds and patients.
 
     Args:
         values, others: (seeds, studies); a study without a value in any of them is left out.
+        patients: (studies,), whose they are.
         seed: of the bootstrap.
     """
     differences = values - others
-    differences = differences[:, ~np.isnan(differences).any(axis=0)]
+    complete = ~np.isnan(differences).any(axis=0)
+    differences = differences[:, complete]
     if not differences.size:
         return math.nan, math.nan, math.nan
+    _, patient = np.unique(np.array(patients, str)[complete], return_inverse=True)
+    counts = np.bincount(patient)
+    sums = np.array([np.bincount(patient, of_seed) for of_seed in differences])
     random = np.random.default_rng(seed)
     means = []
     for _ in range(RESAMPLES):
-        rows, columns = (random.integers(0, size, size) for size in differences.shape)
-        means.append(differences[rows][:, columns].mean())
+        rows, columns = (random.integers(0, size, size) for size in sums.shape)
+        means.append(sums[rows][:, columns].sum() / (len(rows) * counts[columns].sum()))
     low, high = np.percentile(means, (2.5, 97.5))
     return float(differences.mean()), float(low), float(high)
 
@@ -289,6 +301,7 @@ def print_tables(folder: Path = FOLDER) -> None:
         if not runs:
             continue
         own = arrays_of(runs, sorted(runs))
+        patients = patients_of(row for of_seed in runs.values() for row in of_seed["rows"])
         minutes = [
             f"{statistics.mean(of_seed[name] for of_seed in runs.values()) / 60:.0f}"
             for name in ("training_seconds", "scoring_seconds")
@@ -297,7 +310,7 @@ def print_tables(folder: Path = FOLDER) -> None:
             figures = [f"{np.nanmean(own[model, metric]):.{decimals}f}" for metric, (_, decimals) in METRICS.items()]
             means.append([name, model, str(len(runs)), *figures, *minutes])
         stage_gain = [
-            with_interval(difference(own["Ensemble", metric], own["DynUNet", metric]), digits)
+            with_interval(difference(own["Ensemble", metric], own["DynUNet", metric], patients), digits)
             for metric, (_, digits) in METRICS.items()
         ]
         stages.append([name, str(len(runs)), *stage_gain])
@@ -307,9 +320,10 @@ def print_tables(folder: Path = FOLDER) -> None:
         # A variant may score studies that the paper's recipe leaves out, such as healthy ones.
         cases = cases_of(runs, shared) & cases_of(papers, shared)
         mine, paper = arrays_of(runs, shared, cases), arrays_of(papers, shared, cases)
+        patients = patients_of(row for of_seed in runs.values() for row in of_seed["rows"] if row["case"] in cases)
         for model in COMPARED:
             gains = [
-                with_interval(difference(mine[model, metric], paper[model, metric]), decimals)
+                with_interval(difference(mine[model, metric], paper[model, metric], patients), decimals)
                 for metric, (_, decimals) in METRICS.items()
             ]
             against.append([name, model, str(len(shared)), *gains])

@@ -19,9 +19,9 @@ NAMES = (laboratory.PAPER, fair_fight.NNUNET, fair_fight.ALONE)
 SECONDS_OF_VARIANTS = {"folds": 900.0, "longer without SwinUNETR": 1500.0}
 
 
-def rows_of(model: str, *dice: float) -> list[dict[str, str]]:
+def rows_of(model: str, *dice: float, case: str = "case") -> list[dict[str, str]]:
     return [
-        {"case": f"case_{number}", "model": model, "dice": str(value), "fpv_ml": "1", "fnv_ml": "2", "f1": ""}
+        {"case": f"{case}_{number}", "model": model, "dice": str(value), "fpv_ml": "1", "fnv_ml": "2", "f1": ""}
         for number, value in enumerate(dice)
     ]
 
@@ -132,14 +132,14 @@ def fight(monkeypatch, tmp_path):
 
     def ours(name, train, test, folder, seed, training, epochs=None):
         given[name, cases_in(test)] = epochs
-        found = result(rows_of("DynUNet", 0.5), rows_of("Ensemble", 0.6))
+        found = result(*(rows_of(model, dice, case=cases_in(test)) for model, dice in (("DynUNet", 0.5), ("Ensemble", 0.6))))
         if name != fair_fight.ALONE:
             found["settings"] = {**read_json(laboratory.VARIANTS)[name], **training, "profile": "demo"}
         return found | {"cpu_seconds": SECONDS_OF_VARIANTS.get(name, 600.0)}
 
     def nnunet(train, test, folder, seconds, gib, seed):
         given[fair_fight.LONGER if folder.name == "longer" else fair_fight.NNUNET, cases_in(test)] = seconds
-        return result(rows_of("Prediction", 0.4)) | {"cpu_seconds": seconds}
+        return result(rows_of("Prediction", 0.4, case=cases_in(test))) | {"cpu_seconds": seconds}
 
     monkeypatch.setattr(fair_fight, "train_ours", ours)
     monkeypatch.setattr(fair_fight, "fight_nnunet", nnunet)

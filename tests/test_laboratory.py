@@ -18,7 +18,7 @@ def test_interval_of_one_seed_is_that_of_the_mean_of_paired_differences():
     random = np.random.default_rng(0)
     others = random.random((1, 400))
     values = others + random.normal(0.1, 0.05, (1, 400))
-    mean, low, high = laboratory.difference(values, others)
+    mean, low, high = laboratory.difference(values, others, [str(number) for number in range(400)])
     error = (values - others).std(ddof=1) / math.sqrt(400)
     assert mean == pytest.approx((values - others).mean())
     assert low == pytest.approx(mean - 1.96 * error, abs=0.3 * error)
@@ -26,16 +26,24 @@ def test_interval_of_one_seed_is_that_of_the_mean_of_paired_differences():
 
 
 def test_seeds_that_differ_widen_the_interval_and_studies_without_a_value_are_left_out():
-    others = np.zeros((3, 50))
+    others, patients = np.zeros((3, 50)), [str(number) for number in range(50)]
     alike = np.full((3, 50), 0.1)
-    assert laboratory.difference(alike, others) == pytest.approx((0.1, 0.1, 0.1))
+    assert laboratory.difference(alike, others, patients) == pytest.approx((0.1, 0.1, 0.1))
     apart = alike + np.array([[-0.1], [0.0], [0.1]])
-    mean, low, high = laboratory.difference(apart, others)
+    mean, low, high = laboratory.difference(apart, others, patients)
     # Of three seeds drawn with replacement, all are the lowest in one of 27 draws: more than 2.5 %.
     assert (mean, low, high) == pytest.approx((0.1, 0.0, 0.2))
     alike[0, 7] = math.nan
-    assert laboratory.difference(alike, others) == pytest.approx((0.1, 0.1, 0.1))
-    assert all(map(math.isnan, laboratory.difference(np.full((1, 2), math.nan), np.zeros((1, 2)))))
+    assert laboratory.difference(alike, others, patients) == pytest.approx((0.1, 0.1, 0.1))
+    assert all(map(math.isnan, laboratory.difference(np.full((1, 2), math.nan), np.zeros((1, 2)), patients[:2])))
+
+
+def test_studies_of_one_patient_count_as_one_observation():
+    random = np.random.default_rng(0)
+    values, others = np.repeat(random.normal(0.1, 0.05, (1, 100)), 4, axis=1), np.zeros((1, 400))
+    # Each patient four times is no more than each patient once.
+    once = laboratory.difference(values[:, ::4], others[:, ::4], [str(number) for number in range(100)])
+    assert laboratory.difference(values, others, [str(number // 4) for number in range(400)]) == pytest.approx(once)
 
 
 def test_scores_of_a_variant_are_not_those_of_one_whose_name_begins_alike(tmp_path):

@@ -88,6 +88,34 @@ def test_interval_has_the_width_that_theory_gives_and_the_seed_decides_it():
     assert summarise(rows, seed=1)["means"] != summarise(rows)["means"]
 
 
+def test_studies_of_one_patient_count_as_one_observation():
+    generator = np.random.default_rng(0)
+    values = generator.normal(0.6, 0.2, 100).tolist()
+    once = [
+        row(f"fdg_{i}", model, rank * value) for i, value in enumerate(values) for rank, model in ((1, "DynUNet"), (2, "UNet"))
+    ]
+    repeated = [
+        scored | {"case": f"{scored['case']}_{visit}", "patient": scored["case"]} for scored in once for visit in range(4)
+    ]
+    of_once, of_repeated = summarise(once), summarise(repeated)
+    for entries, names in (("means", ("dice", "fpv_ml")), ("comparison", ("low", "high"))):
+        for expected, found in zip(of_once[entries], of_repeated[entries], strict=True):
+            assert found["studies"] == 4 * expected["studies"]
+            for name in names:
+                wanted = {**expected[name], "studies": 400} if isinstance(expected[name], dict) else expected[name]
+                assert found[name] == pytest.approx(wanted), (entries, name)
+    # A patient with several studies weighs as many as there are, in the mean as in the samples of the interval.
+    uneven = [row("a_1", "UNet", 0.0, patient="a"), *(row(f"b_{i}", "UNet", 1.0, patient="b") for i in range(3))]
+    dice = find(summarise(uneven)["means"], group="All")["dice"]
+    assert (dice["mean"], dice["low"], dice["high"]) == (0.75, 0.0, 1.0)
+
+
+def test_several_studies_of_one_patient_have_a_mean_and_no_interval():
+    rows = [row(f"fdg_{visit}", "UNet", 0.5 + 0.1 * visit, patient="a") for visit in range(3)]
+    found = find(summarise(rows)["means"], group="All")["dice"]
+    assert found == {"mean": pytest.approx(0.6), "low": None, "high": None, "studies": 3}
+
+
 def test_one_study_has_a_mean_and_no_interval():
     found = find(summarise([row("fdg_a", "UNet", 0.5)])["means"], group="All")["dice"]
     assert found == {"mean": 0.5, "low": None, "high": None, "studies": 1}

@@ -64,13 +64,12 @@ def summarise(rows: Sequence[Row], num_resamples: int = 2000, seed: int = 0) -> 
     A mean leaves out the studies in which the metric does not exist (NaN). Groups are all studies, each tracer, and each tracer
     x centre where the data name the centre: the challenge averages within tracer x centre.
 
-    A 95 % confidence interval holds the 2.5 to 97.5 percentiles of the means of `num_resamples` samples of the studies, drawn
-    with replacement (percentile bootstrap; Efron and Tibshirani, An Introduction to the Bootstrap, 1993). With fewer than two
-    studies there is none.
+    A 95 % confidence interval is that of `mean_and_interval`: it draws patients, since studies of one patient resemble each other.
+    A study whose patient is not known counts as a patient of its own.
 
     Args:
         rows: one per study and model: "case", "model", the metrics of `petct_cascade.metrics.case_metrics`, and, where known,
-            "tracer" and "centre".
+            "patient", "tracer" and "centre".
         num_resamples: number of bootstrap samples.
         seed: of the bootstrap samples.
 
@@ -127,7 +126,7 @@ def summary_markdown(rows: Sequence[Row], summary: Mapping[str, Any]) -> str:
     parts.append(
         "Dice, false-positive volume (FPV) and false-negative volume (FNV) as the autoPET III challenge defines them, on the "
         "original grid; a lesion is an 18-connected component, found when any voxel overlaps. Studies without reference lesions "
-        f"count for FPV and lesion precision only. Bootstrap over studies, {summary['num_resamples']} samples, "
+        f"count for FPV and lesion precision only. Bootstrap over patients, {summary['num_resamples']} samples, "
         f"seed {summary['seed']}."
     )
     return "\n\n".join(parts) + "\n"
@@ -178,7 +177,11 @@ def _refuse_repeated(rows: Sequence[Row]) -> None:
 def _mean_scores(group: str, model: str, rows: Sequence[Row], num_resamples: int, seed: int) -> dict[str, Any]:
     """Return the means of all metrics over the rows of one model in one group."""
     entry: dict[str, Any] = {"group": group, "model": model, "studies": len(rows)}
-    return entry | {metric: mean_and_interval(_existing_values(rows, metric), num_resamples, seed) for metric in METRICS}
+    for metric in METRICS:
+        existing = [row for row in rows if not _is_missing(row, metric)]
+        values = np.array([float(row[metric]) for row in existing])
+        entry[metric] = mean_and_interval(values, [patient_of(row) for row in existing], num_resamples, seed)
+    return entry
 
 
 def models_in_order(rows: Sequence[Row]) -> list[str]:
@@ -199,10 +202,14 @@ def _rows_by_group(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return dict(sorted(groups.items(), key=lambda item: (item[0] != "All", item[0].count(","), item[0])))
 
 
-def _existing_values(rows: Sequence[Row], metric: str) -> np.ndarray:
-    """Return the values of a metric that exist."""
-    values = np.array([math.nan if row.get(metric) is None else float(row[metric]) for row in rows])
-    return values[~np.isnan(values)]
+def patient_of(row: Row) -> str:
+    """Return the patient of a row; a study whose patient is not known is one of its own."""
+    return str(row.get("patient") or row["case"])
+
+
+def _is_missing(row: Row, metric: str) -> bool:
+    """Return whether a metric does not exist in a row."""
+    return row.get(metric) is None or math.isnan(float(row[metric]))
 
 
 def _nanmean(values: Sequence[float]) -> float:
@@ -211,14 +218,27 @@ def _nanmean(values: Sequence[float]) -> float:
     return sum(existing) / len(existing) if existing else math.nan
 
 
-def mean_and_interval(values: np.ndarray, num_resamples: int, seed: int) -> dict[str, Any]:
-    """Return mean and 95 % bootstrap confidence interval of n values."""
+def mean_and_interval(values: np.ndarray, patients: Sequence[str], num_resamples: int, seed: int) -> dict[str, Any]:
+    """Return the mean of the values of n studies, and its 95 % confidence interval.
+
+    The interval holds the 2.5 to 97.5 percentiles of the means of samples of the patients, drawn with replacement, each with all
+    studies (percentile bootstrap of clusters; Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8).
+    With fewer than two patients there is none.
+
+    Args:
+        values: (n,).
+        patients: whose study each value is of.
+        num_resamples: number of bootstrap samples.
+        seed: of the bootstrap samples.
+    """
     result: dict[str, Any] = {"mean": None, "low": None, "high": None, "studies": len(values)}
     if len(values):
         result["mean"] = float(values.mean())
-    if len(values) > 1:
-        picked = np.random.default_rng(seed).integers(len(values), size=(num_resamples, len(values)))
-        low, high = np.percentile(values[picked].mean(axis=1), (2.5, 97.5))
+    _, patient = np.unique(np.array(patients, str), return_inverse=True)
+    sums, counts = np.bincount(patient, values), np.bincount(patient)
+    if len(counts) > 1:
+        picked = np.random.default_rng(seed).integers(len(counts), size=(num_resamples, len(counts)))
+        low, high = np.percentile(sums[picked].sum(axis=1) / counts[picked].sum(axis=1), (2.5, 97.5))
         result |= {"low": float(low), "high": float(high)}
     return result
 
@@ -226,11 +246,14 @@ def mean_and_interval(values: np.ndarray, num_resamples: int, seed: int) -> dict
 def _compare_with_baseline(rows: Sequence[Row], model: str, metric: str, num_resamples: int, seed: int) -> dict[str, Any]:
     """Compare a model with the baseline in the studies in which both have the metric."""
     pairs: dict[str, dict[str, float]] = {}
+    patients: dict[str, str] = {}
     for row in rows:
-        if row["model"] in (model, BASELINE) and not math.isnan(float(row[metric])):
+        if row["model"] in (model, BASELINE) and not _is_missing(row, metric):
             pairs.setdefault(row["case"], {})[row["model"]] = float(row[metric])
-    differences = np.array([pair[model] - pair[BASELINE] for pair in pairs.values() if len(pair) == 2])
-    interval = mean_and_interval(differences, num_resamples, seed)
+            patients[row["case"]] = patient_of(row)
+    paired = {case: pair[model] - pair[BASELINE] for case, pair in pairs.items() if len(pair) == 2}
+    differences = np.array(list(paired.values()))
+    interval = mean_and_interval(differences, [patients[case] for case in paired], num_resamples, seed)
     better = differences if METRICS[metric][2] else -differences
     return {
         "model": model,
