@@ -20,6 +20,14 @@ def sheared():
     return affine
 
 
+def flipped():
+    """The affine of the same voxels, stored from right to left."""
+    affine = las((4, 4, 5))
+    affine[:3, 3] += (CT.shape[0] - 1) * affine[:3, 0]
+    affine[:3, 0] *= -1
+    return affine
+
+
 def singular():
     affine = las((4, 4, 5))
     affine[:3, 1] = affine[:3, 0]
@@ -79,6 +87,7 @@ ERRORS = {
     "CT elsewhere": ("ct", lambda f: rewrite(f, affine=las((4, 4, 5), (500, 0, 0))), "lies elsewhere"),
     "label of another size": ("label", lambda f: rewrite(f, LABEL[:-1]), "resample it"),
     "label elsewhere": ("label", lambda f: rewrite(f, affine=las((4, 4, 5), (2, 0, 0))), "2.0 mm beside the PET"),
+    "label flipped": ("label", lambda f: rewrite(f, LABEL[::-1], affine=flipped()), "axes stored as RAS and the PET as LAS"),
     "label not binary": ("label", lambda f: rewrite(f, LABEL * 2), "holds the values 0, 2"),
     "label with fractions": ("label", lambda f: rewrite(f, LABEL * np.float32(0.5)), "holds the values 0, 0.5"),
 }

@@ -26,6 +26,7 @@ from helpers import (
     WINDOWS,
     las,
     parser_of,
+    rewrite,
     studies_shown,
     write_nifti,
     write_study,
@@ -944,6 +945,20 @@ def test_evaluation_says_why_a_study_has_no_masks(workflow, raw, tmp_path):
     (problem,) = json.loads((tmp_path / "masks/problems.json").read_text())
     assert problem["case"] == CASES[0]
     assert "damaged or cut off" in problem["reason"]
+
+
+def test_evaluation_names_a_label_on_another_grid_before_any_network_works(workflow, raw, tmp_path, capsys):
+    studies = tmp_path / "studies"
+    shutil.copytree(raw, studies)
+    for case in CASES:
+        rewrite(studies / f"labelsTr/{case}.nii.gz", np.zeros((3, 3, 3), np.uint8))
+    evaluation = workflow("inference", "evaluate", studies=str(studies))
+    evaluation.evaluator.inferer = lambda *_, **__: pytest.fail("a network works")
+    with pytest.raises(SystemExit):
+        evaluation.run()
+    told = capsys.readouterr()
+    for case in CASES:
+        assert f"{case}.nii.gz has the size (3, 3, 3) and the PET" in told.out + told.err
 
 
 def test_inference_and_evaluation_do_not_share_a_folder(workflow, dataset, raw, tmp_path):

@@ -170,9 +170,11 @@ def problem_of(error: BaseException, case: str) -> Problem:
 
 
 def _read(item: Mapping[str, Any]) -> tuple[Reading, list[Any]]:
-    """Read and judge CT and PET of an item; return the reading and the two volumes."""
+    """Read and judge CT and PET of an item, and its label if it has one; return the reading and the first two volumes."""
     ct, pet = (as_source(file) for file in item["image"])
-    problems, volumes = read_study(Study(item["case"], item.get("patient", ""), item.get("tracer", ""), ct, pet, None))
+    # A label that cannot be used is known before the networks have worked for nothing.
+    label = as_source(item["label"]) if item.get("label") else None
+    problems, volumes = read_study(Study(item["case"], item.get("patient", ""), item.get("tracer", ""), ct, pet, label))
     reading = Reading(item["case"], problems, _states_of((ct, pet)))
     if not reading.usable:
         return reading, []

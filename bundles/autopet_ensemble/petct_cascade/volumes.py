@@ -408,6 +408,12 @@ def check_grid(volume: Volume, other: Volume, name: str) -> None:
     Raises:
         InputError: when it does not; the message is the end of a sentence that begins with the volume's file.
     """
+    stored, wanted = ("".join(nib.aff2axcodes(affine)) for affine in (volume.affine, other.affine))
+    if stored != wanted:
+        raise InputError(
+            f"has its axes stored as {stored} and the {name} as {wanted}, though both may show the same place: "
+            f"resample it to the grid of the {name}"
+        )
     if volume.array.shape != other.array.shape:
         raise InputError(
             f"has the size {volume.array.shape} and the {name} {other.array.shape}: resample it to the grid of the {name}"
