@@ -16,8 +16,12 @@ import numpy as np
 import pytest
 import torch
 from helpers import BUNDLES, ENVIRONMENT, NETWORKS, STAGE1, assert_same_weights, train, training_command, write_prepared
+from ignite.engine import Engine
 from monai.bundle import ConfigParser
+from monai.engines import Evaluator
 from processes import run_python
+
+from petct_training.training import ValidationAtEnd
 
 
 def scalars(folder: Path, name: str) -> list[tuple[int, float]]:
@@ -112,6 +116,21 @@ def test_a_small_data_set_trains_as_many_steps_as_are_asked_for_and_goes_on_with
     command = training_command(STAGE1, prepared, tmp_path, "train", "demo", **options | {"steps_per_epoch": 4}, resume=True)
     done = run_python(command, BUNDLES / STAGE1, ENVIRONMENT)
     assert "last.pt is of a training of 5 steps an epoch, and this one has 4: give the same data set" in done.stderr
+
+
+@pytest.mark.parametrize(("interval", "epochs", "validated"), [(4, 10, [4, 8, 10]), (5, 10, [5, 10]), (20, 3, [3])])
+def test_every_interval_and_the_last_epoch_are_validated(interval, epochs, validated):
+    class Validator(Evaluator):
+        def __init__(self):
+            self.epochs = []
+
+        def run(self, global_epoch=1):
+            self.epochs.append(global_epoch)
+
+    trainer, validator = Engine(lambda engine, batch: None), Validator()
+    ValidationAtEnd(validator, interval).attach(trainer)
+    trainer.run([0, 1], max_epochs=epochs)
+    assert validator.epochs == validated
 
 
 def test_a_loss_that_is_not_finite_stops_with_study_and_epoch(tmp_path):

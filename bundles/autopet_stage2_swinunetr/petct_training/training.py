@@ -13,7 +13,8 @@ import ignite.engine.engine
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 from monai.data.utils import set_rnd
-from monai.handlers import StatsHandler
+from monai.engines import Evaluator
+from monai.handlers import StatsHandler, ValidationHandler
 from monai.utils import set_determinism
 
 from petct_training.errors import InputError
@@ -44,6 +45,25 @@ class SeedEachEpoch:
         seed = self.seed + SEEDS_PER_EPOCH * engine.state.epoch + self.rank
         set_determinism(seed)
         set_rnd(self.dataset, seed)
+
+
+class ValidationAtEnd(ValidationHandler):
+    """Validate every so many epochs and after the last one, so that no epoch is trained for nothing.
+
+    Args:
+        validator: validates the network.
+        interval: number of epochs.
+    """
+
+    def __init__(self, validator: Evaluator, interval: int) -> None:
+        super().__init__(interval, validator)
+
+    def attach(self, engine: Engine) -> None:
+        """Let a trainer validate."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=self._is_due), self)
+
+    def _is_due(self, engine: Engine, epoch: int) -> bool:
+        return epoch % self.interval == 0 or epoch == engine.state.max_epochs
 
 
 class StopIfNotFinite:
