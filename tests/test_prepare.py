@@ -166,6 +166,15 @@ def test_prepared_data_set_is_read_by_monai(raw, tmp_path):
     assert loaded["image"].shape == (2, *loaded["label"].shape[1:])
 
 
+def test_datalist_of_studies_with_any_letters_is_read_in_any_encoding(tmp_path):
+    names = ("fdg_Müller_1", "fdg_病人_1")
+    for seed, name in enumerate(names):
+        write_study(tmp_path / "raw", name, seed)
+    prepare(tmp_path / "raw", tmp_path / "out")
+    read = json.loads((tmp_path / "out/datalist.json").read_text(encoding="ascii"))
+    assert {item["case"] for split in ("training", "validation") for item in read[split]} == set(names)
+
+
 def test_ct_on_another_grid_lands_on_the_grid_of_the_pet(tmp_path):
     raw = write_raw(tmp_path / "raw", 3)
     # CT and PET are the same linear function of the place, on grids of other spacing, origin and direction.

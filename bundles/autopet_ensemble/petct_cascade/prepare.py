@@ -192,7 +192,7 @@ def _write_lists(preparation: Preparation, fingerprint: Mapping[str, Any], datal
     with preparation.records.making(preparation.lists):
         preparation.datalist_file.unlink(missing_ok=True)
         write_json(preparation.fingerprint_file, fingerprint)
-        write_json(preparation.datalist_file, datalist)
+        write_json(preparation.datalist_file, datalist, ascii_only=True)
 
 
 def _print_summary(admission: Admission, dataset_dir: Path) -> None:

@@ -119,9 +119,15 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
-def write_json(path: str | os.PathLike, content: Any) -> None:
-    """Write JSON with an indent of two, atomically."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+def write_json(path: str | os.PathLike, content: Any, ascii_only: bool = False) -> None:
+    """Write JSON with an indent of two, atomically.
+
+    Args:
+        path: of the file.
+        content: of the file.
+        ascii_only: whether other letters are escaped. MONAI reads JSON in the system's encoding, which on Windows is not UTF-8.
+    """
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=ascii_only) + "\n")
 
 
 def read_json(path: str | os.PathLike) -> Any:
