@@ -181,6 +181,28 @@ def test_a_setting_without_id_or_value_is_refused(folder, started, setting):
     assert f"'{setting}' is not ID=VALUE" in done.output
 
 
+def test_names_of_options_are_taken_as_the_bundles_write_them(folder, started):
+    petct("segment", "raw", "-o", "out", "--weights", "work", "--pet_series", "WB", "--half_life", "6586")
+    (command,) = started
+    assert command[-8:-6] == ["--pet_series", "WB"]
+    assert command[-6:-4] == ["--half_life", "6586.0"]
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("segment raw -o out --weights work --allow_outside true", "--set allow_outside=VALUE"),
+        ("prepare raw -o data --exclude list.txt", "--set exclude=VALUE"),
+        ("train raw -o work --allow-outside true", "--set \"prepare_options={'allow_outside':VALUE}\""),
+    ],
+)
+def test_an_id_that_is_no_option_of_its_own_is_told_how_to_be_set(folder, started, command, words):
+    done = petct(*shlex.split(command))
+    assert done.exit_code == 2
+    assert f"write {words}." in done.output
+    assert not started
+
+
 def test_bundles_of_a_clone_are_those_beside_the_code():
     assert cli.bundles_folder() == BUNDLES
 

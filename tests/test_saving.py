@@ -163,17 +163,22 @@ def test_a_training_goes_on_with_the_options_beyond_the_paper_that_it_began_with
 
 @pytest.mark.parametrize(
     ("options", "named"),
-    [({"lr": 0.01}, "learning_rate"), ({"momentum": 0.8}, "momentum"), ({"weight_decay": 0.1}, "weight_decay")],
+    [
+        ({"lr": 0.01}, "learning_rate"),
+        ({"momentum": 0.8}, "momentum"),
+        ({"weight_decay": 0.1}, "weight_decay"),
+        ({"power": 0.5}, "poly_power"),
+    ],
 )
 def test_options_of_the_optimiser_that_the_state_would_overwrite_are_refused(tmp_path, options, named):
-    def scheduled(**other) -> dict:
+    def scheduled(power=0.9, **other) -> dict:
         objects = state()
         optimizer = torch.optim.SGD(objects["network"].parameters(), **{"lr": 0.1, "momentum": 0.9} | other)
-        return objects | {"optimizer": optimizer, "scheduler": torch.optim.lr_scheduler.PolynomialLR(optimizer, 10)}
+        return objects | {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.PolynomialLR(optimizer, 10, power)}
 
     before = scheduled()
     before["optimizer"].step()
-    before["scheduler"].step()
+    before["lr_scheduler"].step()
     LastState(before, tmp_path / "last.pt", FINGERPRINT)(Engine(lambda engine, batch: None))
     assert resume(True, tmp_path / "last.pt", scheduled(), FINGERPRINT, max_epochs=5)
     with pytest.raises(InputError, match=f"is of a training with another {named}: give the same, or begin anew without --resume"):

@@ -16,6 +16,7 @@ from petct_cascade.installation import ensemble_folder
 from petct_cascade.method import ENSEMBLE, PAPER, PROFILES, RECIPES
 from petct_cascade.version import program_version
 from petct_training.errors import InputError, boolean
+from petct_training.files import read_json
 
 NO_WEIGHTS = (
     "no weights come with this program: train them with `petct train STUDIES -o WORK` and give --weights WORK, or convert the "
@@ -109,11 +110,64 @@ def _version(context: click.Context, parameter: click.Parameter, wanted: bool) -
         context.exit()
 
 
+def _ids(config: str) -> set[str]:
+    """Return the ids of a config of the ensemble."""
+    return set(read_json(bundles_folder() / ENSEMBLE / f"configs/{config}.json"))
+
+
+class SetOption(click.Option):
+    """The option `--set` of a command, for the ids of a config file of the ensemble.
+
+    Args:
+        of: name of the config file.
+        more: see `click.Option`.
+    """
+
+    def __init__(self, *declarations: Any, of: str = "", **more: Any) -> None:
+        super().__init__(*declarations, **more)
+        self.of = of
+
+    def words(self, name: str) -> str | None:
+        """Return what sets an id, of the config or of the preparation that it begins with; None where there is no such id."""
+        if name in _ids(self.of):
+            return f"--set {name}=VALUE"
+        if "prepare_options" in _ids(self.of) and name in _ids("prepare"):
+            return f"--set \"prepare_options={{'{name}':VALUE}}\""
+        return None
+
+
+class Command(click.Command):
+    """A command that says of an id of its config, which was given as an option of its own, how it is set."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments; see `click.Command`.
+
+        Raises:
+            click.UsageError: when one is wrong.
+        """
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            name = error.option_name.lstrip("-").replace("-", "_")
+            for option in self.params:
+                if isinstance(option, SetOption) and (words := option.words(name)):
+                    raise click.UsageError(f"No such option {error.option_name!r}: write {words}.", ctx) from error
+            raise
+
+
+class Group(click.Group):
+    """The commands of `petct`."""
+
+    command_class = Command
+
+
 def settings(of: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return the option `--set` of a command, for the ids of a config file."""
     return click.option(
         "--set",
         "settings",
+        cls=SetOption,
+        of=of,
         metavar="ID=VALUE",
         multiple=True,
         callback=_settings,
@@ -178,7 +232,15 @@ def as_names(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: Path(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Group,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        # The bundles' names of options, which what they say of bad input has, are taken, too.
+        "token_normalize_func": lambda token: token.replace("_", "-"),
+    },
+)
 @click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit.")
 def main() -> None:
     """Find tumour lesions in whole-body PET/CT.
@@ -186,7 +248,8 @@ def main() -> None:
     Research use only: not for diagnosis, treatment or any other clinical decision.
 
     Each command prints the `python -m monai.bundle run ...` command that it stands for, and runs it in the current folder. The exit
-    code is 0 when all is done, 3 when some studies could not be used, 1 when nothing was done, 2 when the command is wrong.
+    code is 0 when all is done, 3 when some studies could not be used, 1 when nothing was done, 2 when `petct` does not know what
+    is asked.
 
     \b
     Try it with synthetic studies, without a GPU, in a quarter of an hour:

@@ -288,17 +288,22 @@ def resume(
         )
     _check_options(content.get("options", {}), state.get("options"), file)
     if "optimizer" in state:
-        _check_optimizer(content["optimizer"], state["optimizer"], file)
+        _check_optimizer(content, state, file)
     Checkpoint.load_objects(dict(state), content)
     return True
 
 
-def _check_optimizer(earlier: Mapping[str, Any], own: torch.optim.Optimizer, file: str | os.PathLike) -> None:
-    """Refuse to go on with other options of the optimiser, which the state would overwrite, than a training began with."""
-    # Its schedule sets `lr` in each step, from `initial_lr`.
-    names = own.param_groups[0].keys() & earlier["param_groups"][0].keys() - {"params", "lr"}
-    pairs = list(zip(earlier["param_groups"], own.param_groups, strict=True))
+def _check_optimizer(content: Mapping[str, Any], state: Mapping[str, Any], file: str | os.PathLike) -> None:
+    """Refuse to go on with other options of optimiser and schedule, which the state would overwrite, than a training began with."""
+    earlier, own = content["optimizer"]["param_groups"], state["optimizer"].param_groups
+    # The schedule sets `lr` in each step, from `initial_lr`.
+    names = own[0].keys() & earlier[0].keys() - {"params", "lr"}
+    pairs = list(zip(earlier, own, strict=True))
     different = sorted(name for name in names if any(before[name] != now[name] for before, now in pairs))
+    if "lr_scheduler" in state:
+        # A schedule of the user's own may have no power.
+        powers = [schedule.get("power") for schedule in (content["lr_scheduler"], state["lr_scheduler"].state_dict())]
+        different += ["poly_power"] if powers[0] != powers[1] else []
     if different:
         named = " and ".join("learning_rate" if name == "initial_lr" else name for name in different)
         raise InputError(f"{file} is of a training with another {named}: give the same, or begin anew without --resume")
