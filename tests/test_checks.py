@@ -223,6 +223,17 @@ def test_two_or_fewer_validation_studies_with_lesions_are_a_warning(tmp_path, ca
     assert bool(printed) == bool(said)
 
 
+def test_more_processes_than_validation_studies_are_refused(data, monkeypatch):
+    items = read_items(data / "datalist.json", ["validation"], data)
+    checks.check_processes(items)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: len(items))
+    checks.check_processes(items)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: len(items) + 1)
+    with pytest.raises(InputError, match=f"{len(items) + 1} processes cannot share .*: start at most {len(items)}"):
+        checks.check_processes(items)
+
+
 def test_a_label_is_asked_for_only_where_it_is_needed(data):
     items = read_items(data / "datalist.json", ["training"], data)
     Path(items[0]["label"]).unlink()

@@ -18,7 +18,7 @@ from petct_training.errors import InputError
 from petct_training.files import read_json
 from petct_training.grids import open_volume
 from petct_training.merging import OCTANTS
-from petct_training.processes import rank
+from petct_training.processes import number_of_processes, rank
 from petct_training.weights import misfit, read_weights
 
 PREPARE = "python -m monai.bundle run prepare --config_file configs/prepare.json"
@@ -128,6 +128,20 @@ def check_lesions(items: Iterable[Item], datalist: str | os.PathLike) -> None:
     """
     if not any(map(has_lesion, items)):
         raise InputError(f"no label of the training studies in {datalist} marks a lesion: prepare a data set that has lesions")
+
+
+def check_processes(items: Sequence[Item]) -> None:
+    """Refuse more processes than there are validation studies for them to share: an evaluator does not run on none.
+
+    Raises:
+        InputError: with the greatest number of processes.
+    """
+    processes = number_of_processes()
+    if processes > len(items):
+        raise InputError(
+            f"{processes} processes cannot share {len(items)} validation studies: start at most {len(items)}, or prepare the data "
+            "set with a larger validation_fraction"
+        )
 
 
 def warn_of_few_studies(items: Iterable[Item]) -> None:

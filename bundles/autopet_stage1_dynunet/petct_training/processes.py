@@ -16,6 +16,11 @@ def rank() -> int:
     return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
 
 
+def number_of_processes() -> int:
+    """Return how many processes a run has; 1 where this one is alone."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
 def start_process_group(device: torch.device) -> None:
     """Join the processes of a run: with NCCL on GPUs, of which each process takes its own, otherwise with gloo."""
     on_gpu = device.type == "cuda"
