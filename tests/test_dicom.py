@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import csv
 import json
 import os
@@ -14,9 +15,13 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from dicom_writer import Person, Variant, small_study, write_study, write_tcia
+from dicom_writer import Person, Variant, small_study, write_seg, write_study, write_tcia
 from dicom_writer import layouts as dicom_layouts
+from dicom_writer.beside import second_pet
+from dicom_writer.damages import patched
+from dicom_writer.variants import VARIANTS
 from helpers import SARCOMA, SHARED, needs_shared
+from helpers import write_study as write_pair
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +33,7 @@ from petct_cascade.dicom.suv import SuvOptions
 from petct_cascade.preparation import PrepareOptions
 from petct_cascade.prepare import prepare
 from petct_cascade.selection import SelectOptions, select_studies, source_of
-from petct_cascade.studies import find_studies
+from petct_cascade.studies import find_studies, study_of_places
 from petct_cascade.volumes import read_volume
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.masks import Masks
@@ -345,6 +350,122 @@ def test_damaged_file_costs_the_study_among_whose_slices_it_lies_and_no_other(tm
     studies, problems = find_in_folder(mixed)
     assert [found.case for found in studies] == ["fdg_bad_2023-05-04", "fdg_good_2023-05-04"]
     assert [(problem.case, problem.error) for problem in problems if "cut off" in problem.sentence] == [("mixed", False)]
+
+
+@pytest.mark.parametrize("name", ["first slice cut off in the header", "last slice cut off in the header", "last slice empty"])
+def test_damaged_slice_of_a_series_that_is_named_is_refused_as_in_a_folder(tmp_path, name):
+    write_study(tmp_path, STUDY, VARIANTS[name])
+    with pytest.raises(InputError, match=r"\.dcm .*(cut off|empty).*, or take it away if it is no slice"):
+        study_of_places(tmp_path / "ct", tmp_path / "pet")
+    (tmp_path / "list.csv").write_text("case,ct,pet\na,ct,pet\n")
+    studies, (problem,) = find_studies(tmp_path / "list.csv", labels=False)
+    assert not studies
+    assert problem.error
+    file = next((tmp_path / "pet").glob("*.dcm"))
+    file.write_bytes(file.read_bytes()[:400])
+    (tmp_path / "list.csv").write_text(f"case,ct,pet\na,ct,pet/{file.name}\n")
+    assert file.name in find_studies(tmp_path / "list.csv", labels=False)[1][0].sentence
+
+
+def test_half_of_a_label_is_none(tmp_path):
+    study = written(tmp_path)
+    write_seg(tmp_path / "seg/one.dcm", study)
+    write_seg(tmp_path / "seg/other.dcm", study)
+    (tmp_path / "seg/other.dcm").write_bytes((tmp_path / "seg/other.dcm").read_bytes()[:600])
+    studies, problems = find_studies(tmp_path, labels=True)
+    assert not studies
+    assert any(problem.error and "other.dcm" in problem.sentence for problem in problems)
+    (tmp_path / "list.csv").write_text("case,ct,pet,label\na,ct,pet,seg\n")
+    studies, (problem,) = find_studies(tmp_path / "list.csv", labels=True)
+    assert not studies
+    assert "other.dcm" in problem.sentence
+
+
+def test_ct_and_pet_of_two_persons_are_not_one_study(tmp_path):
+    written(tmp_path / "A", person=Person(identifier="A1", name="Able^Ann"))
+    write_study(tmp_path / "B", small_study(1), replace(PLAIN, person=Person(identifier="B2", name="Baker^Bob"), study_key="b"))
+    with pytest.raises(InputError, match=r"is of patient A1 and its PET .* of patient B2.*: name CT and PET of one patient"):
+        study_of_places(tmp_path / "A/ct", tmp_path / "B/pet")
+    (tmp_path / "list.csv").write_text("case,ct,pet\na,A/ct,B/pet\nb,B/ct,B/pet\n")
+    studies, (problem,) = find_studies(tmp_path / "list.csv", labels=False)
+    assert [study.case for study in studies] == ["b"]
+    assert (problem.case, problem.error) == ("a", True)
+
+
+def test_ct_of_the_same_person_in_another_space_is_a_warning(tmp_path):
+    written(tmp_path / "A")
+    write_study(tmp_path / "B", STUDY, replace(PLAIN, study_key="b"))
+    _, problems = study_of_places(tmp_path / "A/ct", tmp_path / "B/pet")
+    assert [problem.sentence for problem in problems if "another frame of reference" in problem.sentence]
+    assert not study_of_places(tmp_path / "A/ct", tmp_path / "A/pet")[1]
+
+
+def test_list_takes_patients_from_the_headers_so_that_no_person_is_in_training_and_validation(tmp_path):
+    for name in ("s1", "s2"):
+        write_study(tmp_path / name, STUDY, replace(PLAIN, study_key=name, person=Person(identifier="PSMA_0042", name="A^B")))
+    (tmp_path / "list.csv").write_text("case,ct,pet,patient\nscan1,s1/ct,s1/pet,\nscan2,s2/ct,s2/pet,\nscan3,s2/ct,s2/pet,Bob\n")
+    studies, _ = find_studies(tmp_path / "list.csv", labels=False)
+    assert [(study.patient, study.tracer) for study in studies] == [("PSMA_0042", "fdg"), ("PSMA_0042", "fdg"), ("Bob", "fdg")]
+
+
+def test_pet_that_has_lost_its_end_is_told_by_the_number_in_its_header(tmp_path):
+    written(tmp_path)
+    files = sorted((tmp_path / "pet").iterdir())
+    assert not read_pet(files).warnings
+    assert any("has 11 slices, and its header says that there are 16" in warning for warning in read_pet(files[:11]).warnings)
+
+
+def test_label_that_was_drawn_on_another_pet_of_the_study_is_told(tmp_path):
+    study = written(tmp_path, beside=(second_pet("late", 9, "PET late AC", change=lambda slices: slices[:12]),))
+    late = sorted((tmp_path / "late").iterdir(), key=lambda file: float(pydicom.dcmread(file).ImagePositionPatient[2]))
+    of_late = copy.copy(study)
+    of_late.pet_files, of_late.pet_sop_uids = late, [pydicom.dcmread(file).SOPInstanceUID for file in late]
+    write_seg(tmp_path / "seg/late.dcm", of_late, study.label[:, :, :12])
+    (found,), problems = find_in_folder(tmp_path)
+    assert found.pet.files[0].parent.name == "pet"
+    assert any("was drawn on the PET 'PET late AC'" in problem.sentence for problem in problems)
+
+
+@pytest.mark.parametrize("names", ["slices", "screenshot"])
+def test_files_of_any_name_hide_no_study_in_dicom(tmp_path, names):
+    if names == "slices":
+        written(tmp_path, path=lambda series, number: f"{series}_{number:04d}.dcm")
+    else:
+        written(tmp_path / "dicom")
+        (tmp_path / "screenshot_0001.png").write_bytes(b"png")
+    studies, problems = find_studies(tmp_path, labels=False)
+    assert len(studies) == 1
+    assert not problems
+
+
+def test_dicom_among_pairs_of_volumes_is_told(tmp_path):
+    written(tmp_path / "dicom")
+    write_pair(tmp_path / "volumes", "fdg_a_1")
+    for file in (tmp_path / "volumes/imagesTr").iterdir():
+        file.rename(tmp_path / file.name)
+    studies, (problem,) = find_studies(tmp_path, labels=False)
+    assert [study.case for study in studies] == ["fdg_a_1"]
+    assert "is DICOM among pairs of NIfTI" in problem.sentence
+
+
+def test_slices_that_state_different_weights_are_refused(tmp_path):
+    written(tmp_path)
+    for file in sorted((tmp_path / "pet").iterdir())[8:]:
+        ds = pydicom.dcmread(file)
+        ds.PatientWeight = 50
+        ds.save_as(file)
+    files = sorted((tmp_path / "pet").iterdir())
+    with pytest.raises(InputError, match=r"says different things in its slices, 50 and .* \(PatientWeight\)"):
+        read_pet(files)
+    assert read_pet(files, SuvOptions(weight=70)).facts["suv"]["weight_kg"] == 70
+
+
+def test_enhanced_file_with_an_element_that_cannot_be_decoded_costs_no_other_study(tmp_path):
+    damage = patched(0x0008103E, b"xx", vr="ZZ", everywhere=True)
+    write_study(tmp_path / "bad", STUDY, replace(PLAIN, enhanced=("CT", "PT"), damage=damage))
+    write_study(tmp_path / "good", small_study(1), replace(PLAIN, study_key="good", person=Person(identifier="G", name="G")))
+    studies, _ = find_in_folder(tmp_path)
+    assert "G" in {study.patient for study in studies}
 
 
 def test_archives_of_tcia_as_downloaded_are_prepared(tmp_path):

@@ -301,6 +301,37 @@ def test_mask_that_this_program_has_written_among_the_studies_is_no_label_unless
     assert (study.label, problems) == (mask, [])
 
 
+def test_stray_quotation_mark_in_a_list_swallows_no_study(tmp_path):
+    for number in range(5):
+        write_study(tmp_path, f"fdg_{number}_1", seed=number)
+    rows = [f"fdg_{n}_1,imagesTr/fdg_{n}_1_0000.nii.gz,imagesTr/fdg_{n}_1_0001.nii.gz,fine" for n in range(5)]
+    source = tmp_path / "list.csv"
+
+    def write(*marks: int) -> None:
+        marked = [row.replace("fine", '"fine') if number in marks[:1] else row for number, row in enumerate(rows)]
+        marked = [row + '"' if number in marks[1:] else row for number, row in enumerate(marked)]
+        source.write_text("\n".join(["case,ct,pet,comment", *marked]) + "\n")
+
+    write()
+    assert len(find_studies(source, labels=False)[0]) == 5
+    write(1)
+    with pytest.raises(InputError, match=r"list\.csv, line 6 cannot be read .*: look for a quotation mark"):
+        find_studies(source, labels=False)
+    write(1, 3)
+    studies, (problem,) = find_studies(source, labels=False)
+    assert [study.case for study in studies] == ["fdg_0_1", "fdg_4_1"]
+    assert "line 5 ends a text that holds whole rows" in problem.sentence
+    # A comment of several lines is none of that.
+    source.write_text("\n".join(["case,ct,pet,comment", rows[0].replace("fine", '"fine\nand small, too"')]) + "\n")
+    assert len(find_studies(source, labels=False)[0]) == 1
+
+
+def test_list_in_json_that_is_nested_without_end_is_a_sentence(tmp_path):
+    (tmp_path / "list.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="is not valid JSON"):
+        find_studies(tmp_path / "list.json", labels=False)
+
+
 @pytest.mark.parametrize("case", ["../../etc/x", "a/b", "a\\b", "..", ".hidden", "a\tb", "x" * 201, "ü" * 101])
 def test_case_that_could_leave_the_output_folder_or_name_no_file_is_refused(tmp_path, case):
     rows = [{"case": case, "ct": "ct.nii", "pet": "pet.nii"}, {"case": "good", "ct": "ct.nii", "pet": "pet.nii"}]

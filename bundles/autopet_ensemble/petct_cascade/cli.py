@@ -132,7 +132,7 @@ class SetOption(click.Option):
         if name in _ids(self.of):
             return f"--set {name}=VALUE"
         if "prepare_options" in _ids(self.of) and name in _ids("prepare"):
-            return f"--set \"prepare_options={{{name!r}:VALUE}}\""
+            return f'--set "prepare_options={{{name!r}:VALUE}}"'
         return None
 
 

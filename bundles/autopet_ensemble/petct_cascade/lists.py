@@ -64,9 +64,14 @@ def _entries_of_csv(source: Path, text: str) -> list[Entry]:
     heading = text.partition("\n")[0]
     # Spreadsheets of many countries separate by semicolons.
     delimiter = ";" if heading.count(";") > heading.count(",") else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    names = [_plain(name) for name in next(reader, [])]
-    rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        names = [_plain(name) for name in next(reader, [])]
+        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise InputError(
+            f"{source}, line {reader.line_num} cannot be read ({error}): look for a quotation mark without a partner"
+        ) from error
     absent = [name for name in NEEDED if not rows or name not in names]
     if absent:
         raise InputError(f"{source} has no column {' and no column '.join(absent)}, or no rows: its first line names the columns")
@@ -76,6 +81,8 @@ def _entries_of_csv(source: Path, text: str) -> list[Entry]:
         flaw = ""
         if any(cell.strip() for cell in row[len(names) :]):
             flaw = f"{source.name}, line {line} has more cells than there are columns: put texts with {delimiter!r} in quotes"
+        elif any(inner.count(delimiter) >= len(names) - 1 for cell in row for inner in cell.splitlines()):
+            flaw = f"{source.name}, line {line} ends a text that holds whole rows: look for a quotation mark too many above it"
         entries.append(Entry(f"{source.name}, line {line}", _texts(dict(zip(names, row, strict=False))), flaw))
     return entries
 
@@ -84,7 +91,7 @@ def _entries_of_json(source: Path, text: str) -> list[Entry]:
     """Return the entries of a list of objects."""
     try:
         rows = json.loads(text, object_pairs_hook=lambda pairs: [(_plain(name), value) for name, value in pairs])
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{source} is not valid JSON ({error}): correct it") from error
     if not isinstance(rows, list) or not rows or not all(_is_object(row) for row in rows):
         raise InputError(f"{source} is not a list of studies: write a list of objects with case, ct, pet")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import unicodedata
@@ -13,12 +14,13 @@ from typing import Any
 from petct_cascade.clicks import PointsFile
 from petct_cascade.coarse_mask import coarse_mask_source
 from petct_cascade.dicom.body_size import Body
-from petct_cascade.dicom.finding import DicomOptions, Found, find_in_folder, identity_of_series, suv_options
+from petct_cascade.dicom.files import is_dicom
+from petct_cascade.dicom.finding import DicomOptions, Found, find_in_folder, identity_of_series, said_by_series, suv_options
 from petct_cascade.dicom.places import Places
 from petct_cascade.dicom.source import DicomSource
 from petct_cascade.dicom.suv import OF_BODY
 from petct_cascade.dicom.suv_options import SuvOptions
-from petct_cascade.folders import is_made_by_system
+from petct_cascade.folders import is_made_by_system, walk
 from petct_cascade.lists import LISTS, SUV_NAMES, read_list
 from petct_cascade.problems import Problem
 from petct_cascade.volumes import SUFFIXES, Source, flaw_of_suffix, without_suffix
@@ -26,6 +28,9 @@ from petct_training.errors import InputError
 from petct_training.records import RECORDS, digest_of, letters_of, read_record
 
 TRACERS = ("fdg", "psma")
+
+# Of a folder, to see whether it holds DICOM, too.
+FILES_TO_LOOK_AT = 200
 
 # Folders of TCIA's patients begin with it.
 TCIA_PREFIX = "PETCT_"
@@ -326,7 +331,31 @@ def _find(source: Path, labels: bool, allow_outside: bool, dicom: DicomOptions) 
     patients = sorted(folder for folder in folders if not _belongs_to_system(folder.relative_to(source)))
     if patients and any(_volumes_of_tcia_folder(folder) for patient in patients for folder in _folders_in(patient)):
         return _from_tcia(patients)
-    return list(_from_pairs(source, labels)) or _from_dicom(source, labels, dicom)
+    return _from_pairs_or_dicom(source, labels, dicom)
+
+
+def _from_pairs_or_dicom(source: Path, labels: bool, dicom: DicomOptions) -> list[Study | Problem]:
+    """Return the pairs of volumes in a folder, or else its studies in DICOM, whose files may have any names."""
+    pairs = list(_from_pairs(source, labels))
+    if any(isinstance(found, Study) for found in pairs):
+        file = _first_in_dicom(source)
+        said = (
+            "is DICOM among pairs of NIfTI or MetaImage files, of which alone studies are taken: put the DICOM files into a folder "
+            "of their own"
+        )
+        return pairs if file is None else [*pairs, Problem(source.name, file, said, error=False)]
+    in_dicom = _from_dicom(source, labels, dicom)
+    if not any(isinstance(found, Study) for found in in_dicom):
+        return pairs or in_dicom
+    # Of a picture or a slice called <name>_0001, nobody wants to know that it is no volume.
+    halves = [found for found in pairs if isinstance(found, Problem) and found.file and found.file.name.endswith(SUFFIXES)]
+    return [*in_dicom, *halves]
+
+
+def _first_in_dicom(source: Path) -> Path | None:
+    """Return a DICOM file in a folder of any depth, None where there seems to be none: not all files are looked at."""
+    others = (file for file in walk(source) if not file.name.endswith(SUFFIXES))
+    return next(filter(is_dicom, itertools.islice(others, FILES_TO_LOOK_AT)), None)
 
 
 def _belongs_to_system(path: Path) -> bool:
@@ -503,6 +532,10 @@ def _study_of_entry(entry: Mapping[str, str], places: Places, dicom: DicomOption
         yield Problem(entry["case"], None, str(error), error=True)
         return
     yield from (Problem(entry["case"], None, sentence, error=False) for sentence in sentences)
+    if isinstance(files["pet"], DicomSource):
+        # Studies of one person, whatever the list calls them, must not come to lie in training and validation.
+        of_series = said_by_series(files["pet"].files[0])
+        patient, tracer = of_series[0] or patient, of_series[1] or tracer
     yield Study(
         case=entry["case"],
         patient=entry["patient"] or patient,

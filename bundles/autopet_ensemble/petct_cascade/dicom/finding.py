@@ -120,13 +120,13 @@ def find_in_folder(
     problems: list[Problem] = []
     found: list[Found] = []
     studies = studies_of(headers)
-    owners = _owners_of_folders(studies) if damaged else {}
+    owners = owners_of_folders(studies) if damaged else {}
     with_pet = {key: of_study for key, of_study in studies.items() if any(header.kind == "pet" for header in of_study)}
     names = names_of(studies) | names_of(with_pet)
     for key, of_study in studies.items():
         study, said = _study(names[key], of_study, headers, options, labels, needs_ct)
         problems += said
-        lost = [] if study is None else [file for file in damaged if _may_be_slice(file, study, owners, key)]
+        lost = [] if study is None else [file for file in damaged if lost_beside(file, _sources_of(study), owners, key)]
         if lost:
             problems.append(
                 _problem_of_damaged(names[key], lost, ", or take it away if it is no slice of this study", error=True)
@@ -181,6 +181,13 @@ def identity_of_series(file: Path) -> tuple[str, str, str]:
     return _name_of([header]), _patient_of(header), header.tracer or "unknown"
 
 
+def said_by_series(file: Path) -> tuple[str, str]:
+    """Return patient and tracer of a study by one of its PET's files; each is empty where nothing tells."""
+    header = header_of_file(file)
+    assert header is not None
+    return header.patient, header.tracer
+
+
 def of_kind(stacks: Iterable[Stack], kind: str) -> list[Stack]:
     """Return the stacks of a kind, "ct" or "pet"."""
     return [stack for stack in stacks if stack.first.kind == kind]
@@ -210,8 +217,22 @@ def label_of(headers: Sequence[Header], pet: Stack, segments: tuple[str, ...] | 
             )
             others = [header for header in headers if header.kind in ("seg", "rtstruct") and header not in chosen]
             names = ", ".join(repr(header.description or header.file.name) for header in others[:5])
-            return source, f"its label is {text}, not {names}" if others else ""
+            said = [f"its label is {text}, not {names}"] if others else []
+            drawn_on = [] if of_pet else _other_pets(headers, chosen)
+            if drawn_on:
+                said.append(
+                    f"its label {text} was drawn on the PET {', '.join(drawn_on)}, and not on {pet.text}, which is taken: "
+                    "check that it fits, or name the other PET with --pet_series"
+                )
+            return source, "; ".join(said)
     return None, ""
+
+
+def _other_pets(headers: Iterable[Header], labels: Iterable[Header]) -> list[str]:
+    """Return the names of the PET series to which labels refer."""
+    referenced = frozenset().union(*(label.referenced for label in labels))
+    pets = {header.series: header for header in headers if header.kind == "pet" and header.series in referenced}
+    return [repr(header.description or series) for series, header in sorted(pets.items())]
 
 
 def _shares_space(header: Header, pet: Header) -> bool:
@@ -302,7 +323,7 @@ def _mark(uid: str) -> str:
     return hashlib.sha256(uid.encode()).hexdigest()[:6]
 
 
-def _owners_of_folders(studies: Mapping[str, Sequence[Header]]) -> dict[Path, set[str]]:
+def owners_of_folders(studies: Mapping[str, Sequence[Header]]) -> dict[Path, set[str]]:
     """Return the keys of the studies that have files in each folder."""
     owners: dict[Path, set[str]] = {}
     for key, headers in studies.items():
@@ -311,11 +332,25 @@ def _owners_of_folders(studies: Mapping[str, Sequence[Header]]) -> dict[Path, se
     return owners
 
 
-def _may_be_slice(file: Damaged, study: Found, owners: Mapping[Path, set[str]], key: str) -> bool:
-    """Whether a damaged file lies among the slices of a study, and of no other: without it, the study may lack its end."""
+def lost_beside(file: Damaged, sources: Iterable[DicomSource], owners: Mapping[Path, set[str]], key: str | None) -> bool:
+    """Whether a damaged file lies among the files of a study, and of no other: without it, the study may lack its end.
+
+    Args:
+        file: damaged.
+        sources: of the study.
+        owners: of `owners_of_folders`.
+        key: of the study; None for whichever it is.
+    """
     place = file.file.parent
-    sources = [study.pet] if study.ct is None else [study.pet, study.ct]
-    return owners.get(place) == {key} and any(place == slice_.parent for source in sources for slice_ in source.files)
+    of_place = owners.get(place, set())
+    return (of_place == {key} if key else len(of_place) == 1) and any(
+        place == one.parent for source in sources for one in source.files
+    )
+
+
+def _sources_of(study: Found) -> list[DicomSource]:
+    """Return CT, PET and label of a study, as far as there are such."""
+    return [source for source in (study.pet, study.ct, study.label) if source is not None]
 
 
 def _problem_of_damaged(name: str, files: Sequence[Damaged], end: str, error: bool) -> Problem:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_VR
+from pydicom.tag import Tag
 
 from petct_cascade.dicom.moments import moment_of, zone_of
 from petct_cascade.dicom.values import items_of, number_of, text_of, word_of
@@ -43,6 +44,12 @@ UNITS = {
 CORRECTIONS = {"Decay": "DECY", "Attenuation": "ATTN", "Scatter": "SCAT", "Randoms": "RAN", "DeadTime": "DTIM"}
 
 
+# What is not said of a frame.
+OF_ALL_FRAMES = frozenset(
+    Tag(keyword) for keyword in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence", "PixelData")
+)
+
+
 def number_of_frames(dataset: Dataset) -> int:
     """Return how many frames an image has by its header."""
     return int(number_of(dataset, "NumberOfFrames") or 1)
@@ -59,9 +66,11 @@ def frames_of(dataset: Dataset) -> list[Dataset]:
         return [dataset]
     shared = (items_of(dataset, "SharedFunctionalGroupsSequence") or [Dataset()])[0]
     common = Dataset()
-    for element in dataset:
-        if element.keyword not in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence", "PixelData"):
-            common.add(element)
+    for tag in dataset.keys() - OF_ALL_FRAMES:
+        try:
+            common.add(dataset[tag])
+        except Exception:  # What pydicom cannot decode stays as it is: it may be needed by nobody, and else is refused there.
+            common[tag] = dataset.get_item(tag)
     return [_frame(common, shared, own) for own in groups]
 
 

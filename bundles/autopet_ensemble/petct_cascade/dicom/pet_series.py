@@ -102,12 +102,21 @@ class PetSeries:
                 "check which one is right"
             )
 
+    def _refuse_different(self, name: str, keyword: str) -> None:
+        """Refuse slices that state different numbers, as a header that was corrected in part does."""
+        found = sorted({number for frame in self.frames if (number := number_of(frame, keyword)) is not None})
+        if len(found) > 1:
+            raise InputError(
+                f"says different things in its slices, {found[0]:g} and {found[-1]:g} ({keyword}): export it again, or {give(name)}"
+            )
+
     @cached_property
     def weight(self) -> float:
         """Body weight (kg)."""
         if self.options.weight is not None:
             self._warn_of_other("weight", self.frames[0], "PatientWeight", 1, 1e-3)
             return self._note("weight_kg", self.options.weight)
+        self._refuse_different("weight", "PatientWeight")
         weight = self.stated("weight", self.frames[0], "PatientWeight")
         if weight > MOST_KG:
             self.warnings.append(f"states a weight of {weight:g}, which is taken as grams: check it, or {give('weight')}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from petct_cascade.dicom.files import is_dicom
-from petct_cascade.dicom.finding import DicomOptions, label_of
-from petct_cascade.dicom.headers import Header, header_of_file, scan
+from petct_cascade.dicom.finding import DicomOptions, label_of, lost_beside, owners_of_folders, studies_of
+from petct_cascade.dicom.headers import Damaged, Header, header_of_file, scan
 from petct_cascade.dicom.series import Stack, choose_ct, choose_pet, stacks_of
 from petct_cascade.dicom.source import DicomSource, image_source
 from petct_training.errors import InputError
@@ -27,7 +27,7 @@ class Places:
     """
 
     folder: Path
-    _read: dict[Path, list[Header]] = field(default_factory=dict)
+    _read: dict[Path, tuple[list[Header], list[Damaged]]] = field(default_factory=dict)
 
     def is_dicom(self, place: str | os.PathLike) -> bool:
         """Return whether a place names a series: a folder, a DICOM file, or a UID for which there is no file."""
@@ -63,20 +63,38 @@ class Places:
             stacks, wanted = self._stacks(places["ct"], "ct")
             choice = choose_ct(stacks, pet, wanted or options.ct_series, any_space=places["ct"] != places.get("pet"))
             sources["ct"] = image_source("ct", choice.stack)
-            said.append(choice.why)
+            said += [choice.why, "" if pet is None else _said_of_pair(choice.stack, pet)]
         if "label" in places:
-            sources["label"] = self._label(places["label"], pet, options)
+            sources["label"], said_of_label = self._label(places["label"], pet, options)
+            said.append(said_of_label)
+        said += self._said_of_damaged(list(sources.values()))
         return sources, [text for text in said if text]
 
-    def _label(self, place: str | os.PathLike, pet: Stack | None, options: DicomOptions) -> DicomSource:
-        """Return the label in a place."""
+    def _said_of_damaged(self, sources: Sequence[DicomSource]) -> list[str]:
+        """Return what is to be said of damaged files that may be none of a study's, though they lie among its files.
+
+        Raises:
+            InputError: when one lies among the files of this study alone: without it, the study may lack its end.
+        """
+        said = []
+        for headers, damaged in self._read.values():
+            owners = owners_of_folders(studies_of(headers)) if damaged else {}
+            for file in damaged:
+                if lost_beside(file, sources, owners, None):
+                    raise InputError(f"{file.file} {file.message}, or take it away if it is no slice of this study")
+                if any(file.file.parent == one.parent for source in sources for one in source.files):
+                    said.append(f"{file.file} {file.message}; it is left out")
+        return said
+
+    def _label(self, place: str | os.PathLike, pet: Stack | None, options: DicomOptions) -> tuple[DicomSource, str]:
+        """Return the label in a place, and what is to be said of it."""
         if pet is None:
             raise InputError(f"its label {place} is DICOM and its PET is not: give both as DICOM, or both as NIfTI")
         headers, wanted = self._headers(place)
-        label, _ = label_of([header for header in headers if wanted in (None, header.series)], pet, options.segments)
+        label, said = label_of([header for header in headers if wanted in (None, header.series)], pet, options.segments)
         if label is None:
             raise InputError(f"{place} holds no segmentation and no structure set of its PET: name the file or folder that does")
-        return label
+        return label, said
 
     def _stacks(self, place: str | os.PathLike, kind: str) -> tuple[list[Stack], str | None]:
         """Return the stacks of a kind in a place, and the UID of the series that the place names, if it names one."""
@@ -92,7 +110,10 @@ class Places:
         if path.is_dir():
             return self._scan(path), None
         if path.is_file():
-            header = header_of_file(path)
+            try:
+                header = header_of_file(path)
+            except InputError as error:
+                raise InputError(f"{place} {error}") from error
             if header is None:
                 raise InputError(f"{place} is no CT, PET, segmentation or structure set in DICOM: name one")
             beside = self._scan(path.parent)
@@ -103,5 +124,22 @@ class Places:
     def _scan(self, folder: Path) -> list[Header]:
         folder = folder.resolve()
         if folder not in self._read:
-            self._read[folder] = scan(folder)[0]
-        return self._read[folder]
+            self._read[folder] = scan(folder)
+        return self._read[folder][0]
+
+
+def _said_of_pair(ct: Stack, pet: Stack) -> str:
+    """Return what is to be said of a CT and a PET that were named one by one; an empty text when they belong together.
+
+    Raises:
+        InputError: when nothing says that they are of one person.
+    """
+    patients, spaces = ({getattr(stack.first, name) for stack in (ct, pet)} - {""} for name in ("patient", "frame_of_reference"))
+    if len(patients) > 1:
+        said = f"its CT {ct.text} is of patient {ct.first.patient} and its PET {pet.text} of patient {pet.first.patient}"
+        if len(spaces) > 1:
+            raise InputError(f"{said}, and they lie in different frames of reference: name CT and PET of one patient")
+        return f"{said}: check that both are of one person"
+    if len(spaces) > 1:
+        return f"its CT {ct.text} lies in another frame of reference than its PET: check that it was registered to it"
+    return ""

@@ -100,7 +100,19 @@ def read_pet(files: Sequence[Path], options: SuvOptions | None = None) -> Series
     pixels = [frames[index].pixels for index in order]
     array = _rescaled(pixels, slopes[order] * factors, intercepts[order] * factors, np.dtype(np.float32))
     facts = {**_facts(files, stack), "suv": conversion.facts}
+    warnings += _fewer_than_stated(frames, stack)
     return SeriesVolume(array, stack.affine, facts, [*warnings, *conversion.warnings, *_implausible(array)])
+
+
+def _fewer_than_stated(frames: Sequence[Frame], stack: Stack) -> list[str]:
+    """Return what is to be said of a PET with fewer slices than its header states (PS3.3, C.8.9.1)."""
+    stated = int(number_of(frames[0].header, "NumberOfSlices") or 0)
+    if len(stack.order) >= stated:
+        return []
+    return [
+        f"has {len(stack.order)} slices, and its header says that there are {stated} (NumberOfSlices): copy it again if its end "
+        "is missing"
+    ]
 
 
 def _implausible(array: np.ndarray) -> list[str]:
