@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,13 +16,16 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from helpers import BUNDLES, ENSEMBLE, damage_middle, las, rewrite, studies_shown, write_nifti, write_study
+from helpers import BUNDLES, ENSEMBLE, damage_middle, las, make_study, rewrite, studies_shown, write_nifti, write_study
 from processes import run_python
 
+import petct_cascade.tasks
 from petct_cascade.commands import read_out_folder, reference_items, score_folder
 from petct_cascade.gathering import gather
 from petct_cascade.metrics import METRIC_NAMES
+from petct_cascade.readouts import READOUT_FILES
 from petct_cascade.results import write_results
+from petct_cascade.summary import SCORE_FILES
 from petct_cascade.tasks import ReadoutOptions, Results
 
 SHAPE = (16, 14, 18)
@@ -66,6 +71,138 @@ def test_every_bad_mask_is_named_and_all_others_are_scored(raw, tmp_path):
     assert [row["case"].split("_")[2] for row in rows] == ["good one", "good.two"]
     assert {float(row["dice"]) for row in rows} == {1.0}
     assert len(json.loads((tmp_path / "out/problems.json").read_text())) == len(MASKS) + 1
+
+
+def new_folder(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def few(tmp_path) -> tuple[Path, Path]:
+    """A data set of three studies, and a folder with a copy of each label as a mask."""
+    for number, name in enumerate("abc"):
+        files = write_study(tmp_path / "few", name, seed=number)
+        shutil.copy(files[2], new_folder(tmp_path / "copies") / files[2].name)
+    return tmp_path / "few", tmp_path / "copies"
+
+
+def tables_in(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in (*SCORE_FILES, *READOUT_FILES) if (folder / name).exists()}
+
+
+def test_masks_that_are_numbered_0000_and_0001_are_scored(tmp_path):
+    masks = new_folder(tmp_path / "masks")
+    for number in range(3):
+        files = write_study(tmp_path / "raw", f"case_000{number}", seed=number)
+        shutil.copy(files[2], masks / files[2].name)
+    score_folder(masks, reference_items(tmp_path / "raw"), tmp_path / "out")
+    with open(tmp_path / "out/scores.csv", newline="") as file:
+        assert [row["case"] for row in csv.DictReader(file)] == ["case_0000", "case_0001", "case_0002"]
+
+
+def test_report_has_the_scores_that_the_run_has_written(few, tmp_path):
+    raw, masks = few
+    rewrite(masks / "c.nii.gz", np.zeros(SHAPE, np.uint8))
+    (raw / "imagesTr/c_0001.nii.gz").unlink()
+    with pytest.raises(SystemExit):
+        score_folder(masks, reference_items(raw), tmp_path / "out")
+    written = tables_in(tmp_path / "out")
+    assert b"\nc," in written["scores.csv"]
+    gather(tmp_path / "out")
+    assert tables_in(tmp_path / "out") == written
+    assert [row["case"] for row in json.loads((tmp_path / "out/problems.json").read_text())] == ["c"]
+    # The same command does it again, since it may be mended.
+    write_study(raw, "c", seed=2)
+    score_folder(masks, reference_items(raw), tmp_path / "out")
+    assert "c" in json.loads((tmp_path / "out/readouts.json").read_text())
+    gather(tmp_path / "out")
+    assert json.loads((tmp_path / "out/problems.json").read_text()) == []
+
+
+def test_tables_of_an_earlier_run_do_not_pass_for_this_runs(few, tmp_path):
+    raw, masks = few
+    score_folder(masks, reference_items(raw), tmp_path / "scored")
+    for file in (raw / "imagesTr").iterdir():
+        file.rename(new_folder(tmp_path / "aside") / file.name)
+    rewrite(masks / "a.nii.gz", np.zeros(SHAPE, np.uint8))
+    score_folder(masks, reference_items(raw / "labelsTr"), tmp_path / "scored")
+    assert tables_in(tmp_path / "scored").keys() == set(SCORE_FILES)
+    read_out_folder(masks, tmp_path / "aside", tmp_path / "read")
+    assert tables_in(tmp_path / "read").keys() == set(READOUT_FILES)
+    for mask in masks.iterdir():
+        rewrite(mask, np.full(SHAPE, 3, np.uint8))
+    with pytest.raises(SystemExit, match="nothing was done"):
+        score_folder(masks, reference_items(raw / "labelsTr"), tmp_path / "scored")
+    with pytest.raises(SystemExit, match="nothing was done"):
+        read_out_folder(masks, tmp_path / "aside", tmp_path / "read")
+    assert not tables_in(tmp_path / "scored") | tables_in(tmp_path / "read")
+
+
+def test_study_that_fails_keeps_no_page_of_an_earlier_run(few, tmp_path):
+    raw, masks = few
+    read_out_folder(masks, raw, tmp_path / "out")
+    own = {file for file in (tmp_path / "out").rglob("b*") if "records" not in file.parts}
+    assert {file.name for file in own} >= {"b.html", "b.png", "b.json"}
+    rewrite(raw / "imagesTr/b_0001.nii.gz", np.full(SHAPE, np.nan, np.float32))
+    with pytest.raises(SystemExit):
+        read_out_folder(masks, raw, tmp_path / "out")
+    assert not [file for file in own if file.is_file()]
+    assert (tmp_path / "out/studies/a.html").exists()
+
+
+def test_thin_study_is_drawn_and_what_cannot_be_costs_no_other(few, tmp_path, monkeypatch):
+    raw, masks = few
+    ct, pet, label = (array[:, :, 5:10] for array in make_study((110, 70, 18), lesions=0))
+    for folder, number, array in (("imagesTr", "_0000", ct), ("imagesTr", "_0001", pet), ("labelsTr", "", label)):
+        write_nifti(raw / f"{folder}/thin{number}.nii.gz", array, las((4, 4, 5)))
+    shutil.copy(raw / "labelsTr/thin.nii.gz", masks / "thin.nii.gz")
+    read_out_folder(masks, raw, tmp_path / "out")
+    assert (tmp_path / "out/pictures/thin.png").exists()
+
+    def draw(picture, *_):
+        if picture.stem == "a":
+            raise ValueError("no such colour")
+        new_folder(picture.parent)
+        picture.write_bytes(b"")
+
+    monkeypatch.setattr(petct_cascade.tasks, "overlay_picture", draw)
+    with pytest.raises(SystemExit, match=r"study a: was not read out \(ValueError: no such colour\)"):
+        read_out_folder(masks, raw, new_folder(tmp_path / "again"))
+    assert set(json.loads((tmp_path / "again/readouts.json").read_text())) == {"b", "c", "thin"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names of files")
+def test_name_that_is_not_text_costs_no_other_study(few, tmp_path):
+    raw, masks = few
+    name = os.fsdecode(b"caf\xe9")
+    write_study(raw, name, seed=9)
+    shutil.copy(raw / f"labelsTr/{name}.nii.gz", masks)
+    for run, out in (
+        (lambda out: score_folder(masks, reference_items(raw), out), "scored"),
+        (lambda out: read_out_folder(masks, raw, out), "read"),
+    ):
+        with pytest.raises(SystemExit, match="the name is not text in UTF-8: rename the files"):
+            run(tmp_path / out)
+        assert set(json.loads((tmp_path / out / "readouts.json").read_text())) == {"a", "b", "c"}
+
+
+def test_page_says_the_very_suv_range_of_its_picture(few, tmp_path):
+    raw, masks = few
+    read_out_folder(masks, raw, tmp_path / "out", options=ReadoutOptions(suv_range=(0, 2.5)))
+    assert "SUV 0 (white) to 2.5 (black)" in (tmp_path / "out/studies/a.html").read_text()
+
+
+def test_maps_of_uncertainty_are_found_though_names_are_hidden(few, tmp_path):
+    raw, masks = few
+    for name in "abc":
+        write_nifti(tmp_path / f"maps/{name}.nii.gz", np.full(SHAPE, 0.25, np.float32), las((4, 4, 5)))
+    options = ReadoutOptions(uncertainty_dir=tmp_path / "maps", deidentified=True)
+    read_out_folder(masks, raw, tmp_path / "read", options=options)
+    score_folder(masks, reference_items(raw), tmp_path / "scored", options=options)
+    for folder in ("read", "scored"):
+        for content in json.loads((tmp_path / folder / "readouts.json").read_text()).values():
+            assert content["lesions"][0]["uncertainty_mean"] == pytest.approx(0.25)
 
 
 def test_pet_that_is_not_in_suv_is_not_read_out(raw, tmp_path):

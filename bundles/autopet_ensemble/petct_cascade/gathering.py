@@ -56,7 +56,7 @@ def _write(kept: StudyResults, seed: int) -> None:
         cases = [case for case in kept.names() if kept.is_intact(case)]
         for case in cases:
             results.add(kept.read(case))
-        results.problems += _problems(records, set(cases))
+        results.problems += _problems(records, {case for case in cases if kept.is_complete(case)})
         settings = [kept.settings(case) for case in cases]
         title = scoring.TITLE if results.rows else readout_run.TITLE
         model = settings[0]["model"] if settings else ""

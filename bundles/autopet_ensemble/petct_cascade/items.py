@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from petct_cascade.problems import Problem
 from petct_cascade.studies import CHANNELS, TRACERS, identity, is_inside
-from petct_cascade.volumes import SUFFIXES, flaw_of_suffix, without_suffix
+from petct_cascade.volumes import SUFFIXES, flaw_of_suffix, read_mask, without_suffix
 from petct_training.errors import InputError
 from petct_training.files import read_json
 from petct_training.folds import has_folds, held_out
@@ -191,7 +191,8 @@ def masks_in_folder(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     problems = []
     there = [file for file in sorted(folder.iterdir()) if file.name.lower().endswith(SUFFIXES) and not file.name.startswith(".")]
     names = {without_suffix(file.name) for file in there}
-    images = {f"{name[:-5]}_{number}" for name in names for number in CHANNELS if _is_pair(name[:-5], names)}
+    files_of = {without_suffix(file.name): file for file in there}
+    images = {f"{case}_{number}" for case in {name[:-5] for name in names} for number in CHANNELS if _are_images(case, files_of)}
     for file in there:
         case = without_suffix(file.name)
         if case in images:
@@ -210,9 +211,17 @@ def masks_in_folder(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     return files, problems
 
 
-def _is_pair(case: str, names: Container[str]) -> bool:
-    """Whether a study's CT and PET are among some names of files."""
-    return all(f"{case}_{number}" in names for number in CHANNELS)
+def _are_images(case: str, files: Mapping[str, Path]) -> bool:
+    """Whether a study's CT and PET are among files, by their names, and not masks that are numbered 0000 and 0001."""
+    if any(f"{case}_{number}" not in files for number in CHANNELS):
+        return False
+    if case in files:
+        return True
+    try:
+        read_mask(files[f"{case}_0000"])
+    except InputError:
+        return True
+    return False
 
 
 def _item_of_entry(entry: Mapping[str, Any], studies_dir: Path) -> Item:

@@ -38,6 +38,7 @@ PANEL_HEIGHT = 720  # pixels
 MAX_PROJECTIONS_WIDTH = 900  # pixels, both projections together
 MIN_WIDTH = 640  # pixels, the whole picture
 GAP, CAPTION, HEADER, FOOTER = 16, 22, 40, 62  # pixels
+LEAST_SLICE_SCALE = 0.25  # of a slice beside projections, as a share of theirs
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,7 +214,8 @@ def _slices(scene: Scene, scale: float, position: int, ct: np.ndarray | None, ct
     """
     width, depth, height = scene.size
     count = 1 if ct is None else 2
-    stacked_scale = (scale * height - (count - 1) * (GAP + CAPTION)) / (count * depth)
+    # Of a thin slab the projections leave hardly any height, and the slices are higher.
+    stacked_scale = max((scale * height - (count - 1) * (GAP + CAPTION)) / (count * depth), LEAST_SLICE_SCALE * scale)
     size = scene.size[:2] * min(stacked_scale, scale * (width + depth) / width)
     where = f"slice at z = {(scene.affine @ [0, 0, position, 1])[2]:.0f} mm"
     masks = {role: mask[:, :, position] for role, mask in scene.masks.items()}

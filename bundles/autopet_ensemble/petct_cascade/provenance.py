@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from petct_cascade.assemble import MEMBERS_ENTRY, folds_in, read_sources
+from petct_cascade.readouts import READOUT_FILES
+from petct_cascade.summary import SCORE_FILES
 from petct_cascade.version import versions
 from petct_cascade.volumes import Source
 from petct_training.files import read_json_or_none
@@ -17,10 +19,7 @@ from petct_training.records import UNREADABLE, Plan, Records
 
 # Record of an output folder's tables and report; no case begins with a dot.
 SUMMARY = ".summary"
-SUMMARY_FILES = (
-    *("problems.json", "report.html", "readouts.json", "readouts_studies.csv", "readouts_lesions.csv"),
-    *("scores.csv", "summary.json", "summary.md", "table1.md"),
-)
+SUMMARY_FILES = ("problems.json", "report.html", *READOUT_FILES, *SCORE_FILES)
 
 
 def facts_of_run(weights: Iterable[str | os.PathLike]) -> dict[str, Any]:

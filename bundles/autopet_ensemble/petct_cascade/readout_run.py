@@ -17,8 +17,10 @@ from petct_cascade.problems import Problem, raise_if_any
 from petct_cascade.provenance import check_summary, record_of, summary_of
 from petct_cascade.report.study_parts import StudyPage
 from petct_cascade.results import picture_of, write_results
+from petct_cascade.studies import problem_of_name
 from petct_cascade.study_results import StudyResults, make_results
 from petct_cascade.tasks import ReadoutOptions, Results, StudyTask, before_of, files_of, pet_of, words_if_hidden
+from petct_cascade.volumes import without_suffix
 from petct_training.errors import InputError
 from petct_training.records import Records
 
@@ -59,6 +61,8 @@ def read_out_folder(
         )
     of_patient = {} if body is None else {"body": asdict(body)}
     folder = images_in(Path(images))
+    problems += [Problem(case, None, reason, error=True) for case in files if (reason := problem_of_name(case))]
+    files = {case: file for case, file in files.items() if problem_of_name(case) is None}
     items, without_images = items_of_cases(files, folder)
     items = [item | of_patient for item in items]
     files = {item["case"]: files[item["case"]] for item in items}
@@ -152,7 +156,10 @@ def has_dicom_output(item: Mapping[str, Any], options: ReadoutOptions | None) ->
 def _task_of(item: Mapping[str, Any], mask: Path, output_dir: Path, model: str, options: ReadoutOptions) -> StudyTask:
     """Return the task of reading out and drawing one mask."""
     case = item["case"]
-    uncertainty = None if options.uncertainty_dir is None else Path(options.uncertainty_dir) / f"{case}.nii.gz"
+    # A mask keeps its name where the study is called otherwise, to hide who it is.
+    uncertainty = (
+        None if options.uncertainty_dir is None else Path(options.uncertainty_dir) / f"{without_suffix(mask.name)}.nii.gz"
+    )
     before = before_of(item, output_dir)
     in_dicom = has_dicom_output(item, options)
     dicom = DicomOutput(pet_of(item), output_dir, options.dicom_segments, before is not None) if in_dicom else None

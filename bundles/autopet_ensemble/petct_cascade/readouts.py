@@ -69,6 +69,9 @@ LESION_DEFINITIONS = {
     **_SUL,
     "uncertainty_mean": "mean standard deviation of the members' probabilities",
 }
+# What `write_readouts` writes.
+READOUT_FILES = ("readouts.json", "readouts_studies.csv", "readouts_lesions.csv")
+
 # What every study and lesion has; SUL and uncertainty follow where they are known.
 STUDY_COLUMNS = tuple(name for name in STUDY_DEFINITIONS if name not in _SUL)
 LESION_COLUMNS = tuple(name for name in LESION_DEFINITIONS if name not in _SUL and name != "uncertainty_mean")
@@ -298,7 +301,7 @@ def write_readouts(folder: str | os.PathLike, readouts: Mapping[str, Mapping[str
     ordered = {case: readouts[case] for case in sorted(readouts)}
     studies = [{"case": case, **content["study"]} for case, content in ordered.items()]
     lesions = [{"case": case, **lesion} for case, content in ordered.items() for lesion in content["lesions"]]
-    paths = [folder / name for name in ("readouts.json", "readouts_studies.csv", "readouts_lesions.csv")]
+    paths = [folder / name for name in READOUT_FILES]
     write_json(paths[0], {case: readouts_without_nan(content) for case, content in ordered.items()})
     write_text(paths[1], csv_table(studies, ("case", *STUDY_COLUMNS)))
     write_text(paths[2], csv_table(lesions, ("case", *LESION_COLUMNS)))

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from petct_cascade.problems import Problem, in_order, number_of_studies
-from petct_cascade.readouts import write_readouts
+from petct_cascade.readouts import READOUT_FILES, write_readouts
 from petct_cascade.report import write_index, write_report
-from petct_cascade.summary import table1, write_scores
+from petct_cascade.summary import SCORE_FILES, table1, write_scores
 from petct_cascade.tasks import Results
 from petct_training.files import write_json
 
@@ -26,6 +26,8 @@ def write_results(
     """Write the tables of scores, and print Table 1, if there are any; `readouts.json`, `readouts_studies.csv` and
     `readouts_lesions.csv` if there are read-outs; `problems.json`; `report.html`. Say at the end where the report is.
 
+    Tables of an earlier run that this one does not have are deleted.
+
     Args:
         output_dir: where the files appear, beside `pictures/<case>.png` of each study that is read out.
         title: heading of the report.
@@ -36,6 +38,8 @@ def write_results(
         seed: of the bootstrap of scores.
     """
     summary = None
+    for name in (*(() if results.rows else SCORE_FILES), *(() if results.readouts else READOUT_FILES)):
+        (output_dir / name).unlink(missing_ok=True)
     if results.rows:
         summary = write_scores(output_dir, results.rows, seed=seed)
         print(table1(results.rows), flush=True)

@@ -111,6 +111,7 @@ def score_studies(
     kept = StudyResults(records)
     with summary_of(records):
         maps = {} if options.uncertainty_dir is None else masks_in_folder(Path(options.uncertainty_dir))[0]
+        maps = maps if names is None else {names[case]: file for case, file in maps.items() if case in names}
         tasks = score_tasks(items, masks, maps, output_dir, options, primary)
         kept.check(tasks)
         results = make_results(tasks, kept, options.num_workers)

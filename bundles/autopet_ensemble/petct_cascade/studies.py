@@ -243,7 +243,11 @@ def problem_of_name(case: str, on_windows: bool = os.name == "nt") -> str | None
         return "the study has no name: fill in its case"
     if re.search(r"[/\\\x00-\x1f\x7f]", case) or case.startswith("."):
         return "the name cannot be used for a file: take slashes, control characters and a leading dot out of it"
-    if len(case.encode()) > LONGEST_CASE_BYTES:
+    try:
+        length = len(case.encode())
+    except UnicodeEncodeError:
+        return "the name is not text in UTF-8: rename the files, whose names come from an old archive"
+    if length > LONGEST_CASE_BYTES:
         return f"the name is too long for a file: shorten it to {LONGEST_CASE_BYTES} bytes"
     if on_windows and re.search(r'[<>:"|?*]|[. ]$', case):
         signs = '< > : " | ? *'

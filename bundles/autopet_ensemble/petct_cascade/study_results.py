@@ -84,7 +84,11 @@ class StudyResults:
         Raises:
             InputError: as `petct_training.records.Records.is_current`.
         """
-        return self.records.is_current(self.plan(task))
+        return self.records.is_current(self.plan(task)) and self.is_complete(task.item["case"])
+
+    def is_complete(self, case: str) -> bool:
+        """Whether nothing went wrong with a study whose results are there."""
+        return bool(read_json(self._file(case)).get("complete", True))
 
     def is_intact(self, case: str) -> bool:
         """Whether a study's results are there, from whatever they were made."""
@@ -137,16 +141,23 @@ class StudyResults:
         return replace(task, page=replace(task.page, origin=origin_of_study(record)))
 
     def finish(self, task: StudyTask, results: Results) -> None:
-        """Keep what was found out about a study, unless something went wrong, so that a rerun does it again.
+        """Keep what was found out about a study. A rerun does it again if something went wrong.
+
+        Where it was not read out, picture and page of an earlier run are deleted: nobody must take them for this one's.
 
         Raises:
             InputError: when it cannot be written.
         """
-        if any(problem.error for problem in results.problems):
-            return
         case = task.item["case"]
+        failed = any(problem.error for problem in results.problems)
         readouts = results.readouts.get(case)
+        if failed and readouts is None:
+            for output in self.plan(task).outputs:
+                (self.records.folder / output).unlink(missing_ok=True)
+            if not results.rows:
+                return
         content = {
+            "complete": not failed,
             "scores": [without_nan(row) for row in results.rows],
             "readouts": None if readouts is None else readouts_without_nan(readouts),
         }

@@ -32,6 +32,9 @@ METRICS = {
 
 COMPARED = ("dice", "fpv_ml", "fnv_ml")
 
+# What `write_scores` writes.
+SCORE_FILES = ("scores.csv", "summary.json", "summary.md", "table1.md")
+
 SCORE_COLUMNS = ("case", "patient", "tracer", "centre", "model", *METRIC_NAMES, *COUNT_NAMES)
 
 Row = Mapping[str, Any]

@@ -128,6 +128,9 @@ def do_study(task: StudyTask) -> Results:
             results.readouts[case] = _read_out_and_draw(task, task.picture, primary, reference, results.rows)
         except InputError as error:
             results.problems.append(Problem(case, None, f"was not read out: {error}", error=True))
+        except Exception as error:  # Whatever one study has, the report of all others is made.
+            said = f"was not read out ({type(error).__name__}: {error}): report it, with the study's shape and spacing"
+            results.problems.append(Problem(case, None, said, error=True))
         else:
             if task.dicom is not None:
                 results.problems += write_dicom(case, task.dicom, primary.array, results.readouts[case])
