@@ -322,8 +322,9 @@ def test_stray_quotation_mark_in_a_list_swallows_no_study(tmp_path):
     assert [study.case for study in studies] == ["fdg_0_1", "fdg_4_1"]
     assert "line 5 ends a text that holds whole rows" in problem.sentence
     # A comment of several lines is none of that.
-    source.write_text("\n".join(["case,ct,pet,comment", rows[0].replace("fine", '"fine\nand small, too"')]) + "\n")
-    assert len(find_studies(source, labels=False)[0]) == 1
+    for comment in ('"fine\nand small, too, on the left, faint"', '"a,b,c,d"'):
+        source.write_text("\n".join(["case,ct,pet,comment", rows[0].replace("fine", comment)]) + "\n")
+        assert len(find_studies(source, labels=False)[0]) == 1
 
 
 def test_list_in_json_that_is_nested_without_end_is_a_sentence(tmp_path):

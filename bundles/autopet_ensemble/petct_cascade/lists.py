@@ -81,10 +81,15 @@ def _entries_of_csv(source: Path, text: str) -> list[Entry]:
         flaw = ""
         if any(cell.strip() for cell in row[len(names) :]):
             flaw = f"{source.name}, line {line} has more cells than there are columns: put texts with {delimiter!r} in quotes"
-        elif any(inner.count(delimiter) >= len(names) - 1 for cell in row for inner in cell.splitlines()):
+        elif any(_is_row(inner, delimiter, len(names)) for cell in row for inner in cell.splitlines()[1:]):
             flaw = f"{source.name}, line {line} ends a text that holds whole rows: look for a quotation mark too many above it"
         entries.append(Entry(f"{source.name}, line {line}", _texts(dict(zip(names, row, strict=False))), flaw))
     return entries
+
+
+def _is_row(line: str, delimiter: str, columns: int) -> bool:
+    """Whether a line of a text of several lines looks like a row of the table; in what people write, a space follows a comma."""
+    return line.count(delimiter) >= columns - 1 and f"{delimiter} " not in line
 
 
 def _entries_of_json(source: Path, text: str) -> list[Entry]:
