@@ -203,6 +203,16 @@ def test_an_id_that_is_no_option_of_its_own_is_told_how_to_be_set(folder, starte
     assert not started
 
 
+def test_a_run_that_is_stopped_says_how_it_goes_on(folder, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run_child", stopped)
+    done = petct("prepare", "raw", "-o", "data")
+    assert done.exit_code == 130
+    assert "stopped: the same command goes on" in done.output + done.stderr
+
+
 def test_bundles_of_a_clone_are_those_beside_the_code():
     assert cli.bundles_folder() == BUNDLES
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -76,8 +77,12 @@ def run(run_id: str, configs: Sequence[str], overrides: Mapping[str, Any], setti
     sys.stdout.flush()
     # What the user has set comes last, which counts.
     environment = {**os.environ, "PYTHONWARNINGS": ",".join(filter(None, [QUIET, os.environ.get("PYTHONWARNINGS")]))}
-    with ending_children():
-        sys.exit(run_child([sys.executable, *arguments], env=environment))
+    try:
+        with ending_children():
+            sys.exit(run_child([sys.executable, *arguments], env=environment))
+    except KeyboardInterrupt:
+        click.echo("\nstopped: the same command goes on, and does only what is missing", err=True)
+        sys.exit(128 + signal.SIGINT)
 
 
 def _is_deidentified(options: Mapping[str, Any]) -> bool:
