@@ -174,7 +174,6 @@ def choose_members(
             "stage1_weight": candidates.stage1_weight or 0,
             "final_threshold": threshold,
         },
-        ascii_only=True,
     )
     said = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(candidates.keys, weights, strict=True))
     print(

@@ -190,9 +190,10 @@ def masks_in_folder(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     files: dict[str, Path] = {}
     problems = []
     there = [file for file in sorted(folder.iterdir()) if file.name.lower().endswith(SUFFIXES) and not file.name.startswith(".")]
-    names = {without_suffix(file.name) for file in there}
     files_of = {without_suffix(file.name): file for file in there}
-    images = {f"{case}_{number}" for case in {name[:-5] for name in names} for number in CHANNELS if _are_images(case, files_of)}
+    images = {
+        f"{case}_{number}" for case in {name[:-5] for name in files_of} if _are_images(case, files_of) for number in CHANNELS
+    }
     for file in there:
         case = without_suffix(file.name)
         if case in images:

@@ -61,8 +61,9 @@ def read_out_folder(
         )
     of_patient = {} if body is None else {"body": asdict(body)}
     folder = images_in(Path(images))
-    problems += [Problem(case, None, reason, error=True) for case in files if (reason := problem_of_name(case))]
-    files = {case: file for case, file in files.items() if problem_of_name(case) is None}
+    unusable = {case: reason for case in files if (reason := problem_of_name(case))}
+    problems += [Problem(case, None, reason, error=True) for case, reason in unusable.items()]
+    files = {case: file for case, file in files.items() if case not in unusable}
     items, without_images = items_of_cases(files, folder)
     items = [item | of_patient for item in items]
     files = {item["case"]: files[item["case"]] for item in items}

@@ -17,6 +17,10 @@ from petct_cascade.dicom.suv_options import SuvOptions
 from petct_cascade.problems import Problem
 from petct_training.errors import InputError
 
+# Ends of what is said of damaged files: of those without which a study may lack its end, and of others.
+UNLESS_NO_SLICE = ", or take it away if it is no slice of this study"
+LEFT_OUT = "; it is left out"
+
 # TCIA's names of patients begin with it; the challenge's names of the same studies leave it out.
 TCIA_PREFIXES = ("PETCT_", "PSMA_")
 
@@ -128,9 +132,7 @@ def find_in_folder(
         problems += said
         lost = [] if study is None else [file for file in damaged if lost_beside(file, _sources_of(study), owners, key)]
         if lost:
-            problems.append(
-                _problem_of_damaged(names[key], lost, ", or take it away if it is no slice of this study", error=True)
-            )
+            problems.append(_problem_of_damaged(names[key], lost, UNLESS_NO_SLICE, error=True))
             damaged = [file for file in damaged if file not in lost]
         elif study is not None:
             found.append(study)
@@ -176,16 +178,21 @@ def names_of(studies: Mapping[str, Sequence[Header]]) -> dict[str, str]:
 
 def identity_of_series(file: Path) -> tuple[str, str, str]:
     """Return case, patient and tracer of a study by one of its PET's files."""
-    header = header_of_file(file)
-    assert header is not None
+    header = _header_of_series(file)
     return _name_of([header]), _patient_of(header), header.tracer or "unknown"
 
 
 def said_by_series(file: Path) -> tuple[str, str]:
     """Return patient and tracer of a study by one of its PET's files; each is empty where nothing tells."""
+    header = _header_of_series(file)
+    return header.patient, header.tracer
+
+
+def _header_of_series(file: Path) -> Header:
+    """Return the header of a series' file, which was read before."""
     header = header_of_file(file)
     assert header is not None
-    return header.patient, header.tracer
+    return header
 
 
 def of_kind(stacks: Iterable[Stack], kind: str) -> list[Stack]:
@@ -366,4 +373,4 @@ def _damaged_files(folder: Path, damaged: Sequence[Damaged]) -> Iterator[Problem
         by_folder.setdefault(file.file.parent, []).append(file)
     for place, files in by_folder.items():
         name = str(place.relative_to(folder)) if place != folder else folder.name
-        yield _problem_of_damaged(name, files, "; it is left out", error=False)
+        yield _problem_of_damaged(name, files, LEFT_OUT, error=False)

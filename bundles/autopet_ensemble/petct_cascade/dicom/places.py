@@ -9,7 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from petct_cascade.dicom.files import is_dicom
-from petct_cascade.dicom.finding import DicomOptions, label_of, lost_beside, owners_of_folders, studies_of
+from petct_cascade.dicom.finding import (
+    LEFT_OUT,
+    UNLESS_NO_SLICE,
+    DicomOptions,
+    label_of,
+    lost_beside,
+    owners_of_folders,
+    studies_of,
+)
 from petct_cascade.dicom.headers import Damaged, Header, header_of_file, scan
 from petct_cascade.dicom.series import Stack, choose_ct, choose_pet, stacks_of
 from petct_cascade.dicom.source import DicomSource, image_source
@@ -27,7 +35,9 @@ class Places:
     """
 
     folder: Path
-    _read: dict[Path, tuple[list[Header], list[Damaged]]] = field(default_factory=dict)
+    _read: dict[Path, list[Header]] = field(default_factory=dict)
+    # Of the folders in which files are damaged, which are few, what else they hold and these files.
+    _with_damage: list[tuple[list[Header], list[Damaged]]] = field(default_factory=list)
 
     def is_dicom(self, place: str | os.PathLike) -> bool:
         """Return whether a place names a series: a folder, a DICOM file, or a UID for which there is no file."""
@@ -77,13 +87,13 @@ class Places:
             InputError: when one lies among the files of this study alone: without it, the study may lack its end.
         """
         said = []
-        for headers, damaged in self._read.values():
-            owners = owners_of_folders(studies_of(headers)) if damaged else {}
+        for headers, damaged in self._with_damage:
+            owners = owners_of_folders(studies_of(headers))
             for file in damaged:
                 if lost_beside(file, sources, owners, None):
-                    raise InputError(f"{file.file} {file.message}, or take it away if it is no slice of this study")
+                    raise InputError(f"{file.file} {file.message}{UNLESS_NO_SLICE}")
                 if any(file.file.parent == one.parent for source in sources for one in source.files):
-                    said.append(f"{file.file} {file.message}; it is left out")
+                    said.append(f"{file.file} {file.message}{LEFT_OUT}")
         return said
 
     def _label(self, place: str | os.PathLike, pet: Stack | None, options: DicomOptions) -> tuple[DicomSource, str]:
@@ -124,8 +134,11 @@ class Places:
     def _scan(self, folder: Path) -> list[Header]:
         folder = folder.resolve()
         if folder not in self._read:
-            self._read[folder] = scan(folder)
-        return self._read[folder][0]
+            headers, damaged = scan(folder)
+            self._read[folder] = headers
+            if damaged:
+                self._with_damage.append((headers, damaged))
+        return self._read[folder]
 
 
 def _said_of_pair(ct: Stack, pet: Stack) -> str:
