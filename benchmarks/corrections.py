@@ -36,6 +36,7 @@ from petct_cascade.phantom import PhantomStudy, plan_studies, write_phantoms
 from petct_cascade.predict import OpenStudy, load_cascade
 from petct_cascade.studies import find_studies
 from petct_cascade.summary import mean_and_interval
+from petct_training.commands import command
 from petct_training.components import labelled_components
 
 ROUNDS, RESAMPLES = 6, 2000
@@ -199,6 +200,7 @@ def print_results(rounds: Sequence[Rounds], organs: Sequence[dict[str, Any]]) ->
     print_table(header, [list(total.values())])
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, nargs="+", required=True, help="folders of `petct train`, WORK, or of model.pt")

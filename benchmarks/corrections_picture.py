@@ -21,6 +21,7 @@ from petct_cascade.judging import read_study
 from petct_cascade.pictures import COLOURS
 from petct_cascade.predict import load_cascade
 from petct_cascade.studies import find_studies
+from petct_training.commands import command
 
 # PET is shown from white, 0, to black.
 BLACK_SUV = 10
@@ -44,6 +45,7 @@ def draw(axes: plt.Axes, pet: np.ndarray, spacing: np.ndarray, masks: dict[str, 
     axes.set_yticks([])
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, required=True, help="folder of `petct train`, WORK, or of model.pt")

@@ -27,6 +27,7 @@ from petct_cascade.dicom.segmentation_writer import write_segmentation
 from petct_cascade.dicom.source import DicomSource
 from petct_cascade.readouts import study_readouts
 from petct_cascade.volumes import read_volume
+from petct_training.commands import command
 
 ROUNDS = 3
 SLICES, CT_SIZE, PET_SIZE = 326, 512, 400
@@ -92,6 +93,7 @@ def seconds(action: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+@command
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "dicom"

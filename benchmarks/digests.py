@@ -18,6 +18,7 @@ import common
 from petct_cascade.preparation import PrepareOptions
 from petct_cascade.prepare import prepare
 from petct_training import records
+from petct_training.commands import command
 
 ROUNDS = 3
 
@@ -49,6 +50,7 @@ def _timed(run: Callable[[str], None]) -> float:
         return time.perf_counter() - start
 
 
+@command
 def main() -> None:
     """Measure in rounds, and print the medians."""
     common.full_size_studies()

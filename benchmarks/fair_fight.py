@@ -39,6 +39,7 @@ from petct_cascade.judging import read_study
 from petct_cascade.loading import LoadImagePETCTd
 from petct_cascade.method import NETWORKS, STAGE1
 from petct_cascade.studies import Study, find_studies
+from petct_training.commands import command
 from petct_training.errors import with_problems
 from petct_training.files import read_json, write_json
 
@@ -397,6 +398,7 @@ def absolute(path: str) -> Path:
     return Path(path).resolve()
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=absolute, help="raw data set to train with")

@@ -33,6 +33,7 @@ from common import PREPARED, RAW, ROOT
 from plain_chain import plain_chain
 
 from petct_cascade.method import STAGE1, STAGE2
+from petct_training.commands import command
 from petct_training.cpu import keep_freed_memory
 from petct_training.files import read_json
 
@@ -205,6 +206,7 @@ def cpu_seconds() -> float:
     return sum(sum(process.cpu_times()[:2]) for process in (own, *own.children(recursive=True)))
 
 
+@command
 def main() -> None:
     """Let the competitors feed in turn, each in a process of its own, and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__)

@@ -55,6 +55,7 @@ from petct_cascade.method import STAGE1, STAGE2
 from petct_cascade.phantom import write_phantoms
 from petct_cascade.predict import load_cascade
 from petct_cascade.studies import find_studies
+from petct_training.commands import command
 
 # Calls before the clock starts, and those that are timed.
 BEFORE, TIMED = 2, 5
@@ -413,6 +414,7 @@ def measured(part: str, words: Sequence[str], seconds: float) -> dict | str:
     return json.loads(answer.strip().splitlines()[-1]) if child.returncode == 0 else f"ended with {child.returncode}, see above"
 
 
+@command
 def main() -> None:
     """Measure each part, and print its table at once."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -16,6 +16,7 @@ from browser import BROWSER
 from helpers import readouts_of
 
 from petct_cascade.report import write_index
+from petct_training.commands import command
 
 
 def seconds_to_open(page: Path, folder: Path) -> float:
@@ -26,6 +27,7 @@ def seconds_to_open(page: Path, folder: Path) -> float:
     return time.perf_counter() - start
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=10_000)

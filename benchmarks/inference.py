@@ -34,6 +34,7 @@ from helpers import parser_of
 from monai.bundle import ConfigParser
 
 from petct_cascade.cascade import SlidingWindow
+from petct_training.commands import command
 from petct_training.files import read_json, write_json
 
 MODELS = common.RESULTS / "models"
@@ -72,7 +73,7 @@ def write_weights(folder: Path, patches: Sequence[str] = (), overrides: Mapping[
     shutil.copy(common.PREPARED / "fingerprint.json", folder)
 
 
-def command(overrides: dict[str, str], alone: bool = False) -> dict[str, float]:
+def whole_command(overrides: dict[str, str], alone: bool = False) -> dict[str, float]:
     """Seconds and peak memory (GiB) of the whole command, with all networks or with UNet alone."""
     ct, pet = study()
     configs = ["configs/inference.json", *([ALONE_CONFIG] if alone else [])]
@@ -147,14 +148,15 @@ def reading(overrides: dict[str, str]) -> float:
 
 
 MEASURES = {
-    COMMAND: command,
+    COMMAND: whole_command,
     FORWARDS: forwards,
     READING: reading,
-    COMMAND_ALONE: partial(command, alone=True),
+    COMMAND_ALONE: partial(whole_command, alone=True),
     NNUNET: nnunet_predictor,
 }
 
 
+@command
 def main() -> None:
     """Measure each in a process of its own, and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__)

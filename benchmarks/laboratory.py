@@ -33,6 +33,7 @@ from petct_cascade.method import NETWORKS, STAGE1
 from petct_cascade.phantom import write_phantoms
 from petct_cascade.pipeline import run_pipeline
 from petct_cascade.summary import patient_of
+from petct_training.commands import command
 from petct_training.files import read_json, write_json
 
 BUNDLES = common.ROOT / "bundles"
@@ -337,6 +338,7 @@ def print_tables(folder: Path = FOLDER) -> None:
     print(f"{common.machine()}, {time.strftime('%Y-%m-%d')}. All scores: {folder / 'scores'}")
 
 
+@command
 def main() -> None:
     variants = list(read_json(VARIANTS))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

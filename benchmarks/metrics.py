@@ -12,10 +12,12 @@ sys.path[:0] = [str(ROOT / "bundles/autopet_ensemble"), str(ROOT / "tests"), str
 from helpers import hundred_lesions  # noqa: E402
 
 from petct_cascade.metrics import case_metrics  # noqa: E402
+from petct_training.commands import command  # noqa: E402
 
 REPEATS = 5
 
 
+@command
 def main() -> None:
     """Print the best of several times; the component labelling and NumPy's reductions use one core."""
     for shape in ((400, 400, 282), (400, 400, 326)):

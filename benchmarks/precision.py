@@ -17,6 +17,8 @@ import nibabel as nib
 import numpy as np
 from common import ROOT
 
+from petct_training.commands import command
+
 DEMO = ROOT / "demo/phantoms"
 MODELS = DEMO / "models/autopet_ensemble"
 FLOAT32 = "all in float32 (--amp false)"
@@ -45,6 +47,7 @@ def infer(output: Path, overrides: dict[str, str]) -> dict[str, np.ndarray]:
     return {file.name: np.asanyarray(nib.load(file).dataobj) > 0 for file in sorted(output.glob("*.nii.gz"))}
 
 
+@command
 def main() -> None:
     """Infer in each precision and print how well the masks agree."""
     argparse.ArgumentParser(description=__doc__).parse_args()

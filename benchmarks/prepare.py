@@ -27,6 +27,7 @@ from common import RAW
 
 from petct_cascade.preparation import PrepareOptions
 from petct_cascade.prepare import prepare
+from petct_training.commands import command
 
 ROUNDS = 2
 SPACINGS = {"same spacing": (2.036, 2.036, 3.0), "coarser": (4.072, 4.072, 6.0), "finer": (1.5, 1.5, 2.0)}
@@ -60,6 +61,7 @@ def measure(name: str, grid: str) -> float:
         return (time.perf_counter() - start) / len(cases())
 
 
+@command
 def main() -> None:
     """Let the competitors prepare in turn, each in a process of its own, and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__)

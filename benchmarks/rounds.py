@@ -25,6 +25,7 @@ from helpers import parser_of
 from petct_cascade.judging import read_study
 from petct_cascade.predict import OpenStudy, Predictor, load_cascade
 from petct_cascade.studies import Study, find_studies
+from petct_training.commands import command
 from petct_training.files import read_json
 
 
@@ -52,6 +53,7 @@ def timed(action: Callable[[], object]) -> tuple[object, float, float]:
     return result, time.perf_counter() - clock, time.process_time() - processors
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=Path, help="raw data set, of which the first study is taken")

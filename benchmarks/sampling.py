@@ -15,6 +15,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "bundles/autopet_ensemble"))
 
+from petct_training.commands import command  # noqa: E402
 from petct_training.data import read_items  # noqa: E402
 from petct_training.files import read_json  # noqa: E402
 from petct_training.grids import open_volume  # noqa: E402
@@ -55,6 +56,7 @@ def shares(items: list[dict], patch: list[int], most_suv: float, draws: int, opt
     return [float(np.mean(values)) for values in (at_face, in_body, with_uptake)]
 
 
+@command
 def main() -> None:
     """Print the shares of each variant as a table."""
     parser = argparse.ArgumentParser(description=__doc__)

@@ -32,6 +32,7 @@ from matplotlib.figure import Figure
 from petct_cascade.phantom import plan_studies, render
 from petct_cascade.preparation import PrepareOptions
 from petct_cascade.prepare import prepare
+from petct_training.commands import command
 
 # How many times larger than the scanner's the voxels are along each axis, and the number of slices, None for those of the phantom.
 SIZES = ((1.733, None), (1, None), (1, 489), (1, 661))
@@ -119,6 +120,7 @@ def draw(figures: dict[str, list[dict[str, float]]]) -> None:
     figure.savefig(PICTURE, dpi=110)
 
 
+@command
 def main() -> None:
     """Measure each size in processes of its own, print the table and draw the plot."""
     parser = argparse.ArgumentParser(description=__doc__)

@@ -29,6 +29,7 @@ from helpers import parser_of
 
 from petct_cascade import cascade, running, stream, study_results, tasks, writing
 from petct_cascade.predict import PROFILES
+from petct_training.commands import command
 
 FILE = "PETCT_TIMELINE"  # environment variable: where all processes write down what they have done
 FORWARDS = "forwards"
@@ -129,6 +130,7 @@ def draw(events: list[dict[str, Any]], file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
+@command
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=Path, default=RAW, help="raw data set; full-size phantoms, which are made, by default")

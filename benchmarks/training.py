@@ -21,6 +21,7 @@ from ignite.engine import Events
 from monai.bundle import ConfigParser
 
 from petct_cascade.method import STAGE1, STAGE2
+from petct_training.commands import command
 from petct_training.cpu import keep_freed_memory
 
 ROUNDS = 3
@@ -36,9 +37,8 @@ def measure(bundle: str, profile: str) -> dict[str, float]:
     parser.read_config(["configs/train.json", *(["configs/demo.json"] if profile == "demo" else [])])
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
-        parser.update(
-            {"dataset_dir": str(PREPARED), "output_dir": folder, "ckpt_dir": folder, "max_epochs": 1, "val_interval": 2}
-        )
+        parser.update({"dataset_dir": str(PREPARED), "output_dir": folder, "ckpt_dir": folder, "max_epochs": 1})
+        parser.update({"train::validation::_disabled_": True})
         dataset, batch_size = parser.get_parsed_content("train::dataset"), parser.get_parsed_content("batch_size")
         dataset.data = (list(dataset.data) * batch_size * (before + timed))[: batch_size * (before + timed)]
         trainer = parser.get_parsed_content("train::trainer")
@@ -58,6 +58,7 @@ def measure(bundle: str, profile: str) -> dict[str, float]:
     return {"step": (times[-1] - times[before - 1]) / timed, "bare": statistics.mean(bare[before:])}
 
 
+@command
 def main() -> None:
     """Let the networks train in turn, each in a process of its own, and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__)
