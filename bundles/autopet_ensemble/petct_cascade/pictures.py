@@ -217,13 +217,21 @@ def _slices(scene: Scene, scale: float, position: int, ct: np.ndarray | None, ct
     # Of a thin slab the projections leave hardly any height, and the slices are higher.
     stacked_scale = max((scale * height - (count - 1) * (GAP + CAPTION)) / (count * depth), LEAST_SLICE_SCALE * scale)
     size = scene.size[:2] * min(stacked_scale, scale * (width + depth) / width)
-    where = f"slice at z = {(scene.affine @ [0, 0, position, 1])[2]:.0f} mm"
+    where = f"slice at z = {_heights(scene, position)} mm"
     masks = {role: mask[:, :, position] for role, mask in scene.masks.items()}
     pet_panel = _Panel(f"PET, {where}", scene.pet[:, :, position], masks, size, "RL", opacity=SLICE_OPACITY)
     if ct is None:
         return [pet_panel]
     values = _sample_slice(np.asarray(ct), np.linalg.inv(ct_affine) @ scene.affine, scene.pet.shape, position)
     return [replace(pet_panel, caption=f"CT, {where}", values=values, limits=CT_WINDOW, colours="gray"), pet_panel]
+
+
+def _heights(scene: Scene, position: int) -> str:
+    """Return the z (mm) of the slice at an index along Z; of an oblique one the lowest and the highest of its voxel centres."""
+    x, y, _ = np.array(scene.pet.shape) - 1
+    corners = scene.affine @ np.array([[0, 0, position, 1], [x, 0, position, 1], [0, y, position, 1], [x, y, position, 1]]).T
+    lowest, highest = f"{corners[2].min():.0f}", f"{corners[2].max():.0f}"
+    return lowest if lowest == highest else f"{lowest} to {highest}"
 
 
 def _slice_of_largest_lesion(masks: dict[str, np.ndarray]) -> int | None:
