@@ -69,7 +69,7 @@ def petct(*arguments: str) -> Result:
             "train raw -o work --profile demo --epochs 2",
             "pipeline",
             "pipeline",
-            """--studies raw --work_dir work --profile demo --recipe paper --train_options "{'max_epochs': 2}\"""",
+            "--studies raw --work_dir work --profile demo --recipe paper --max_epochs 2",
         ),
         (
             "train raw -o work --recipe recommended",
@@ -81,7 +81,7 @@ def petct(*arguments: str) -> Result:
             "train raw -o work --epochs 20",
             "pipeline",
             "pipeline",
-            """--studies raw --work_dir work --profile full --recipe paper --train_options "{'max_epochs': 20}\"""",
+            "--studies raw --work_dir work --profile full --recipe paper --max_epochs 20",
         ),
         (
             "train raw -o work --folds 5 --set cross_validation=false",

@@ -29,6 +29,8 @@ class Commands:
     def __init__(self, steps):
         self.steps, self.ran, self.fail = {self.key(step): step for step in steps}, [], {}
         self.gpus, self.threads, self.in_a_log = {}, {}, set()
+        # Trainings that end before their first epoch, and those that end after it.
+        self.too_early, self.after_an_epoch = set(), set()
 
     @staticmethod
     def key(step):
@@ -41,6 +43,11 @@ class Commands:
         self.ran.append((step.name, "--resume" in arguments))
         if stdout is not None:
             self.in_a_log.add(step.name)
+        if step.last is not None and step.name not in self.too_early:
+            step.last.parent.mkdir(parents=True, exist_ok=True)
+            step.last.write_text(f"{step.name} {next(self.number)}")
+        if step.name in self.too_early | self.after_an_epoch:
+            return 9
         outputs = step.outputs[:1] if self.fail.get(step.name, 3) != 3 else step.outputs
         for path in outputs:
             if path.suffix:
@@ -82,10 +89,10 @@ def run(tmp_path, monkeypatch):
     raw.mkdir()
     (raw / "a_0000.nii.gz").write_text("ct")
 
-    def run(fail=None, work_dir=tmp_path / "work", **options):
+    def run(fail=None, work_dir=tmp_path / "work", too_early=(), after_an_epoch=(), **options):
         planned = {name: options[name] for name in ("folds", "cross_validation", "recipe") if name in options}
         commands = Commands(method.plan(method.Method(raw, work_dir, BUNDLES, "demo", members=method.MEMBERS, **planned)))
-        commands.fail = fail or {}
+        commands.fail, commands.too_early, commands.after_an_epoch = fail or {}, set(too_early), set(after_an_epoch)
         monkeypatch.setattr(pipeline, "run_child", commands)
         monkeypatch.setattr(pipeline, "child", commands.start)
         try:
@@ -149,14 +156,47 @@ def test_an_interrupted_training_goes_on(run):
     assert second.names == ALL[1:]
 
 
-def test_studies_with_errors_do_not_stop_the_pipeline_but_change_its_exit_code_again_and_again(run):
+def test_studies_with_errors_do_not_stop_the_pipeline_but_change_its_exit_code(run):
     commands = run(fail={"prepare": 3})
     assert commands.names == ALL
     assert "some studies have errors, and all was done without them" in commands.end
     assert "datalist.json names them" in commands.end
     assert commands.code == 3
-    again = run()
-    assert (again.names, again.code) == ([], 3)
+
+
+def test_a_step_that_left_out_studies_runs_again_until_it_leaves_out_none(run):
+    run(fail={"evaluate": 3})
+    again = run(fail={"evaluate": 3})
+    assert (again.names, again.code) == (["evaluate"], 3)
+    mended = run()
+    assert mended.names == ["evaluate"]
+    assert not hasattr(mended, "code")
+    assert run().names == []
+
+
+@pytest.mark.parametrize("name", ["report.html", "readouts.json", "scores.csv", "masks"])
+def test_a_result_that_was_deleted_is_made_again(run, tmp_path, name):
+    run()
+    result = tmp_path / "work/results" / name
+    shutil.rmtree(result) if result.is_dir() else result.unlink()
+    assert run().names == ["evaluate"]
+    assert result.exists()
+
+
+def test_a_training_that_was_ended_before_its_first_epoch_is_not_resumed_from_an_earlier_one(run):
+    first = ALL[1]
+    run()
+    assert run(max_epochs=7, too_early=[first]).ran == [(first, False)]
+    assert run(max_epochs=7, too_early=[first]).ran == [(first, False)]
+    assert run(max_epochs=7, after_an_epoch=[first]).ran == [(first, False)]
+    assert run(max_epochs=7, after_an_epoch=[first]).ran == [(first, True)]
+    assert run(max_epochs=7).ran[0] == (first, True)
+
+
+def test_a_wrong_option_costs_no_finished_training(run):
+    run()
+    assert run(max_epochs=7, too_early=[ALL[1]]).names == [ALL[1]]
+    assert run().names == []
 
 
 def test_a_training_whose_data_changed_after_an_interruption_begins_anew(run, tmp_path):
@@ -236,6 +276,30 @@ def test_preparing_sees_what_changed_in_the_files_that_a_list_names_behind_links
     assert changed() == [True, False, False, False]
     (by_folders / "PETCT_1").rename(by_folders / "PETCT_2")
     assert changed() == [False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("named", "behind"),
+    [("label.mhd", "label.raw"), ("series/1", "series/2"), ("series/1.dcm", "series/2.dcm"), ("1.2.840.1", "anywhere/3.dcm")],
+)
+def test_preparing_sees_what_changed_behind_a_header_a_slice_and_a_uid_that_a_list_names(tmp_path, named, behind):
+    listed, other = tmp_path / "list.csv", tmp_path / behind
+    listed.write_text(f"case,ct,pet,label\nfdg_a_1,ct.nii,pet.nii,{named}\n")
+    other.parent.mkdir(exist_ok=True)
+    if not named.startswith("1."):
+        (tmp_path / named).write_text("ElementDataFile = label.raw\n")
+    other.write_text("voxels")
+    (prepare, *_) = method.plan(method.Method(listed, tmp_path / "work", BUNDLES))
+    before = prepare.state()
+    assert prepare.state() == before
+    other.write_text("other voxels")
+    assert prepare.state() != before
+
+
+def test_what_the_method_makes_inside_of_the_studies_folder_is_none_of_the_studies(run, tmp_path):
+    work = tmp_path / "raw/work"
+    assert run(work_dir=work).names == ALL
+    assert run(work_dir=work).names == []
 
 
 def test_a_data_list_that_leads_to_no_studies_is_made_again_and_changes_nothing_that_was_trained(tmp_path):
@@ -450,6 +514,15 @@ def test_another_number_of_folds_trains_everything_again(run):
             {"train_options": {"autopet_stage2_unet": {"network_def::channels": [8, 16]}}},
             "train_options holds network_def::channels: the steps after the training of autopet_stage2_unet would not know",
         ),
+        ({"max_epochs": 0}, "max_epochs is 0: give 1 or more"),
+        ({"max_epochs": 5, "train_options": {"max_epochs": 3}}, "max_epochs is 5, and train_options holds another one"),
+        (
+            {"train_options": "max_epochs=3"},
+            "train_options is 'max_epochs=3': give options by their names, such as {'max_epochs':300}",
+        ),
+        ({"prepare_options": [1]}, "prepare_options is [1]: give options by their names, such as {'spacing':'median'}"),
+        ({"prepare_options": {"exclude": "a.txt"}}, "prepare_options holds exclude: give --exclude itself"),
+        ({"exclude": "typed wrong.txt"}, "typed wrong.txt does not exist: name a file with the cases to exclude"),
         ({"train_options": {"max_epochs": 0}}, "--max_epochs is 0: give a whole number, 1 or more"),
         ({"train_options": {"autopet_stage2_unet": {"max_epochs": 0}}}, "--max_epochs is 0: give a whole number, 1 or more"),
         ({"train_options": {"autopet_stage2_unet": 100}}, "train_options holds 100 for autopet_stage2_unet: give its options"),
@@ -474,6 +547,36 @@ def test_options_of_one_network_go_over_those_of_all():
         assert overrides["max_epochs"] == (100 if bundle == "autopet_stage2_unet" else 300)
         assert ("dropout_prob" in overrides) == (bundle == "autopet_stage2_unet")
         assert not set(method.NETWORKS.values()) & overrides.keys()
+
+
+def test_epochs_of_all_trainings_stay_beside_other_options_of_theirs_and_below_those_of_one_network():
+    options = {"steps_per_epoch": 2, "autopet_stage2_unet": {"max_epochs": 3}}
+    steps = method.plan(method.Method(Path("raw"), Path("work"), BUNDLES, max_epochs=5, train_options=options))
+    given = {step.bundle.name: dict(step.overrides) for step in steps if step.run_id == "training"}
+    assert {bundle: overrides["max_epochs"] for bundle, overrides in given.items()} == {
+        **dict.fromkeys(method.NETWORKS.values(), 5),
+        "autopet_stage2_unet": 3,
+    }
+    assert all(overrides["steps_per_epoch"] == 2 for overrides in given.values())
+
+
+@pytest.mark.parametrize(("word", "trainings"), [("false", 1), ("True", 2), (False, 1)])
+def test_cross_validation_may_be_a_word_of_the_command_line(run, word, trainings):
+    names = run(folds=2, cross_validation=word).names
+    assert sum(name.startswith("train autopet_stage2_unet") for name in names) == trainings
+    with pytest.raises(InputError, match="cross_validation is 'maybe': give true or false"):
+        method.Method(Path("raw"), Path("work"), BUNDLES, cross_validation="maybe")
+
+
+def test_a_study_that_is_added_to_the_list_of_those_to_leave_out_is_left_out(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("left out.txt").write_text("fdg_a_1\n")
+    commands = run(exclude="left out.txt")
+    (prepare, *_) = commands.steps.values()
+    assert run(exclude="left out.txt").names == []
+    Path("left out.txt").write_text("fdg_a_1\nfdg_b_1\n")
+    assert run(exclude="left out.txt").names == ALL
+    assert "exclude" not in prepare.overrides, "without the option the command is as ever"
 
 
 # ---------------------------------------------------------------- side by side

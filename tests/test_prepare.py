@@ -28,6 +28,7 @@ import petct_cascade.prepare
 import petct_cascade.prepared_study
 from petct_cascade import commands
 from petct_cascade.exclusions import read_exclusions
+from petct_cascade.items import unseen_items, validation_items
 from petct_cascade.judging import read_study
 from petct_cascade.preparation import PrepareOptions
 from petct_cascade.prepare import prepare
@@ -210,6 +211,28 @@ def test_items_name_everything_relative_to_the_data_sets(raw, tmp_path):
         for file in item["original"].values():
             assert not Path(file).is_absolute()
             assert (out / datalist(out)["studies_dir"] / file).is_file()
+
+
+def test_folder_of_images_with_labels_beside_it_is_prepared_and_its_items_lie_inside_of_the_data_set(raw, tmp_path):
+    prepare(raw / "imagesTr", tmp_path / "data")
+    files = [Path(item["label"]).resolve() for item in validation_items(tmp_path / "data")]
+    assert files
+    assert all(file.parent == raw / "labelsTr" for file in files)
+
+
+def test_evaluating_weights_on_another_split_of_their_studies_is_warned_of(raw, tmp_path, capsys):
+    data, other = tmp_path / "data", tmp_path / "other split"
+    prepare(raw, data)
+    prepare(raw, other, PrepareOptions(seed=2))
+    trained, unseen = (
+        {item["case"] for item in datalist(folder)[split]} for folder, split in ((data, "training"), (other, "validation"))
+    )
+    assert trained & unseen, "the other split validates with studies that the weights were trained with"
+    capsys.readouterr()
+    unseen_items(data, data / "fingerprint.json")
+    assert "warning" not in capsys.readouterr().out
+    unseen_items(other, data / "fingerprint.json")
+    assert re.search("warning: the weights beside .* may have seen its validation studies", capsys.readouterr().out)
 
 
 def test_list_of_studies_is_prepared_with_its_patients_and_centres(raw, tmp_path):

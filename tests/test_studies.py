@@ -71,6 +71,18 @@ def test_images_folder_is_found_with_labels_in_the_folder_next_to_it(tmp_path):
     assert studies == [Study("fdg_a_1", "a", "fdg", *files)]
 
 
+def test_labels_are_those_beside_a_linked_folder_of_images_and_else_those_beside_what_it_links_to(tmp_path):
+    *_, others = write_study(tmp_path / "elsewhere", "fdg_a_1")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/imagesTr").symlink_to(tmp_path / "elsewhere/imagesTr")
+    ((study,), _) = find_studies(tmp_path / "own", labels=True)
+    assert study.label == others
+    (tmp_path / "own/labelsTr").mkdir()
+    mine = Path(shutil.copy(others, tmp_path / "own/labelsTr"))
+    ((study,), _) = find_studies(tmp_path / "own", labels=True)
+    assert study.label == mine
+
+
 @pytest.mark.parametrize(
     ("pet", "case"),
     [
@@ -262,6 +274,23 @@ def test_other_formats_and_double_files_are_named(tmp_path):
     assert [problem.case for problem in problems] == ["fdg_a_1", "fdg_b_1"]
     assert "too: keep one of the two" in str(problems[0])
     assert "fdg_b_1_0000.nrrd does not end with .nii.gz" in str(problems[1])
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".mha"])
+@pytest.mark.parametrize("name", ["labelsTr/fdg_a_1", "PETCT_a/1/SUV", "PETCT_a/1/CTres", "PETCT_a/1/SEG"])
+def test_a_volume_that_is_there_with_two_suffixes_is_an_error(tmp_path, name, suffix):
+    ct, pet, label = write_study(tmp_path, "fdg_a_1")
+    if name.startswith("PETCT"):
+        folder = tmp_path / "PETCT_a/1"
+        folder.mkdir(parents=True)
+        for file, role in ((ct, "CTres"), (pet, "SUV"), (label, "SEG")):
+            shutil.move(file, folder / f"{role}.nii.gz")
+            shutil.rmtree(file.parent) if not any(file.parent.iterdir()) else None
+    (tmp_path / f"{name}{suffix}").write_text("another one")
+    studies, (problem,) = find_studies(tmp_path, labels=True)
+    assert studies == []
+    stem = Path(name).name
+    assert str(problem) == f"study fdg_a_1: {stem}{suffix} is there as {stem}.nii.gz, too: keep one of the two"
 
 
 def test_what_lies_beside_the_volumes_of_a_study_takes_it_not_away(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import threading
@@ -13,6 +14,14 @@ from typing import Any, NoReturn
 SECONDS_TO_END = 10
 
 _running: set[subprocess.Popen] = set()
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return this process's environment with further variables, in which Python imports nothing that lies in the current folder.
+
+    That may be a folder of somebody's data. Python 3.10 does not know the variable.
+    """
+    return {**os.environ, "PYTHONSAFEPATH": "1", **more}
 
 
 def run_child(command: Sequence[str], **options: Any) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 
 import click
 
-from petct_cascade.children import ending_children, run_child
+from petct_cascade.children import ending_children, environment, run_child
 from petct_cascade.command_line import bundle_command, shell_line
 from petct_cascade.installation import ensemble_folder
 from petct_cascade.method import ENSEMBLE, PAPER, PROFILES, RECIPES
 from petct_cascade.version import program_version
+from petct_training.commands import STOPPED
 from petct_training.errors import InputError, boolean
 from petct_training.files import read_json
 
@@ -76,13 +76,13 @@ def run(run_id: str, configs: Sequence[str], overrides: Mapping[str, Any], setti
         click.echo(f"$ {shell_line(['python', *arguments])}")
     sys.stdout.flush()
     # What the user has set comes last, which counts.
-    environment = {**os.environ, "PYTHONWARNINGS": ",".join(filter(None, [QUIET, os.environ.get("PYTHONWARNINGS")]))}
+    variables = environment(PYTHONWARNINGS=",".join(filter(None, [QUIET, os.environ.get("PYTHONWARNINGS")])))
     try:
         with ending_children():
-            sys.exit(run_child([sys.executable, *arguments], env=environment))
+            sys.exit(run_child([sys.executable, *arguments], env=variables))
     except KeyboardInterrupt:
         click.echo("\nstopped: the same command goes on, and does only what is missing", err=True)
-        sys.exit(128 + signal.SIGINT)
+        sys.exit(STOPPED)
 
 
 def _is_deidentified(options: Mapping[str, Any]) -> bool:
@@ -405,9 +405,8 @@ def train(
       petct train STUDIES -o WORK
       petct train STUDIES -o WORK --profile demo
     """
-    options = None if epochs is None else {"max_epochs": epochs}
     overrides = {"studies": studies, "work_dir": output, "profile": profile, "recipe": recipe, "folds": folds}
-    overrides["train_options"] = options
+    overrides["max_epochs"] = epochs
     run("pipeline", ("pipeline",), overrides, settings)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from petct_cascade.problems import Problem
 from petct_cascade.studies import CHANNELS, TRACERS, identity, is_inside
-from petct_cascade.volumes import SUFFIXES, flaw_of_suffix, read_mask, without_suffix
+from petct_cascade.volumes import flaw_of_suffix, read_mask, without_suffix
 from petct_training.errors import InputError
-from petct_training.files import read_json
+from petct_training.files import SUFFIXES, read_json, read_json_or_none
 from petct_training.folds import has_folds, held_out
 from petct_training.records import HELD_OUT
 
@@ -60,8 +60,9 @@ def validation_items(dataset_dir: str | os.PathLike, split: str = "validation", 
 def unseen_items(dataset_dir: str | os.PathLike, fingerprint_file: str | os.PathLike, allow_outside: bool = False) -> list[Item]:
     """Return the studies of a prepared data set with which weights of a cascade are evaluated: those that they have not seen.
 
-    Without folds these are the validation studies. With folds they are the studies of each fold that every network holds out; each
-    item then has its "fold", so that the networks which have not seen it answer.
+    Without folds these are the validation studies. Where weights were trained with other studies than those that the data set has
+    for training, a warning says that they may have seen these. With folds they are the studies of each fold that every network
+    holds out; each item then has its "fold", so that the networks which have not seen it answer.
 
     Args:
         dataset_dir: prepared data set.
@@ -74,6 +75,13 @@ def unseen_items(dataset_dir: str | os.PathLike, fingerprint_file: str | os.Path
     items = validation_items(dataset_dir, allow_outside=allow_outside)
     datalist = Path(dataset_dir) / "datalist.json"
     if not has_folds(datalist):
+        if not _is_of_data_set(Path(fingerprint_file), Path(dataset_dir)):
+            print(
+                f"warning: the weights beside {fingerprint_file} were trained with other studies than those that {datalist} has "
+                "for training, and may have seen its validation studies: unless they come from other patients, evaluate them "
+                "with the data set, and the split, that they were trained with",
+                flush=True,
+            )
         return items
     known: dict[str, list[dict[str, Any]]] = read_json(fingerprint_file).get(HELD_OUT) or {}
     own = _folds_of(datalist)
@@ -85,6 +93,12 @@ def unseen_items(dataset_dir: str | os.PathLike, fingerprint_file: str | os.Path
             "studies: train with these folds, or name other labelled studies with --studies"
         )
     return [item for item in items if item["fold"] in folds]
+
+
+def _is_of_data_set(fingerprint_file: Path, dataset_dir: Path) -> bool:
+    """Return whether weights were trained with the training studies of a data set, by the values in both fingerprints."""
+    known, own = (read_json_or_none(file) or {} for file in (fingerprint_file, dataset_dir / "fingerprint.json"))
+    return all(known.get(name) == own.get(name) for name in ("ct", "pet"))
 
 
 def _folds_of(datalist: Path) -> list[dict[str, Any] | None]:

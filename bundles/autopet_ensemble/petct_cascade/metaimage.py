@@ -21,8 +21,6 @@ from petct_training.errors import InputError
 from petct_training.files import LONGEST_HEADER, atomic
 from petct_training.grids import spacing_of
 
-METAIMAGE_SUFFIXES = (".mha", ".mhd")
-
 NOT_METAIMAGE = "is not a MetaImage: convert it to NIfTI or MetaImage, or copy it again"
 
 # Types of voxels. A "long" has four bytes, wherever the file was written (MetaIO's metaTypes.h).

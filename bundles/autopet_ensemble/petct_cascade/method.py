@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from petct_cascade.command_line import bundle_command
+from petct_cascade.exclusions import read_exclusions
 from petct_cascade.folders import walk
 from petct_cascade.lists import LISTS, read_list
-from petct_training.errors import InputError, is_number
-from petct_training.files import read_json, read_json_or_none, relative_path, stamp
+from petct_training.errors import InputError, boolean, is_number
+from petct_training.files import LAST, SUFFIXES, data_file_of, read_json, read_json_or_none, relative_path, stamp
 from petct_training.records import HELD_OUT, RECORDS, digest_of, path_from, read_record
 
 ENSEMBLE = "autopet_ensemble"
@@ -24,6 +25,8 @@ NETWORKS = dict(zip(("stage1", "SegResNet", "SwinUNETR", "UNet"), (STAGE1, *STAG
 MEMBERS = tuple(NETWORKS)[1:]
 PROFILES = ("full", "demo")
 PAPER, RECOMMENDED = RECIPES = ("paper", "recommended")
+# How options of other commands are given.
+EXAMPLES = {"prepare_options": "{'spacing':'median'}", "train_options": "{'max_epochs':300}"}
 # What the paper's recipe has where another one may have its own.
 OF_PAPER = {"members": MEMBERS, "folds": 0, "cross_validation": True, "stage1_weight": 0}
 
@@ -74,6 +77,8 @@ class Method:
         recipe: "paper", or "recommended" for the configs `recommended.json` of the bundles over those of the paper.
         members: the networks of stage 2 that are trained and make the ensemble; None for the recipe's.
         stage1_weight: stage 1's share of the ensemble's answer, from 0 to 1; None for the recipe's.
+        max_epochs: epochs of each training, but for those whose own `train_options` say another number; None for the profile's.
+        exclude: the studies that are left out; a file, or their names, as `petct_cascade.exclusions.read_exclusions` takes them.
         prepare_options: further ids and values for `prepare`, for example {"spacing": "median"}.
         train_options: further ids and values for each training, for example {"max_epochs": 200}. Under the name of a network's
             bundle are those of its training alone: {"max_epochs": 300, "autopet_stage2_unet": {"max_epochs": 100}}.
@@ -90,8 +95,15 @@ class Method:
     recipe: str = PAPER
     members: Sequence[str] | None = None
     stage1_weight: float | None = None
+    max_epochs: int | None = None
+    exclude: Path | Sequence[str] | None = None
     prepare_options: Mapping[str, Any] = field(default_factory=dict)
     train_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.cross_validation is not None:
+            # The command line gives "true" and "false" as texts.
+            object.__setattr__(self, "cross_validation", boolean("cross_validation", self.cross_validation))
 
     def check(self) -> None:
         """Look whether the options make sense, and the studies are there.
@@ -111,8 +123,18 @@ class Method:
             raise InputError(
                 f"parallel_trainings is {self.parallel_trainings} with {self.num_gpus} GPUs: give 1 or more, and no more than GPUs"
             )
+        for name, options in (("prepare_options", self.prepare_options), ("train_options", self.train_options)):
+            if not isinstance(options, Mapping):
+                raise InputError(f"{name} is {options!r}: give options by their names, such as {EXAMPLES[name]}")
+        if self.max_epochs is not None and not (is_number(self.max_epochs, whole=True) and self.max_epochs >= 1):
+            raise InputError(f"max_epochs is {self.max_epochs!r}: give 1 or more")
+        if self.max_epochs is not None and "max_epochs" in self.train_options:
+            raise InputError(f"max_epochs is {self.max_epochs}, and train_options holds another one: give one of the two")
         if "folds" in self.prepare_options:
             raise InputError("prepare_options holds folds: give --folds itself, so that the networks are trained with them")
+        if "exclude" in self.prepare_options:
+            raise InputError("prepare_options holds exclude: give --exclude itself, so that a change of its file is seen")
+        read_exclusions(self.exclude)
         if not self.studies.exists():
             raise InputError(f"{self.studies} does not exist: name the raw data set with --studies")
 
@@ -187,6 +209,11 @@ class Method:
         """The bundles of the members that are trained."""
         return [bundle for bundle in self.networks.values() if bundle != STAGE1]
 
+    def options_of(self, bundle: str) -> dict[str, Any]:
+        """Return the further options of a network's training."""
+        epochs = {} if self.max_epochs is None else {"max_epochs": self.max_epochs}
+        return {**epochs, **options_of_network(self.train_options, bundle)}
+
     @property
     def gpus_of_training(self) -> int:
         """Number of GPUs of each training."""
@@ -230,7 +257,7 @@ class Step:
         overrides: ids and their values on the command line; a `Path` is written relative to the bundle's folder.
         inputs: files and folders from which the result is made.
         outputs: files and folders that the step makes.
-        resumes: whether the command understands `--resume true`.
+        last: file of a training's state, with which `--resume true` goes on.
         processes: number of processes; more than one runs under torchrun.
         log: file of what the command prints when it runs beside others.
         fold: of masks that lie in a folder with those of other folds, only those that weights of this fold have made are outputs.
@@ -245,7 +272,7 @@ class Step:
     overrides: Mapping[str, Any]
     inputs: tuple[Path, ...]
     outputs: tuple[Path, ...]
-    resumes: bool = False
+    last: Path | None = None
     processes: int = 1
     log: Path | None = None
     fold: int | None = None
@@ -285,7 +312,7 @@ class Step:
 
     def _listing(self, path: Path) -> list[list[Any]]:
         """Return the name of a file, or the place of every file in a folder or of a list, and its digest; outside of the home, its
-        size and time.
+        size and time. Of an input around the home what lies in the home is left out.
 
         Of a folder of records those digests are returned that they hold of studies. Elsewhere records are left out: they hold
         clocks, too.
@@ -294,11 +321,15 @@ class Step:
             # Those of no study begin with a dot, and are of lists that say where the raw studies lie.
             return [[file.name, _written(file)] for file in sorted(path.glob("[!.]*.json"))]
         home = self.home.resolve()
-        return [
-            [name, *([_content(file)] if file.resolve().is_relative_to(home) else stamp(file))]
-            for name, file in sorted(_files_of(path))
-            if file.is_file() and RECORDS not in Path(name).parts
-        ]
+        around = not path.resolve().is_relative_to(home) and home.is_relative_to(
+            (path if path.is_dir() else path.parent).resolve()
+        )
+        listing: list[list[Any]] = []
+        for name, file in sorted(_files_of(path)):
+            made_here = file.resolve().is_relative_to(home)
+            if file.is_file() and RECORDS not in Path(name).parts and not (made_here and around):
+                listing.append([name, *([_content(file)] if made_here else stamp(file))])
+        return listing
 
 
 def _files_of(path: Path) -> Iterator[tuple[str, Path]]:
@@ -310,13 +341,16 @@ def _files_of(path: Path) -> Iterator[tuple[str, Path]]:
         return
     yield path.name, path
     for named in _named_in(path):
-        for place, file in _files_of_source(path.parent / named):
+        for place, file in _files_of_source(path.parent / named, path.parent):
             yield f"{named}/{place}", file
 
 
-def _files_of_source(source: Path) -> Iterator[tuple[str, Path]]:
-    """Yield what an entry of a list names, which is no list itself."""
-    return _files_of(source) if source.is_dir() else iter([(source.name, source)])
+def _files_of_source(source: Path, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the files of what an entry of a list in a folder names: a volume, a folder, one file of a DICOM series, or its UID."""
+    if source.name.lower().endswith(SUFFIXES):
+        yield from ((file.name, file) for file in (source, data_file_of(source)) if file is not None)
+    else:
+        yield from _files_of(source if source.is_dir() else source.parent if source.is_file() else folder)
 
 
 def _named_in(source: Path) -> set[str]:
@@ -389,9 +423,10 @@ def _prepare(method: Method) -> Step:
             "studies": method.studies,
             "dataset_dir": method.prepared,
             **({"folds": folds} if folds else {}),
+            **({} if method.exclude is None else {"exclude": method.exclude}),
             **method.prepare_options,
         },
-        inputs=(method.studies,),
+        inputs=(method.studies, *([method.exclude] if isinstance(method.exclude, Path) else [])),
         outputs=method.data,
         problems=method.data[0],
     )
@@ -410,11 +445,11 @@ def _train(method: Method, bundle: str, fold: int | None, *further_inputs: Path)
             "ckpt_dir": models,
             "output_dir": logs,
             **_only(fold),
-            **options_of_network(method.train_options, bundle),
+            **method.options_of(bundle),
         },
         inputs=(*method.data, method.volumes, *further_inputs),
         outputs=method.weights(bundle, fold),
-        resumes=True,
+        last=models / LAST,
         processes=max(1, method.gpus_of_training),
         log=logs / "training.log",
     )
@@ -477,7 +512,7 @@ def _evaluate(method: Method) -> Step:
             **allowed,
         },
         inputs=(*method.data, method.volumes, *method.weights(ENSEMBLE)),
-        outputs=(method.results / "table1.md", method.results / "scores.csv"),
+        outputs=tuple(method.results / name for name in ("table1.md", "scores.csv", "readouts.json", "report.html", "masks")),
         problems=method.results / "problems.json",
     )
 

@@ -17,13 +17,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from petct_cascade.children import child, ending_children, exit_code, run_child
+from petct_cascade.children import child, ending_children, environment, exit_code, run_child
 from petct_cascade.command_line import shell_line
 from petct_cascade.method import NETWORKS, Method, Step, options_of_network, plan
 from petct_training.commands import SOME_FAILED
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.files import make_folder, read_json, relative_path, write_json
 from petct_training.options import check_values, first_part
+from petct_training.records import digest_of
 
 # How often the logs of trainings that run side by side are looked at.
 LOOK_SECONDS = 2.0
@@ -41,9 +42,13 @@ class Outcome(NamedTuple):
 def run_unless_done(step: Step, record: Path, beside: bool = False, share: Mapping[str, str] | None = None) -> Outcome:
     """Run a step unless its result is there.
 
+    A step that has left out studies with errors runs each time, and does what is missing: what was wrong may be mended where no
+    file shows it, as a permission or a disk that was away.
+
     The record is written when the step begins and again when it has ended. A training that was interrupted, and whose inputs are
     still the same, goes on where it stopped; one whose inputs have changed, or whose weights were taken away, begins anew, and
-    keeps earlier weights aside.
+    keeps earlier weights aside. The state of an earlier training that still lies there is none of it. Where a step ends before it
+    has touched an earlier result, as of a wrong option, that result is still known.
 
     Args:
         step: the step.
@@ -55,13 +60,18 @@ def run_unless_done(step: Step, record: Path, beside: bool = False, share: Mappi
         InputError: when the command ends with another exit code than 0, or 3: done, except for some studies.
     """
     state = step.state()
-    known = read_json(record) if record.is_file() else {}
-    same = known.get("state") == state
-    if same and known.get("outputs") == step.result():
-        return Outcome(False, known["some_failed"])
-    interrupted = same and "outputs" not in known
-    write_json(record, {"state": state})
-    arguments = step.arguments(resume=step.resumes and interrupted)
+    known: dict[str, Any] = read_json(record) if record.is_file() else {}
+    finished: dict[str, Any] | None = known if "outputs" in known else known.get("finished")
+    if finished is not None and finished["outputs"] != step.result():
+        finished = None
+    if finished is not None and finished["state"] == state and not finished["some_failed"]:
+        return Outcome(False, False)
+    last = None if step.last is None or not step.last.is_file() else digest_of(step.last)
+    begun = known.get("state") == state and "outputs" not in known
+    resume = begun and last is not None and last != known.get("last_before")
+    before = known.get("last_before") if resume else last
+    write_json(record, {"state": state, "last_before": before, "finished": finished})
+    arguments = step.arguments(resume=resume)
     print(f"$ {shell_line(['cd', str(relative_path(step.bundle))])} && {shell_line(['python', *arguments])}", flush=True)
     code = _run(step, arguments, step.log if beside else None, share or {})
     if code not in (0, SOME_FAILED):
@@ -75,14 +85,13 @@ def run_unless_done(step: Step, record: Path, beside: bool = False, share: Mappi
 
 def _run(step: Step, arguments: Sequence[str], log: Path | None, share: Mapping[str, str]) -> int:
     """Run a step's command, and return its exit code. Of what goes to a log, if there is one, the epochs are printed, too."""
-    environment = {**os.environ, **share}
-    command = [sys.executable, *arguments]
+    command, variables = [sys.executable, *arguments], environment(**share)
     if log is None:
-        return run_child(command, cwd=step.bundle, env=environment)
+        return run_child(command, cwd=step.bundle, env=variables)
     make_folder(log.parent)
     with open(log, "ab") as stream:
         shown = stream.tell()
-        with child(command, cwd=step.bundle, env=environment, stdout=stream, stderr=subprocess.STDOUT) as process:
+        with child(command, cwd=step.bundle, env=variables, stdout=stream, stderr=subprocess.STDOUT) as process:
             while process.returncode is None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(LOOK_SECONDS)
@@ -161,6 +170,9 @@ def run_pipeline(studies: str | os.PathLike, work_dir: str | os.PathLike, bundle
         InputError: when an option makes no sense or a step fails.
         SomeFailedError: when all was done, except for some studies.
     """
+    exclude = options.get("exclude")
+    if isinstance(exclude, (str, os.PathLike)) and exclude != "":
+        options["exclude"] = Path(exclude).resolve()
     method = Method(Path(studies).resolve(), Path(work_dir).resolve(), Path(bundles_dir).resolve(), **options)
     method.check()
     check_train_options(method.train_options, method.bundles_dir)

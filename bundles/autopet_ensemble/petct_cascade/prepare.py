@@ -19,7 +19,7 @@ from petct_cascade.fingerprint import make_fingerprint, target_spacing
 from petct_cascade.preparation import DATA_SET, Preparation, PrepareOptions
 from petct_cascade.prepared_study import make_study
 from petct_cascade.problems import Problem, number_of_studies
-from petct_cascade.studies import Study, find_studies
+from petct_cascade.studies import Study, find_studies, is_inside
 from petct_cascade.workers import Workers
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.files import read_json_or_none, remove_unfinished, write_json
@@ -68,7 +68,7 @@ def prepare(studies: str | os.PathLike, dataset_dir: str | os.PathLike, options:
     if dataset_dir.resolve() == source.resolve():
         raise InputError(f"studies and dataset_dir are both {source}: give the prepared data set a folder of its own")
     found, problems = find_studies(source, labels=True, allow_outside=options.allow_outside, dicom=options.dicom)
-    root = source if source.is_dir() else source.parent
+    root = _folder_of(found, source) if source.is_dir() else source.parent
     if any(isinstance(study.pet, DicomSource) for study in found):
         root = dataset_dir / CONVERTED
         found, unreadable = convert_found(found, root, options.strict, options.num_workers)
@@ -86,6 +86,13 @@ def prepare(studies: str | os.PathLike, dataset_dir: str | os.PathLike, options:
             "correct them, or name them with --exclude",
             errors,
         )
+
+
+def _folder_of(studies: Sequence[Study], source: Path) -> Path:
+    """Return the folder in which all files of the studies of a folder lie: itself, or one above it, as for labels beside it."""
+    files = [file for study in studies for file in study.files.values() if isinstance(file, Path)]
+    outside = [file for file in files if not is_inside(file, source)]
+    return Path(os.path.commonpath([os.path.abspath(path) for path in (source, *outside)])) if outside else source
 
 
 def _admit_and_write(

@@ -23,8 +23,9 @@ from petct_cascade.dicom.suv_options import SuvOptions
 from petct_cascade.folders import is_made_by_system, walk
 from petct_cascade.lists import LISTS, SUV_NAMES, read_list
 from petct_cascade.problems import Problem
-from petct_cascade.volumes import SUFFIXES, Source, flaw_of_suffix, without_suffix
+from petct_cascade.volumes import Source, flaw_of_suffix, without_suffix
 from petct_training.errors import InputError
+from petct_training.files import SUFFIXES
 from petct_training.records import RECORDS, digest_of, letters_of, read_record
 
 TRACERS = ("fdg", "psma")
@@ -416,9 +417,12 @@ def _from_pairs(images: Path, with_labels: bool) -> Iterator[Study | Problem]:
 
 
 def _labels_of(images: Path) -> Path:
-    """Return the folder in which labels of a folder of images lie."""
-    beside = images.resolve().parent / images.resolve().name.replace("images", "labels")
-    return beside if beside.is_dir() else images
+    """Return the folder in which labels of a folder of images lie: beside it, else beside what it links to, else itself."""
+    for folder in (Path(os.path.abspath(images)), images.resolve()):
+        beside = folder.with_name(folder.name.replace("images", "labels"))
+        if beside != folder and beside.is_dir():
+            return beside
+    return images
 
 
 def _is_own_mask(file: Path) -> bool:
@@ -440,11 +444,19 @@ def _study_of_pair(case: str, channels: Mapping[str, Sequence[Path]], labels: Pa
         if name not in channels:
             message = f"there is no {name.upper()} of this study: add {case}_{number}.nii.gz"
             return Problem(case, None, message, error=True)
-    for several in channels.values():
+    files = {**channels, "label": _volumes_called(labels / case)}
+    if twice := _problem_of_twins(case, files.values()):
+        return twice
+    tracer, patient = identity(case)
+    return Study(case, patient, tracer, files["ct"][0], files["pet"][0], next(iter(files["label"]), None))
+
+
+def _problem_of_twins(case: str, volumes: Iterable[Sequence[Path]]) -> Problem | None:
+    """Return an error when one of a study's volumes is there as several files; None when none is."""
+    for several in volumes:
         if len(several) > 1:
             return Problem(case, several[1], f"is there as {several[0].name}, too: keep one of the two", error=True)
-    tracer, patient = identity(case)
-    return Study(case, patient, tracer, channels["ct"][0], channels["pet"][0], _volume_called(labels / case))
+    return None
 
 
 def _from_tcia(patients: Sequence[Path]) -> Iterator[Study | Problem]:
@@ -468,8 +480,12 @@ def _names_of_tcia_folder(folder: Path) -> tuple[str, str, str]:
 def _study_of_tcia_folder(folder: Path) -> Study | Problem:
     """Return the study of a folder PETCT_<patient>/<study>."""
     case, tracer, patient = _names_of_tcia_folder(folder)
-    volumes = _volumes_of_tcia_folder(folder)
-    ct, pet, raw_pet = volumes.get("CTres", volumes.get("CT")), volumes.get("SUV"), volumes.get("PET")
+    files = _volumes_of_tcia_folder(folder)
+    of_ct = "CTres" if "CTres" in files else "CT"
+    if twice := _problem_of_twins(case, (files.get(name, ()) for name in (of_ct, "SUV", "SEG"))):
+        return twice
+    volumes = {name: several[0] for name, several in files.items()}
+    ct, pet, raw_pet = volumes.get(of_ct), volumes.get("SUV"), volumes.get("PET")
     if pet is None and raw_pet is not None:
         message = "is not in SUV, and there is no SUV.nii.gz beside it: convert it to body-weight SUV"
         return Problem(case, raw_pet, message, error=True)
@@ -480,20 +496,22 @@ def _study_of_tcia_folder(folder: Path) -> Study | Problem:
     return Study(case, patient, tracer, ct, pet, volumes.get("SEG"))
 
 
-def _volumes_of_tcia_folder(folder: Path) -> dict[str, Path]:
-    """Return the files of a study, by their names."""
-    files = {name: _volume_called(folder / name) for name in ("CTres", "CT", "SUV", "PET", "SEG")}
-    return {name: file for name, file in files.items() if file is not None}
+def _volumes_of_tcia_folder(folder: Path) -> dict[str, list[Path]]:
+    """Return the files of a study, by their names; more than one where a volume is there with several suffixes."""
+    files = {name: _volumes_called(folder / name) for name in ("CTres", "CT", "SUV", "PET", "SEG")}
+    return {name: several for name, several in files.items() if several}
 
 
-def _volume_called(stem: Path) -> Path | None:
-    """Return the file <stem>.nii.gz, or with another suffix of volumes, that exists, None when none does.
+def _volumes_called(stem: Path) -> list[Path]:
+    """Return the files that exist of <stem>.nii.gz and of this name with the other suffixes of volumes.
 
-    A suffix in capitals comes last: whoever reads the file refuses it by its name.
+    Suffixes in capitals are looked for where there is none of these: whoever reads such a file refuses it by its name.
     """
-    suffixes = [*SUFFIXES, *(suffix.upper() for suffix in SUFFIXES)]
-    candidates = [stem.with_name(f"{stem.name}{suffix}") for suffix in suffixes]
-    return next((file for file in candidates if file.is_file()), None)
+    for suffixes in (SUFFIXES, [suffix.upper() for suffix in SUFFIXES]):
+        candidates = [stem.with_name(f"{stem.name}{suffix}") for suffix in suffixes]
+        if files := [file for file in candidates if file.is_file()]:
+            return files
+    return []
 
 
 def _from_list(source: Path, allow_outside: bool, dicom: DicomOptions) -> Iterator[Study | Problem]:

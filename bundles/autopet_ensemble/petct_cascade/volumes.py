@@ -22,13 +22,10 @@ from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.spatialimages import HeaderDataError
 
 from petct_cascade.damage import DAMAGED, DEFLATE_RATIO
-from petct_cascade.metaimage import METAIMAGE_SUFFIXES, read_metaimage
+from petct_cascade.metaimage import read_metaimage
 from petct_training.errors import InputError
-from petct_training.files import atomic
+from petct_training.files import METAIMAGE_SUFFIXES, SUFFIXES, atomic
 from petct_training.grids import PLACE_TOLERANCE_MM, corner_distance, spacing_of
-
-NIFTI_SUFFIXES = (".nii.gz", ".nii")
-SUFFIXES = (*NIFTI_SUFFIXES, *METAIMAGE_SUFFIXES)
 
 # A gzip file begins with these bytes.
 GZIP_MAGIC = b"\x1f\x8b"

@@ -15,6 +15,13 @@ from typing import Any
 
 from petct_training.errors import InputError, cannot_write
 
+# A training's state, in the folder of its weights.
+LAST = "last.pt"
+
+# How the names of volumes end.
+METAIMAGE_SUFFIXES = (".mha", ".mhd")
+SUFFIXES = (".nii.gz", ".nii", *METAIMAGE_SUFFIXES)
+
 # Bytes in which the header of a MetaImage ends: it has some twenty lines, and hundreds with DICOM's attributes in it.
 LONGEST_HEADER = 1 << 20
 

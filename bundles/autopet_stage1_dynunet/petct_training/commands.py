@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import io
+import signal
 import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -17,11 +18,13 @@ R = TypeVar("R")
 # Exit code of a batch in which some studies could not be used, and all others were done. It is 1 when nothing was done, and 2 is
 # that of a wrong command line.
 SOME_FAILED = 3
+# That of a program which Ctrl-C has ended, as shells say it.
+STOPPED = 128 + signal.SIGINT
 
 
 def command(function: Callable[P, R]) -> Callable[P, R]:
     """Let a function be named by a config: an `InputError`, or what the disk says, ends the program with its sentence and exit code
-    1, a `SomeFailedError` with exit code 3.
+    1, a `SomeFailedError` with exit code 3, and Ctrl-C without a word with 130.
 
     Arguments that are annotated as `bool` may be words such as "true" and "off", as the command line gives them. A name that the
     output's encoding lacks, such as a Chinese one in a Windows console, is printed with escapes instead of ending the program.
@@ -51,6 +54,9 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             raise end from error
         except InputError as error:
             raise SystemExit(f"error: {error}") from error
+        except KeyboardInterrupt:
+            # Whoever has stopped it wants no traceback.
+            raise SystemExit(STOPPED) from None
         except OSError as error:
             raise SystemExit(
                 f"error: {error.filename or 'a file'}: {error.strerror or error}: see that it is there, that "

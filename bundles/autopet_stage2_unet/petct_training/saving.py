@@ -15,14 +15,11 @@ from ignite.handlers import Checkpoint
 
 from petct_training.checks import DAMAGED, check_fit
 from petct_training.errors import InputError, cannot_write
-from petct_training.files import atomic, read_json, write_json
+from petct_training.files import LAST, atomic, read_json, write_json
 from petct_training.folds import remembering
 from petct_training.processes import rank
 from petct_training.records import digest_of
 from petct_training.weights import read_weights
-
-# A training's state, in the folder of its weights.
-LAST = "last.pt"
 
 
 class BestWeights(Checkpoint):
