@@ -25,10 +25,12 @@ from petct_cascade.changes import changes
 from petct_cascade.coarse_mask import read_coarse_mask
 from petct_cascade.metaimage import write_metaimage
 from petct_cascade.predict import load_cascade
+from petct_cascade.selection import SelectOptions, select_items
 from petct_cascade.studies import study_of_places
 from petct_cascade.volumes import read_volume
 from petct_training.errors import InputError
-from petct_training.records import digest_of, read_record
+from petct_training.masks import Masks
+from petct_training.records import Records, digest_of, read_record
 
 # Voxels of the network lie halfway between none of these, so that each has one nearest.
 SHAPE, AFFINE = (24, 18, 22), las((4.1, 4.1, 5.3), (30, -20, 100))
@@ -236,12 +238,70 @@ def test_what_cannot_be_the_mask_of_its_study_is_one_sentence(study, infer, tmp_
         assert re.search(rf"^  study {case}: {case}_mask\.nii\.gz {words}", str(error.value), flags=re.MULTILINE), error.value
 
 
+REPLACED = "would be replaced by the answer: name another output folder"
+
+
 def test_mask_is_that_of_one_study_and_never_the_file_to_be_written(study, infer, tmp_path):
     with pytest.raises(SystemExit, match="belongs to one study: give its --ct and --pet; in a list, fill in the column"):
         infer(studies=str(study["ct"].parent), coarse_mask=str(study["mask"]))
     infer(**pair(study), case="a")
-    with pytest.raises(SystemExit, match="would be replaced by the answer: name another output folder"):
+    with pytest.raises(SystemExit, match=REPLACED):
         infer(**pair(study), case="a", coarse_mask=str(tmp_path / "masks/a.nii.gz"))
+
+
+def content_of(folder: Path) -> dict[str, str]:
+    """The digests of masks and DICOM objects in a folder."""
+    return {
+        file.relative_to(folder).as_posix(): digest_of(file)
+        for suffix in ("nii.gz", "dcm")
+        for file in folder.rglob(f"*.{suffix}")
+    }
+
+
+def test_mask_in_a_file_that_its_run_replaces_or_deletes_is_refused_before_anything_is_done(study, infer, tmp_path):
+    write_study(tmp_path / "dicom", small_study())
+    place = {"ct": str(tmp_path / "dicom"), "pet": str(tmp_path / "dicom"), "case": "in_dicom"}
+    infer(**place)
+    (tmp_path / "points.json").write_text('{"foreground": [[12, 9, 11]]}')
+    rows = [{"case": "in_nifti", **pair(study), "points": "points.json", "coarse_mask": ""}]
+    (tmp_path / "studies.json").write_text(json.dumps(rows))
+    infer(studies=str(tmp_path / "studies.json"), allow_outside=True)
+    before = content_of(tmp_path / "masks")
+    seg, found = "masks/dicom/in_dicom/segmentation.dcm", "masks/coarse_masks/in_nifti.nii.gz"
+    assert {seg.removeprefix("masks/"), found.removeprefix("masks/")} <= before.keys()
+    (tmp_path / "link.dcm").symlink_to(tmp_path / seg)
+    for mask in (seg, "link.dcm"):
+        with pytest.raises(SystemExit, match=REPLACED):
+            infer(**place, coarse_mask=str(tmp_path / mask))
+    # Without DICOM output that of the run before is deleted.
+    with pytest.raises(SystemExit, match=REPLACED):
+        infer(**place, coarse_mask=str(tmp_path / seg), dicom_output=False)
+    (tmp_path / "studies.json").write_text(json.dumps([{**rows[0], "coarse_mask": found}]))
+    with pytest.raises(SystemExit, match=REPLACED):
+        infer(studies=str(tmp_path / "studies.json"), allow_outside=True)
+    assert content_of(tmp_path / "masks") == before
+    # The same mask serves where nothing replaces it.
+    shutil.copyfile(tmp_path / seg, tmp_path / "copy.dcm")
+    infer(**place, coarse_mask=str(tmp_path / "copy.dcm"))
+    assert content_of(tmp_path / "masks") != before
+    assert digest_of(tmp_path / "copy.dcm") == before[seg.removeprefix("masks/")]
+
+
+def test_evaluation_refuses_a_mask_that_it_replaces_or_deletes_and_costs_no_other_study(study, tmp_path):
+    (tmp_path / "masks").mkdir()
+    masks = Masks(Records(tmp_path, "evaluation"), [tmp_path / "masks"])
+    items = [{"case": case, "image": list(pair(study).values())} for case in "abc"]
+    for item in (*items[:1], {**items[0], "case": "earlier"}):
+        with masks.records.making(masks.plan(item)):
+            shutil.copyfile(study["mask"], tmp_path / f"masks/{item['case']}.nii.gz")
+    named = ["masks/a.nii.gz", "masks/earlier.nii.gz", study["mask"]]
+    given = [item | {"coarse_mask": str(tmp_path / name)} for item, name in zip(items, named, strict=True)]
+    selection = select_items(given, masks)
+    assert [item["case"] for item in selection.items] == ["c"]
+    assert [(problem.case, problem.error) for problem in selection.problems] == [("a", True), ("b", True)]
+    assert all(problem.message.endswith(REPLACED) for problem in selection.problems)
+    with pytest.raises(InputError, match=REPLACED):
+        select_items(given, masks, SelectOptions(strict=True))
 
 
 # ---------------------------------------------------------------- clicks

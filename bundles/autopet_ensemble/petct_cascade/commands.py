@@ -138,12 +138,12 @@ def select_labelled(
         options: the further fields of `petct_cascade.selection.SelectOptions`.
     """
     chosen = _selection.SelectOptions(**options, dicom=dicom_options(**(dicom or {})), deidentified=deidentified)
-    with _hiding(deidentified, dataset_dir, (studies, output_dir)):
-        items, problems = _selection.labelled_items(dataset_dir, fingerprint_file, studies, chosen)
     records = Records(Path(output_dir), kind_of_results("evaluation", deidentified), facts_of_run(weights), not deidentified)
     masks = Masks(records, [folder for folder in folders if folder], settings, weights, {"points": click_settings or {}})
     judged = replace(chosen, check=False) if studies is None else chosen
-    return _selection.select_items(items, masks, judged, problems)
+    with _hiding(deidentified, dataset_dir, (studies, output_dir)):
+        items, problems = _selection.labelled_items(dataset_dir, fingerprint_file, studies, chosen)
+        return _selection.select_items(items, masks, judged, problems)
 
 
 @command

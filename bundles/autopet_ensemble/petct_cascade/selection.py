@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ from petct_cascade.dicom.finding import DicomOptions
 from petct_cascade.items import unseen_items
 from petct_cascade.problems import Problem, raise_if_strict
 from petct_cascade.studies import Study, find_studies, problem_of_name, study_of_places
+from petct_cascade.study_results import StudyResults, files_of_case
+from petct_cascade.volumes import as_source
 from petct_training.claims import bytes_of, share_of
 from petct_training.errors import InputError, boolean
 from petct_training.files import make_folder
@@ -167,12 +169,22 @@ def select_items(
         options: whether each study is judged when it is read, which preparing has done of a prepared data set; and which of the
             processes this is.
         problems: what is wrong with other studies.
+
+    Raises:
+        InputError: if `strict`, when the coarse mask of a study would not outlast the evaluation.
     """
     options = options or SelectOptions(check=False)
+    refused = _refused_of_evaluation(items, masks)
+    if options.deidentified:
+        words = words_of_items(items)
+        refused = [words.problem(problem) for problem in refused]
+    raise_if_strict(options.strict, refused)
+    bad = {problem.case for problem in refused}
+    items = [item for item in items if item["case"] not in bad]
     mine = share_of(items, options.part, options.of, lambda item: bytes_of(item["image"][1]))
     cases = {item["case"] for item in mine}
     others = [item for item in items if item["case"] not in cases]
-    return Selection(items=mine, others=others, problems=list(problems), masks=masks, check=options.check)
+    return Selection(items=mine, others=others, problems=[*problems, *refused], masks=masks, check=options.check)
 
 
 def source_of(
@@ -261,20 +273,44 @@ def _look_up(studies: Sequence[Study], masks: Masks) -> tuple[list[Study], list[
     done, problems = [], []
     for study in studies:
         try:
-            plan = masks.plan(inference_item(study))
-            _refuse_to_replace(study, [masks.records.folder / output for output in plan.outputs])
-            if masks.records.is_current(plan):
+            item = inference_item(study)
+            _refuse_to_replace(item, masks, [study.case])
+            if masks.records.is_current(masks.plan(item)):
                 done.append(study)
         except InputError as error:
             problems.append(Problem(study.case, None, str(error).removeprefix(f"study {study.case}: "), error=True))
     return done, problems
 
 
-def _refuse_to_replace(study: Study, outputs: Sequence[Path]) -> None:
-    """Refuse a study whose coarse mask is a file that its inference would write.
+def _refused_of_evaluation(items: Sequence[dict[str, Any]], masks: Masks) -> list[Problem]:
+    """Return an error for each study of an evaluation whose coarse mask is a file that the evaluation may write or delete."""
+    given = [item for item in items if "coarse_mask" in item]
+    # What earlier evaluations have made of other studies is deleted.
+    cases = [*masks.records.names(), *StudyResults(masks.records).names()] if given else []
+    refused = []
+    for item in given:
+        try:
+            _refuse_to_replace(item, masks, {item["case"], *cases})
+        except InputError as error:
+            refused.append(Problem(item["case"], None, str(error), error=True))
+    return refused
+
+
+def _refuse_to_replace(item: Mapping[str, Any], masks: Masks, cases: Iterable[str]) -> None:
+    """Refuse a study whose coarse mask is a file that its run may write or delete.
+
+    Args:
+        item: the study's.
+        masks: what is made of each study, and where.
+        cases: of which there may be results that the run replaces or deletes.
 
     Raises:
         InputError: with what to do.
     """
-    if study.coarse_mask is not None and study.coarse_mask.resolve() in {output.resolve() for output in outputs}:
-        raise InputError(f"its coarse mask {study.coarse_mask} would be replaced by the answer: name another output folder")
+    if "coarse_mask" not in item:
+        return
+    mask, folder = as_source(item["coarse_mask"]), masks.records.folder
+    planned = [folder / output for output in masks.plan(item).outputs]
+    at_risk = [*planned, *(file for case in cases for file in files_of_case(masks.records, case))]
+    if mask.resolve() in {file.resolve() for file in at_risk}:
+        raise InputError(f"its coarse mask {mask} would be replaced by the answer: name another output folder")

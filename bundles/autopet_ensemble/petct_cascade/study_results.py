@@ -282,6 +282,14 @@ def make_results(tasks: Sequence[StudyTask], kept: StudyResults, num_workers: in
     return found
 
 
+def files_of_case(records: Records, case: str) -> list[Path]:
+    """Return the files of a study that runs over an output folder have written, and so may replace or delete; and its DICOM
+    objects, which are replaced unasked.
+    """
+    known = [record for name in (case, _name(case)) if (record := records.read(name)) is not None]
+    return [*(records.folder / output for record in known for output in record["outputs"]), *dicom_files(records.folder, case)]
+
+
 def _name(case: str) -> str:
     """Return the name of the record of a study's results."""
     return f"{FOLDER}/{case}"
