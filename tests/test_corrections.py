@@ -170,7 +170,9 @@ def test_mask_on_another_grid_is_brought_to_that_of_the_pet(study, tmp_path):
     affine = AFFINE @ np.array([[-0.5, 0, 0, SHAPE[0] + 0.75], [0, 1, 0, -3.25], [0, 0, 1, -2.75], [0, 0, 0, 1]])
     write_metaimage(tmp_path / "mask.mha", fine, affine)
     for file in (tmp_path / "mask.mha", write_nifti(tmp_path / "mask.nii.gz", fine, affine), study["mask"]):
-        np.testing.assert_array_equal(read_coarse_mask(file, SHAPE, AFFINE), mask)
+        brought, warnings = read_coarse_mask(file, SHAPE, AFFINE)
+        np.testing.assert_array_equal(brought, mask)
+        assert warnings == []
 
 
 def test_segmentation_in_dicom_is_taken_for_a_pet_in_dicom_or_in_nifti(tmp_path):
@@ -180,8 +182,8 @@ def test_segmentation_in_dicom_is_taken_for_a_pet_in_dicom_or_in_nifti(tmp_path)
     assert written.label.any()
     found, _ = study_of_places(tmp_path / "dicom", tmp_path / "dicom", coarse_mask=seg)
     volume = read_volume(found.pet)[0]
-    np.testing.assert_array_equal(read_coarse_mask(found.coarse_mask, volume.array.shape, volume.affine), written.label)
-    np.testing.assert_array_equal(read_coarse_mask(seg, written.label.shape, written.pet_affine), written.label)
+    np.testing.assert_array_equal(read_coarse_mask(found.coarse_mask, volume.array.shape, volume.affine)[0], written.label)
+    np.testing.assert_array_equal(read_coarse_mask(seg, written.label.shape, written.pet_affine)[0], written.label)
 
 
 def other_patient(folder: Path) -> tuple[Path, Path]:
@@ -214,6 +216,25 @@ def beside(file: Path, mask: np.ndarray) -> None:
     write_nifti(file, far, AFFINE)
 
 
+def fine_mask() -> tuple[np.ndarray, np.ndarray]:
+    """A mask, and its affine, of four lesions on a grid four times as fine as the PET's, which each fourth voxel shares.
+
+    One is a cube of 2 x 2 x 2 of the PET's voxels, two lie between these and touch at a corner, and one is beside the PET.
+    """
+    mask = np.zeros([4 * length + 16 for length in SHAPE], np.uint8)
+    mask[40:48, 40:48, 40:48] = 1
+    mask[21:23, 21:23, 21:23] = 1
+    mask[23, 23, 23] = 1
+    mask[100:103, 40:43, 40:43] = 1
+    return mask, AFFINE @ np.diag([0.25, 0.25, 0.25, 1])
+
+
+def lost(file: Path, mask: np.ndarray) -> None:
+    fine, affine = fine_mask()
+    fine[40:48] = 0
+    write_nifti(file, fine, affine)
+
+
 WRONG_MASKS = {
     "elsewhere": (elsewhere, "lies elsewhere in space than the PET: give the mask of this study"),
     "beside": (beside, "marks lesions only outside of the PET: give the mask of this study"),
@@ -222,6 +243,7 @@ WRONG_MASKS = {
         lambda file, mask: write_nifti(file, mask * np.uint8(2), AFFINE),
         "holds the values 0, 2: a mask is 0, and 1 inside",
     ),
+    "lost": (lost, "marks lesions so small that each is nearest to no voxel of the PET: draw them on the PET's grid"),
     "missing": (lambda file, mask: None, "does not exist in"),
 }
 
@@ -236,6 +258,75 @@ def test_what_cannot_be_the_mask_of_its_study_is_one_sentence(study, infer, tmp_
         infer(studies=str(tmp_path / "studies.json"), allow_outside=True)
     for case, (_, words) in WRONG_MASKS.items():
         assert re.search(rf"^  study {case}: {case}_mask\.nii\.gz {words}", str(error.value), flags=re.MULTILINE), error.value
+
+
+def test_lesions_that_the_pets_grid_does_not_hold_are_counted(tmp_path):
+    expected = np.zeros(SHAPE, np.uint8)
+    expected[10:12, 10:12, 10:12] = 1
+    mask, affine = fine_mask()
+    for file in (tmp_path / "mask.mha", tmp_path / "mask.nii.gz"):
+        (write_metaimage if file.suffix == ".mha" else write_nifti)(file, mask, affine)
+        brought, warnings = read_coarse_mask(file, SHAPE, AFFINE)
+        np.testing.assert_array_equal(brought, expected)
+        assert warnings == [
+            "has 27 of 548 voxels of lesions (4.9%) outside of the PET: it is cut there",
+            "has 3 of 4 lesions that lie outside of the PET or are nearest to no voxel of it: they are lost",
+        ]
+
+
+def in_two_places(file: Path, mask: np.ndarray) -> None:
+    image = nib.Nifti1Image(mask, AFFINE)
+    image.set_sform(AFFINE, "scanner")
+    image.set_qform(las((4.1, 4.1, 5.3), (30, -20, 130)), "scanner")
+    nib.save(image, file)
+
+
+def placeless(file: Path, mask: np.ndarray) -> None:
+    image = nib.Nifti1Image(mask, AFFINE)
+    image.set_sform(AFFINE, 0)
+    image.set_qform(AFFINE, 0)
+    nib.save(image, file)
+
+
+def partly_beside(file: Path, mask: np.ndarray) -> None:
+    write_nifti(file, *fine_mask())
+
+
+# Of each kind of mask what is said of it.
+ODD_MASKS = {
+    "two_places": (in_two_places, ["states two places that lie 30.0 mm apart (sform and qform): the first is used here"]),
+    "cut": (partly_beside, ["has 27 of 548 voxels", "has 3 of 4 lesions"]),
+}
+
+
+def test_what_is_unusual_about_a_mask_is_told_once_as_of_ct_and_pet(study, infer, predictor, tmp_path, capsys):
+    mask = np.asarray(nib.load(study["mask"]).dataobj)
+    for case, (write, _) in ODD_MASKS.items():
+        write(tmp_path / f"{case}.nii.gz", mask)
+    rows = [{"case": case, **pair(study), "coarse_mask": f"{case}.nii.gz"} for case in ODD_MASKS]
+    (tmp_path / "studies.json").write_text(json.dumps(rows))
+    infer(studies=str(tmp_path / "studies.json"), allow_outside=True)
+    out = capsys.readouterr().out
+    opened = predictor.open(*arrays_of(study))
+    for case, (_, sentences) in ODD_MASKS.items():
+        for words in sentences:
+            assert out.count(f"warning: study {case}: {case}.nii.gz {words}") == out.count(words) == 1, out
+        with pytest.warns(UserWarning, match=rf"^{case}\.nii\.gz ") as told:
+            opened.segment(coarse_mask=tmp_path / f"{case}.nii.gz")
+        assert all(warning.filename == __file__ for warning in told)
+        for warning, words in zip(told, sentences, strict=True):
+            assert str(warning.message).startswith(f"{case}.nii.gz {words}")
+    # Where studies are not judged, and in MONAI Label, the part that reads the mask tells it.
+    item = {**opened.item, "coarse_mask": str(tmp_path / "cut.nii.gz")}
+    with pytest.warns(UserWarning, match=r"^cut\.nii\.gz has 27 of 548"), pytest.warns(UserWarning, match="has 3 of 4 lesions"):
+        predictor.add_corrections(item)
+
+
+def test_mask_without_a_place_is_told(tmp_path):
+    placeless(tmp_path / "mask.nii.gz", np.ones(SHAPE, np.uint8))
+    image = nib.load(tmp_path / "mask.nii.gz")
+    _, warnings = read_coarse_mask(tmp_path / "mask.nii.gz", SHAPE, image.affine)
+    assert warnings == ["does not say where left, front and head are: check that its orientation is right"]
 
 
 REPLACED = "would be replaced by the answer: name another output folder"

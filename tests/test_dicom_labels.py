@@ -29,6 +29,7 @@ from pydicom.uid import (
 )
 from scipy.ndimage import binary_dilation, binary_erosion
 
+from petct_cascade.coarse_mask import read_coarse_mask
 from petct_cascade.dicom.choice import reason_against
 from petct_cascade.dicom.labels import Grid, contour_mask, segmentation_mask
 from petct_cascade.dicom.structures import filled
@@ -766,6 +767,41 @@ class TestDamagedContours:
         (tmp_path / "seg.dcm").write_bytes(small)
         with pytest.raises(InputError, match="is no DICOM structure set"):
             contour_mask([tmp_path / "seg.dcm"], grid_of())
+
+
+class TestCoarseMask:
+    def test_what_is_left_out_or_cut_is_told_with_what_can_be_done(self, tmp_path):
+        drawn_on = grid_of()
+        grid = Grid((14, 11, 5), drawn_on.affine)
+        both = np.zeros((*drawn_on.shape, 2), np.uint8)
+        both[2:4, 2:4, 3:7, 0] = both[6:8, 2:4, 1, 1] = 1
+        file = write_seg(tmp_path / "seg.dcm", both, drawn_on, [described(1, "Lesion"), TestChoice.LIVER])
+        mask, warnings = read_coarse_mask(file, grid.shape, grid.affine)
+        assert np.array_equal(mask, both[..., :5, 0])
+        assert warnings == [
+            "has segment 1 'Lesion', 50.0% of which lie outside of the PET: it is cut there",
+            "has segments that are left out (2 'Liver': it is an organ or a tissue by its category): if they are lesions, give a "
+            "file of lesions alone, or the mask as NIfTI",
+        ]
+
+    def test_organs_alone_are_refused_with_what_can_be_done(self, tmp_path):
+        grid = grid_of()
+        liver = described(1, "Liver", codes.SCT.AnatomicalStructure, codes.SCT.Liver)
+        file = write_seg(tmp_path / "seg.dcm", blobs(grid.shape), grid, [liver])
+        with pytest.raises(InputError, match=r"that may be a lesion \(.*\): give a file of lesions alone, or the mask as NIfTI$"):
+            read_coarse_mask(file, grid.shape, grid.affine)
+
+    def test_lesions_that_are_all_lost_are_refused_and_no_lesions_are_none(self, tmp_path):
+        drawn_on, grid = grid_of((40, 40, 20), (1, 1, 3)), grid_of()
+        mask = np.zeros(drawn_on.shape, np.uint8)
+        mask[9:11, 12:14, 3] = 1
+        seg = write_seg(tmp_path / "seg.dcm", mask, drawn_on)
+        contours = write_structures(tmp_path / "contours.dcm", Region([placed(grid, square(2.2, 2.4), 3)]))
+        for file in (seg, contours):
+            with pytest.raises(InputError, match=r"^marks lesions so small that each is nearest to no voxel of the PET: draw"):
+                read_coarse_mask(file, grid.shape, grid.affine)
+        empty = write_seg(tmp_path / "empty.dcm", np.zeros_like(mask), drawn_on, omit_empty_frames=False)
+        assert not read_coarse_mask(empty, grid.shape, grid.affine)[0].any()
 
 
 def boundary_of(mask: np.ndarray) -> np.ndarray:

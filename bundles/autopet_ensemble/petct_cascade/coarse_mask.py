@@ -11,11 +11,12 @@ from nibabel.affines import apply_affine
 
 from petct_cascade.dicom.files import is_dicom
 from petct_cascade.dicom.headers import Header, header_of_file
-from petct_cascade.dicom.labels import contour_mask, segmentation_mask
+from petct_cascade.dicom.labels import ALL_LOST, contour_mask, segmentation_mask
 from petct_cascade.dicom.planes import Grid
 from petct_cascade.dicom.source import DicomSource
-from petct_cascade.resampling import mask_on_grid
-from petct_cascade.volumes import Source, Volume, as_mask, as_source, read_mask
+from petct_cascade.resampling import is_same_grid, mask_on_grid
+from petct_cascade.volumes import Source, Volume, as_mask, as_source, read_volume
+from petct_training.components import labelled_components
 from petct_training.errors import InputError
 from petct_training.grids import extent
 
@@ -43,7 +44,7 @@ def coarse_mask_source(file: Path, pet: Path | Source) -> Path | Source:
     )
 
 
-def read_coarse_mask(source: Path | Source | Volume, shape: Sequence[int], affine: np.ndarray) -> np.ndarray:
+def read_coarse_mask(source: Path | Source | Volume, shape: Sequence[int], affine: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """Read a coarse mask and bring it to the grid of a PET, each of whose voxels takes the nearest one of the mask.
 
     Args:
@@ -52,25 +53,32 @@ def read_coarse_mask(source: Path | Source | Volume, shape: Sequence[int], affin
         affine: (4, 4) of the PET.
 
     Returns:
-        The mask (X, Y, Z), uint8: 1 inside of lesions and 0 elsewhere; perhaps 0 everywhere.
+        The mask (X, Y, Z), uint8: 1 inside of lesions and 0 elsewhere; perhaps 0 everywhere. And warnings of what is unusual about
+        it or left out, each the end of a sentence that begins with its name.
 
     Raises:
-        InputError: when it cannot be read, holds other values than 0 and 1, or lies elsewhere than the PET; the message is the end
-            of a sentence that begins with its name.
+        InputError: when it cannot be read, holds other values than 0 and 1, lies elsewhere than the PET, or has lesions of which
+            no voxel of the PET takes any; the message is the end of a sentence that begins with its name.
     """
     if isinstance(source, Path) and _is_dicom_file(source):
         read = contour_mask if _header(source).kind == "rtstruct" else segmentation_mask
         x, y, z = (int(length) for length in shape)
-        return read([source], Grid((x, y, z), np.asarray(affine))).array
-    mask = as_mask(source) if isinstance(source, Volume) else read_mask(source)
-    _check_place(mask, shape, affine)
-    return mask_on_grid(mask.array, mask.affine, shape, affine)
+        label = read([source], Grid((x, y, z), np.asarray(affine)), is_coarse_mask=True)
+        return label.array, label.warnings
+    volume, warnings = (source, []) if isinstance(source, Volume) else read_volume(source)
+    mask = as_mask(volume)
+    if is_same_grid(mask.array.shape, mask.affine, shape, affine):
+        return mask.array, warnings
+    outside = _outside(mask, shape, affine)
+    on_grid, lost = _on_grid(mask, shape, affine)
+    return on_grid, [*warnings, *outside, *lost]
 
 
 def read_named_coarse_mask(
     source: str | os.PathLike | Source | Volume, shape: Sequence[int] | np.ndarray, affine: np.ndarray
-) -> np.ndarray:
-    """Read a coarse mask as `read_coarse_mask` does, of a volume or of whatever names a file.
+) -> tuple[np.ndarray, list[str]]:
+    """Read a coarse mask as `read_coarse_mask` does, of a volume or of whatever names a file. The warnings are sentences that begin
+    with its name.
 
     Raises:
         InputError: as there; the message is a sentence that begins with its name.
@@ -78,24 +86,44 @@ def read_named_coarse_mask(
     known = source if isinstance(source, Volume) else as_source(source)
     name = known.file.name if isinstance(known, Volume) else known.name
     try:
-        return read_coarse_mask(known, [int(length) for length in shape], affine)
+        mask, warnings = read_coarse_mask(known, [int(length) for length in shape], affine)
     except InputError as error:
         raise InputError(f"{name} {error}") from error
+    return mask, [f"{name} {warning}" for warning in warnings]
 
 
-def _check_place(mask: Volume, shape: Sequence[int], affine: np.ndarray) -> None:
-    """Check that a mask lies where a PET does.
+def _outside(mask: Volume, shape: Sequence[int], affine: np.ndarray) -> list[str]:
+    """Return a warning where a part of a mask's lesions lies outside of a PET.
 
     Raises:
-        InputError: when it lies beside the PET, or all its lesions do.
+        InputError: when the mask lies beside the PET, or all its lesions do.
     """
     low, high = extent(mask.array.shape, mask.affine)
     pet_low, pet_high = extent(shape, affine)
     if (np.minimum(high, pet_high) <= np.maximum(low, pet_low)).any():
         raise InputError(f"lies elsewhere in space than the PET: {OF_THIS_STUDY}")
-    places = apply_affine(np.linalg.inv(affine) @ mask.affine, np.argwhere(mask.array))
-    if len(places) and not ((places > -0.5) & (places < np.asarray(shape) - 0.5)).all(axis=1).any():
+    places = np.round(apply_affine(np.linalg.inv(affine) @ mask.affine, np.argwhere(mask.array)), 6)
+    count = np.count_nonzero(((places < -0.5) | (places > np.asarray(shape) - 0.5)).any(axis=1))
+    if not count:
+        return []
+    if count == len(places):
         raise InputError(f"marks lesions only outside of the PET: {OF_THIS_STUDY}")
+    return [f"has {count} of {len(places)} voxels of lesions ({count / len(places):.1%}) outside of the PET: it is cut there"]
+
+
+def _on_grid(mask: Volume, shape: Sequence[int], affine: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """Return a mask on the grid of a PET, and a warning where lesions are lost there.
+
+    Raises:
+        InputError: when all of them are.
+    """
+    labels, number = labelled_components(mask.array)
+    numbered = mask_on_grid(labels, mask.affine, shape, affine)
+    lost = number - np.count_nonzero(np.bincount(numbered.ravel(), minlength=number + 1)[1:])
+    if number and lost == number:
+        raise InputError(ALL_LOST)
+    message = f"has {lost} of {number} lesions that lie outside of the PET or are nearest to no voxel of it: they are lost"
+    return (numbered > 0).astype(np.uint8), [message] if lost else []
 
 
 def _is_dicom_file(file: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ class AddCorrectionsd(MapTransform):
         if source is None and marks is None:
             return item
         shape, affine = (np.asarray(item[self.study_key].meta[name]) for name in (STUDY_SHAPE, STUDY_AFFINE))
-        mask = None if source is None else read_named_coarse_mask(source, shape, affine)
+        mask = None if source is None else self._read(source, shape, affine)
         if self.before_key is not None and mask is not None and marks is not None:
             item[self.before_key] = torch.from_numpy(mask[None].astype(np.uint8))
         for key in self.key_iterator(item):
@@ -119,6 +120,13 @@ class AddCorrectionsd(MapTransform):
             together = torch.cat([image.as_tensor(), torch.from_numpy(np.stack(channels)).to(image.as_tensor())])
             item[key] = MetaTensor(together, meta=image.meta, applied_operations=image.applied_operations)
         return item
+
+    def _read(self, source: Any, shape: np.ndarray, affine: np.ndarray) -> np.ndarray:
+        """Return a mask on the PET's grid. What is to be said of one that nobody has read before becomes Python warnings."""
+        mask, sentences = read_named_coarse_mask(source, shape, affine)
+        for sentence in sentences:
+            warnings.warn(sentence, stacklevel=2)
+        return mask
 
 
 class BindPointsd(MapTransform):

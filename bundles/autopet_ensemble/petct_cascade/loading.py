@@ -13,11 +13,11 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
 
-from petct_cascade.resampling import FLOAT32, SeparableResample
+from petct_cascade.resampling import FLOAT32, SeparableResample, is_same_grid
 from petct_cascade.studies import problem_of_name
 from petct_cascade.volumes import Volume, as_source, read_mask, read_volume, without_suffix
 from petct_training.errors import InputError
-from petct_training.grids import PLACE_TOLERANCE_MM, affine_of_part, bounding_box, corner_distance
+from petct_training.grids import affine_of_part, bounding_box
 
 AIR_HU = -1024
 
@@ -98,8 +98,7 @@ class LoadImagePETCTd(MapTransform):
 
     def _on_grid(self, ct: Volume, pet: Volume) -> np.ndarray:
         """Return the CT (X, Y, Z) in HU on the PET's grid."""
-        shape = ct.array.shape
-        if shape == pet.array.shape and corner_distance(shape, ct.affine, pet.affine) <= PLACE_TOLERANCE_MM:
+        if is_same_grid(ct.array.shape, ct.affine, pet.array.shape, pet.affine):
             return ct.array
         # Outside of the CT's field the interpolation takes zero: counted from air, zero is air.
         above_air = MetaTensor(_as_tensor(ct.array)[None].sub_(AIR_HU), affine=torch.as_tensor(ct.affine))

@@ -18,6 +18,7 @@ from monai.transforms import Compose
 from petct_cascade.assemble import check_weights, require_weights
 from petct_cascade.cascade import CHANNELS, Cascade, Remembered, SlidingWindow
 from petct_cascade.clicks import Clicks
+from petct_cascade.coarse_mask import read_named_coarse_mask
 from petct_cascade.corrections import AddCorrectionsd, EncodePointsd
 from petct_cascade.installation import ensemble_folder
 from petct_cascade.judging import judge_volumes
@@ -131,13 +132,17 @@ class OpenStudy:
             points: clicks, as a JSON file or its content; see `petct_cascade.clicks.clicks_of`. None for none.
 
         Raises:
-            InputError: when mask or points cannot be those of the study.
+            InputError: when mask or points cannot be those of the study. What is only remarkable is a Python warning.
         """
         predictor, item = self.predictor, dict(self.item)
         if isinstance(coarse_mask, np.ndarray):
             coarse_mask = _volume("coarse mask", coarse_mask, self.pet.affine)
         if coarse_mask is not None:
-            item["coarse_mask"] = coarse_mask
+            mask, sentences = read_named_coarse_mask(coarse_mask, self.pet.array.shape, self.pet.affine)
+            for sentence in sentences:
+                # PyTorch's decorator lies between this method and its caller.
+                warnings.warn(sentence, stacklevel=3)
+            item["coarse_mask"] = Volume(Path("coarse mask"), mask, self.pet.affine)
         marks = None if points is None else predictor.encode_points.encode(points, self.pet.array, self.pet.affine)
         if marks is not None and len(marks):
             item["points"] = torch.from_numpy(marks)

@@ -75,21 +75,26 @@ class SeparableResample(SpatialResample):
             return self(data, extra["src_affine"], transform[TraceKeys.ORIG_SIZE], extra["mode"], extra["padding_mode"])
 
 
+def is_same_grid(shape: Sequence[int], affine: np.ndarray, other_shape: Sequence[int], other: np.ndarray) -> bool:
+    """Return whether two grids, each a shape (X, Y, Z) and an affine (4, 4), are one but for rounding."""
+    return tuple(shape) == tuple(other_shape) and corner_distance(shape, affine, other) <= PLACE_TOLERANCE_MM
+
+
 def mask_on_grid(mask: np.ndarray, affine: np.ndarray, shape: Sequence[int], other: np.ndarray) -> np.ndarray:
     """Return a mask on another grid, each of whose voxels takes the nearest one of the mask; outside of its grid are zeros.
 
     Args:
-        mask: (X, Y, Z), uint8.
+        mask: (X, Y, Z), whole numbers that float32 holds, such as 0 and 1; the result is of its type.
         affine: (4, 4), of the mask.
         shape: of the other grid.
         other: affine (4, 4) of the other grid.
     """
-    if mask.shape == tuple(shape) and corner_distance(shape, affine, other) <= PLACE_TOLERANCE_MM:
+    if is_same_grid(mask.shape, affine, shape, other):
         return mask
     resample = SeparableResample(mode="nearest", padding_mode="zeros", align_corners=False, dtype=FLOAT32)
-    image = MetaTensor(torch.from_numpy(mask)[None].float(), affine=torch.as_tensor(affine))
+    image = MetaTensor(torch.from_numpy(mask.astype(np.float32))[None], affine=torch.as_tensor(affine))
     resampled = resample(image, dst_affine=torch.as_tensor(other), spatial_size=list(shape))
-    return cast(MetaTensor, resampled).as_tensor()[0].to(torch.uint8).numpy()
+    return cast(MetaTensor, resampled).as_tensor()[0].numpy().astype(mask.dtype)
 
 
 class SeparableSpacingd(Spacingd):

@@ -12,10 +12,11 @@ from typing import Any, cast
 from monai.data import DataLoader, Dataset, list_data_collate
 from torch.utils.data import Sampler
 
+from petct_cascade.coarse_mask import read_coarse_mask
 from petct_cascade.judging import read_study
 from petct_cascade.problems import Problem
 from petct_cascade.studies import Study
-from petct_cascade.volumes import Source, as_source
+from petct_cascade.volumes import Source, Volume, as_source
 from petct_training.errors import InputError
 from petct_training.records import file_state
 
@@ -66,7 +67,8 @@ class StudyReader(Dataset):
         reading = Reading(item["case"])
         try:
             if self.judge and not isinstance(item.get("image", ""), (str, os.PathLike)):
-                reading, item["image"] = _read(item)
+                reading, volumes = _read(item)
+                item |= volumes
             if reading.usable:
                 done = item if self.transform is None else self.transform(item)
                 return {**done, READING: reading}
@@ -169,17 +171,34 @@ def problem_of(error: BaseException, case: str) -> Problem:
     )
 
 
-def _read(item: Mapping[str, Any]) -> tuple[Reading, list[Any]]:
-    """Read and judge CT and PET of an item, and its label if it has one; return the reading and the first two volumes."""
+def _read(item: Mapping[str, Any]) -> tuple[Reading, dict[str, Any]]:
+    """Read and judge CT and PET of an item, and its label and coarse mask if it has them.
+
+    Returns:
+        The reading, and what takes the place of the files in the item: "image", and "coarse_mask" on the PET's grid.
+    """
     ct, pet = (as_source(file) for file in item["image"])
     # A label that cannot be used is known before the networks have worked for nothing.
     label = as_source(item["label"]) if item.get("label") else None
     problems, volumes = read_study(Study(item["case"], item.get("patient", ""), item.get("tracer", ""), ct, pet, label))
+    mask = None
+    if item.get("coarse_mask") and "pet" in volumes:
+        mask, said = _read_coarse_mask(item["case"], as_source(item["coarse_mask"]), volumes["pet"])
+        problems += said
     reading = Reading(item["case"], problems, _states_of((ct, pet)))
     if not reading.usable:
-        return reading, []
-    pair = [volumes["ct"], volumes["pet"]]
-    return Reading(reading.case, problems, reading.states, volumes["pet"].digest), pair
+        return reading, {}
+    read = {"image": [volumes["ct"], volumes["pet"]], **({} if mask is None else {"coarse_mask": mask})}
+    return Reading(reading.case, problems, reading.states, volumes["pet"].digest), read
+
+
+def _read_coarse_mask(case: str, source: Path | Source, pet: Volume) -> tuple[Volume | None, list[Problem]]:
+    """Return a study's coarse mask on the grid of its PET, None where it cannot be used, and what is to be said of it."""
+    try:
+        mask, warnings = read_coarse_mask(source, pet.array.shape, pet.affine)
+    except InputError as error:
+        return None, [Problem(case, source, str(error), error=True)]
+    return Volume(source, mask, pet.affine), [Problem(case, source, warning, error=False) for warning in warnings]
 
 
 def _states_of(files: Sequence[Path | Source]) -> dict[str, dict[str, Any]]:

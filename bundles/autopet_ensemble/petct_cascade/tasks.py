@@ -186,7 +186,8 @@ def _read_out_and_draw(
     readouts = study_readouts(prediction.array, pet.array, pet.affine, uncertainty, body_of(task.item))
     readouts |= {name: task.item[name] for name in ("tracer", "centre") if task.item.get(name)}
     if task.before is not None:
-        before = read_named_coarse_mask(task.before, pet.array.shape, pet.affine)
+        # What is to be said of it was said when the study was segmented.
+        before, _ = read_named_coarse_mask(task.before, pet.array.shape, pet.affine)
         counts, rows = changes(before, prediction.array, pet.affine)
         readouts |= {"study": readouts["study"] | counts, "changes": rows}
     if task.page is not None:

@@ -60,12 +60,15 @@ def reason_against(label: str, category: str = "", kind: str = "", kind_words: s
     return "its label is the name of an organ" if is_organ else None
 
 
-def choose(files: Sequence[LabelFile], names: Sequence[object] | None) -> list[tuple[LabelFile, dict[Segment, str | None]]]:
+def choose(
+    files: Sequence[LabelFile], names: Sequence[object] | None, remedy: str
+) -> list[tuple[LabelFile, dict[Segment, str | None]]]:
     """Choose the segments of some files.
 
     Args:
         files: files of one kind.
         names: labels in small or capital letters, or numbers; None for all that may be lesions.
+        remedy: what to do where none may be one, in a sentence.
 
     Returns:
         For each file its segments, with why one is left out; None for those that are used.
@@ -81,7 +84,7 @@ def choose(files: Sequence[LabelFile], names: Sequence[object] | None) -> list[t
     if names is None:
         if all(segment.reason for segment in known):
             found = some_of((f"{segment}: {segment.reason}" for segment in known), "; ")
-            raise InputError(f"holds no {noun} that may be a lesion ({found}): give the labels or numbers of those to use")
+            raise InputError(f"holds no {noun} that may be a lesion ({found}): {remedy}")
         return [(file, {segment: segment.reason for segment in file.segments}) for file in files]
     wanted = [_matching(known, str(name).strip(), noun) for name in ([names] if isinstance(names, (str, int)) else names)]
     used = {segment for segments in wanted for segment in segments}

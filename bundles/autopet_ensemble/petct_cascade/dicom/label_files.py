@@ -61,12 +61,14 @@ class Drawing:
         mask: (X, Y, Z), bool.
         outside: share of what the file holds of the segment that lies outside of the grid; 0 when it holds nothing.
         warnings: each the end of a sentence that begins with the file.
+        is_lost: whether the file shows it inside of the grid, and no voxel of the grid takes it.
     """
 
     segment: Segment
     mask: np.ndarray
     outside: float
     warnings: tuple[str, ...] = ()
+    is_lost: bool = False
 
 
 class LabelFile(Protocol):

@@ -142,9 +142,10 @@ class Segmentation:
                 )
             stack.draw_into(mask, grid)
         count = sum(indices.size for _, indices in parts)
-        if count > outside and not mask.any():
+        is_lost = count > outside and not mask.any()
+        if is_lost:
             warnings.append(f"has segment {segment}, which is so small that it is nearest to no voxel of the PET: it is lost")
-        return Drawing(segment, mask, outside / max(count, 1), tuple(warnings))
+        return Drawing(segment, mask, outside / max(count, 1), tuple(warnings), is_lost)
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,7 @@ class DicomSource(os.PathLike):
         grid = grid_of(self.grid_files)
         frame = self.frame_of_reference or None
         reader = contour_mask if _is_structure_set(self.files[0]) else segmentation_mask
-        label = reader(self.files, grid, self.segments, frame)
+        label = reader(self.files, grid, self.segments, frame, self.role == "coarse mask")
         self.facts.update(self._identity | dict(label.facts))
         return Volume(self, label.array, grid.affine), label.warnings
 

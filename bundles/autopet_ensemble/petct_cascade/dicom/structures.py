@@ -244,14 +244,15 @@ def _drawn(segment: Segment, contours: Sequence[np.ndarray], grid: Grid, usual_s
     points = np.concatenate(placed)
     outside = ((points < -0.5 - ON_CONTOUR) | (points > np.array(grid.shape) - 0.5 + ON_CONTOUR)).any(axis=1)
     warnings = []
-    if not mask.any() and not outside.all():
+    is_lost = not mask.any() and not outside.all()
+    if is_lost:
         warnings.append(f"has ROI {segment}, which is so small that it holds no centre of a voxel: it is lost")
     if abs(spacing - grid.spacing[axis]) > 0.05 * grid.spacing[axis]:
         warnings.append(
             f"was drawn on planes {spacing:.4g} mm apart, and those of the PET ({grid}) lie {grid.spacing[axis]:.4g} mm apart: "
             "each takes the nearest contours"
         )
-    return Drawing(segment, mask, float(outside.mean()), tuple(warnings))
+    return Drawing(segment, mask, float(outside.mean()), tuple(warnings), is_lost)
 
 
 def _axis_of(contours: Sequence[np.ndarray], segment: Segment, grid: Grid) -> int:
