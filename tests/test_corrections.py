@@ -496,6 +496,33 @@ def test_points_that_cannot_be_used_are_one_sentence_and_cost_no_other_study(stu
     assert (tmp_path / "masks/right.nii.gz").is_file()
 
 
+NO_POINTS = {
+    "plain": {"foreground": [], "background": []},
+    "in_mm": {"background": [], "unit": "mm", "space": "LPS"},
+    "of_challenge": {"version": {"major": 1, "minor": 0}, "type": "Multiple points", "points": []},
+}
+
+
+def test_file_without_a_point_is_no_points(study, automatic, infer, tmp_path, capsys):
+    for case, content in NO_POINTS.items():
+        (tmp_path / f"{case}.json").write_text(json.dumps(content))
+    rows = [{"case": case, **pair(study), "points": f"{case}.json"} for case in NO_POINTS]
+    (tmp_path / "studies.json").write_text(json.dumps(rows))
+    options = {"studies": str(tmp_path / "studies.json"), "allow_outside": True}
+    masks = infer(**options)
+    readouts = json.loads((tmp_path / "masks/readouts.json").read_text())
+    for case in NO_POINTS:
+        np.testing.assert_array_equal(masks[f"{case}.nii.gz"], automatic)
+        record = read_record(tmp_path / f"masks/records/{case}.json")
+        assert list(record["sources"]) == ["ct", "pet"]
+        assert record["outputs"] == [f"{case}.nii.gz"]
+        assert "changes" not in readouts[case]
+    assert not (tmp_path / "masks/coarse_masks").exists()
+    capsys.readouterr()
+    infer(**options)
+    assert "nothing to do" in capsys.readouterr().out
+
+
 # ---------------------------------------------------------------- what is said of it
 
 

@@ -76,6 +76,16 @@ class PointsFile(os.PathLike):
         """The file itself."""
         return (self.file,)
 
+    @property
+    def has_points(self) -> bool:
+        """Whether it holds any point; true where it cannot be told, so that whoever reads it says why."""
+        try:
+            content = _content_of(self.file)
+            lists, _ = _lists_of(content), _frame_of(content)
+        except InputError:
+            return True
+        return any(lists.values())
+
     def describe(self, identifying: bool = True) -> dict[str, Any]:
         """Return the points as the file gives them."""
         try:

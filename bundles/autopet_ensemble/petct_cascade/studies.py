@@ -66,7 +66,8 @@ class Study:
         centre: where it was made, if known.
         body: the patient's, where the user says it of a PET that is no DICOM; a PET in DICOM says it itself.
         coarse_mask: a mask in place of stage 1's, on any grid: a file, or a DICOM segmentation; None for stage 1's own.
-        points: file of clicks, see `petct_cascade.clicks`; None when there are none.
+        points: file of clicks, see `petct_cascade.clicks`; None when there are none. One without a single point stands beside a
+            coarse mask only, in which it says that nothing is clicked on.
     """
 
     case: str
@@ -578,10 +579,10 @@ def _corrections(named: Mapping[str, str | os.PathLike | None], folder: Path, pe
         InputError: as `petct_cascade.coarse_mask.coarse_mask_source`.
     """
     mask, points = named["coarse_mask"], named["points"]
-    return {
-        "coarse_mask": coarse_mask_source(folder / mask, pet) if mask else None,
-        "points": PointsFile(folder / points) if points else None,
-    }
+    file = PointsFile(folder / points) if points else None
+    # Without a point nobody corrects stage 1's mask, as in the first round of a viewer.
+    is_given = file is not None and (bool(mask) or file.has_points)
+    return {"coarse_mask": coarse_mask_source(folder / mask, pet) if mask else None, "points": file if is_given else None}
 
 
 def _files_of_places(
