@@ -24,6 +24,7 @@ import petct_cascade.predict
 from petct_cascade.changes import changes
 from petct_cascade.coarse_mask import read_coarse_mask
 from petct_cascade.metaimage import write_metaimage
+from petct_cascade.monai_label import TakeRequestd
 from petct_cascade.predict import load_cascade
 from petct_cascade.selection import SelectOptions, select_items
 from petct_cascade.studies import study_of_places
@@ -480,6 +481,42 @@ def test_untouched_lesions_of_a_given_mask_stay_where_that_is_asked_for(study, w
     assert masks["b.nii.gz"][points["foreground"]] == 1
     assert masks["b.nii.gz"][points["background"]] == 0
     assert read_record(tmp_path / "masks/records/b.json")["settings"]["keep_untouched"] is True
+
+
+def test_given_mask_stays_as_it_is_where_nothing_is_clicked_on_and_what_is_untouched_is_kept(
+    study, whole_models, expected, infer, tmp_path
+):
+    mask = np.asarray(nib.load(study["mask"]).dataobj)
+    assert (expected != mask).any(), "the networks answer with the very mask"
+    (tmp_path / "none.json").write_text('{"foreground": []}')
+    options = {**pair(study), "coarse_mask": str(study["mask"])}
+    infer(**options, case="no_points", keep_untouched=True)
+    infer(**options, points=str(tmp_path / "none.json"), case="free")
+    masks = infer(**options, points=str(tmp_path / "none.json"), case="kept", keep_untouched=True)
+    predictor = load_cascade(whole_models, "demo", patch_sizes=WINDOWS, device="cpu", keep_untouched=True)
+    np.testing.assert_array_equal(masks["kept.nii.gz"], mask)
+    np.testing.assert_array_equal(predictor.predict(*arrays_of(study), coarse_mask=mask, points={"background": []}), mask)
+    for answer in (
+        masks["no_points.nii.gz"],
+        masks["free.nii.gz"],
+        predictor.predict(*arrays_of(study), coarse_mask=mask),
+    ):
+        np.testing.assert_array_equal(answer, expected)
+
+
+def test_label_map_of_a_request_is_a_mask_with_clicks_even_with_none(study):
+    request = {"image_path": "image.nii.gz", "label": str(study["mask"])}
+    clicks = {"foreground": [], "background": []}
+    for item, points in (
+        (request, clicks),
+        ({**request, **clicks}, clicks),
+        ({**request, "lesion": [[1, 2, 3]]}, {**clicks, "foreground": [[1, 2, 3]]}),
+        ({"image_path": "image.nii.gz", "coarse_mask": str(study["mask"])}, clicks),
+        ({**request, "points": {"points": []}}, {"points": []}),
+    ):
+        taken = TakeRequestd()(item)
+        assert (taken["coarse_mask"], taken["points"]) == (str(study["mask"]), points)
+    assert "points" not in TakeRequestd()({"image_path": "image.nii.gz", "label": "lesion", **clicks})
 
 
 def test_points_that_cannot_be_used_are_one_sentence_and_cost_no_other_study(study, points, infer, tmp_path):

@@ -33,8 +33,7 @@ ROUNDING = 1e-6
 class EncodePointsd(MapTransform):
     """Replace the points of a study by what they say of its voxels, as `petct_training.clicks.marks_of` returns it.
 
-    It comes before `petct_cascade.loading.CropToBodyd`, since it needs the whole PET. An item without points stays as it is; a
-    list without a single point is taken out.
+    It comes before `petct_cascade.loading.CropToBodyd`, since it needs the whole PET. An item without points stays as it is.
 
     Args:
         keys: keys of points: a JSON file, its content, or `petct_cascade.clicks.Clicks`.
@@ -56,9 +55,7 @@ class EncodePointsd(MapTransform):
         for key in self.key_iterator(item):
             image = item[self.image_key]
             voxels, _ = channel_first(image)
-            marks = self.encode(item.pop(key), voxels[PET].numpy(), image.affine.cpu().numpy())
-            if len(marks):
-                item[key] = torch.from_numpy(marks)
+            item[key] = torch.from_numpy(self.encode(item[key], voxels[PET].numpy(), image.affine.cpu().numpy()))
         return item
 
     def encode(self, points: Any, pet: np.ndarray, affine: np.ndarray) -> np.ndarray:
@@ -76,16 +73,16 @@ class AddCorrectionsd(MapTransform):
 
     The mask, on any grid, is brought to the grid of the study's PET. From there mask and marks come to that of the image: each
     voxel takes the nearest one, and a click marks the voxel in which it lies. What lies outside of the body's box is left out.
-    Where there are marks and no mask, the third channel is `NOT_GIVEN`. The mask is taken out of the item. An item without both
-    stays as it is.
+    Where there are marks and no mask, the third channel is `NOT_GIVEN`. The mask is taken out of the item, and so are marks that
+    mark nothing, unless the mask is kept. An item without both stays as it is.
 
     Args:
         keys: keys of images (2, x, y, z), normalised, on the network's grid.
         study_key: key of what `petct_cascade.loading.CropToBodyd` has cropped, whose metadata say where the study's PET lies.
         mask_key: key of the mask: a file, a `petct_cascade.dicom.source.DicomSource`, or a `petct_cascade.volumes.Volume`.
         points_key: key of the marks, as `EncodePointsd` leaves them.
-        before_key: key under which the mask (1, X, Y, Z), uint8, on the PET's grid is kept where there are marks as well, for
-            `BindPointsd`; None to keep none.
+        before_key: key under which the mask (1, X, Y, Z), uint8, on the PET's grid is kept for `BindPointsd` where marks are given
+            as well, even if they mark nothing; None to keep none.
 
     Raises:
         InputError: when the mask cannot be that of the study; the sentence begins with its name.
@@ -105,11 +102,16 @@ class AddCorrectionsd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
         source, marks = item.pop(self.mask_key, None), item.get(self.points_key)
+        keeps = self.before_key is not None and source is not None and marks is not None
+        if marks is not None and not len(marks):
+            marks = None
+            if not keeps:
+                del item[self.points_key]
         if source is None and marks is None:
             return item
         shape, affine = (np.asarray(item[self.study_key].meta[name]) for name in (STUDY_SHAPE, STUDY_AFFINE))
         mask = None if source is None else self._read(source, shape, affine)
-        if self.before_key is not None and mask is not None and marks is not None:
+        if keeps and mask is not None:
             item[self.before_key] = torch.from_numpy(mask[None].astype(np.uint8))
         for key in self.key_iterator(item):
             image = item[key]
@@ -136,7 +138,7 @@ class BindPointsd(MapTransform):
         keys: keys of masks (1, X, Y, Z) on the grid of the study's PET.
         points_key: key of the marks, as `EncodePointsd` leaves them.
         before_key: key of the mask that the clicks were put into, as `AddCorrectionsd` keeps it. Where it is there, what the clicks
-            do not touch stays as it was in it; see `petct_training.clicks.corrected_locally`.
+            do not touch stays as it was in it, and without a click all of it; see `petct_training.clicks.corrected_locally`.
         allow_missing_keys: whether an item may lack a key.
     """
 

@@ -20,7 +20,8 @@ class TakeRequestd(Transform):
     """Turn the clicks and the label map of a request to MONAI Label into "points" and "coarse_mask".
 
     Clicks are lists of voxel indices [x, y, z] under "foreground" or "lesion", and under "background". A label map is a file under
-    "label", where clients upload one; a text that names no file there is the segment's name. An item that MONAI Label has not made
+    "label", where clients upload one; a text that names no file there is the segment's name. A mask without clicks has a list of
+    points without a point, so that it stays as it is where what no click touches is kept. An item that MONAI Label has not made
     stays as it is: there, a "label" is the reference.
     """
 
@@ -32,9 +33,9 @@ class TakeRequestd(Transform):
             "foreground": [point for name in FOREGROUND for point in item.get(name) or ()],
             "background": list(item.get(BACKGROUND) or ()),
         }
-        if any(clicks.values()):
-            item["points"] = clicks
         label = item.get("label")
         if isinstance(label, (str, os.PathLike)) and os.path.isfile(label):
             item["coarse_mask"] = label
+        if any(clicks.values()) or ("coarse_mask" in item and "points" not in item):
+            item["points"] = clicks
         return item

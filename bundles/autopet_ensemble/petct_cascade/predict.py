@@ -129,7 +129,8 @@ class OpenStudy:
         Args:
             coarse_mask: a mask in place of stage 1's, such as an earlier answer: 0 and 1 (X, Y, Z) on the PET's grid, or a file or
                 volume on any grid. None for stage 1's own.
-            points: clicks, as a JSON file or its content; see `petct_cascade.clicks.clicks_of`. None for none.
+            points: clicks, as a JSON file or its content; see `petct_cascade.clicks.clicks_of`. None for none. With a coarse mask
+                and `keep_untouched`, a list without a point leaves the mask as it is.
 
         Raises:
             InputError: when mask or points cannot be those of the study. What is only remarkable is a Python warning.
@@ -143,9 +144,8 @@ class OpenStudy:
                 # PyTorch's decorator lies between this method and its caller.
                 warnings.warn(sentence, stacklevel=3)
             item["coarse_mask"] = Volume(Path("coarse mask"), mask, self.pet.affine)
-        marks = None if points is None else predictor.encode_points.encode(points, self.pet.array, self.pet.affine)
-        if marks is not None and len(marks):
-            item["points"] = torch.from_numpy(marks)
+        if points is not None:
+            item["points"] = torch.from_numpy(predictor.encode_points.encode(points, self.pet.array, self.pet.affine))
         item = predictor.add_corrections(item)
         image = item["image"][None].to(predictor.device)
         if coarse_mask is None and self.found is None:
