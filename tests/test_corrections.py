@@ -519,6 +519,28 @@ def test_label_map_of_a_request_is_a_mask_with_clicks_even_with_none(study):
     assert "points" not in TakeRequestd()({"image_path": "image.nii.gz", "label": "lesion", **clicks})
 
 
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({"foreground": [[1, 2, 3]], "points": {"background": [[4, 5, 6]]}}, "has points and foreground beside each other"),
+        (
+            {"lesion": [[1, 2, 3]], "background": [[4, 5, 6]], "points": {"foreground": []}},
+            "has points and lesion and background",
+        ),
+        ({"label": __file__, "coarse_mask": "mask.nii.gz"}, "has a label map and a coarse_mask beside each other: send one"),
+    ],
+)
+def test_request_that_says_one_thing_twice_is_refused_so_that_nothing_is_lost(entries, words):
+    with pytest.raises(InputError, match=f"^the request {words}"):
+        TakeRequestd()({"image_path": "image.nii.gz", **entries})
+    # 3D Slicer sends its lists of clicks even when they are empty.
+    given = {name: [] if name in ("foreground", "lesion", "background") else value for name, value in entries.items()}
+    given.pop("coarse_mask", None)
+    assert TakeRequestd()({"image_path": "image.nii.gz", **given})["points"] == entries.get(
+        "points", {"foreground": [], "background": []}
+    )
+
+
 def test_points_that_cannot_be_used_are_one_sentence_and_cost_no_other_study(study, points, infer, tmp_path):
     shutil.copyfile(points["file"], tmp_path / "right.json")
     (tmp_path / "wrong.json").write_text('{"foreground": [[1, 2, 300]]}')

@@ -8,6 +8,8 @@ from typing import Any
 
 from monai.transforms import Transform
 
+from petct_training.errors import InputError
+
 # MONAI Label itself adds it to the item of each request, and nothing else has it.
 OF_REQUEST = "image_path"
 
@@ -23,6 +25,9 @@ class TakeRequestd(Transform):
     "label", where clients upload one; a text that names no file there is the segment's name. A mask without clicks has a list of
     points without a point, so that it stays as it is where what no click touches is kept. An item that MONAI Label has not made
     stays as it is: there, a "label" is the reference.
+
+    Raises:
+        InputError: when a request holds clicks and "points", or a label map and "coarse_mask", of which one would be lost.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -35,7 +40,13 @@ class TakeRequestd(Transform):
         }
         label = item.get("label")
         if isinstance(label, (str, os.PathLike)) and os.path.isfile(label):
+            if item.get("coarse_mask") is not None:
+                raise InputError("the request has a label map and a coarse_mask beside each other: send one of the two")
             item["coarse_mask"] = label
-        if any(clicks.values()) or ("coarse_mask" in item and "points" not in item):
+        has_points = item.get("points") is not None
+        if has_points and any(clicks.values()):
+            names = " and ".join(name for name in (*FOREGROUND, BACKGROUND) if item.get(name))
+            raise InputError(f"the request has points and {names} beside each other: send all clicks in one of the two forms")
+        if any(clicks.values()) or (item.get("coarse_mask") is not None and not has_points):
             item["points"] = clicks
         return item
