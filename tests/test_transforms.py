@@ -404,6 +404,18 @@ def test_mask_that_moves_by_half_a_voxel_keeps_all_its_slices_once(shift):
     np.testing.assert_array_equal(np.diff(np.flatnonzero(moved[0, 0])), [3, 1])
 
 
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_nearest_voxel_of_a_mask_does_not_depend_on_the_order_of_its_axes(order):
+    mask = (np.random.default_rng(0).random((9, 7, 8)) > 0.6).astype(np.uint8)
+    # Each second voxel of the finer grid lies halfway between two of the mask and takes the one after, beyond the last of them none.
+    after = np.ix_(*[(np.arange(2 * length) + 1) // 2 for length in mask.shape])
+    expected = np.pad(mask, (0, 1))[after]
+    affine = las((4, 4, 6), (30, -20, 100))
+    finer = affine @ np.diag([0.5, 0.5, 0.5, 1])
+    stored, its_affine = np.ascontiguousarray(mask.transpose(order)), affine[:, [*order, 3]]
+    np.testing.assert_array_equal(mask_on_grid(stored, its_affine, expected.shape, finer), expected)
+
+
 def test_grid_that_is_turned_about_its_diagonal_is_not_taken_for_a_parallel_one():
     # By Rodrigues' formula, about (1, 1, 1): at the far corner its axes' shears cancel, elsewhere they do not.
     angle, along = 0.004, np.ones(3) / np.sqrt(3)

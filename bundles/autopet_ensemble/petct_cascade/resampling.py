@@ -13,6 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import Spacingd, SpatialResample
 from monai.transforms.inverse import TraceableTransform
 from monai.utils import TraceKeys
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
 from petct_training.grids import PLACE_TOLERANCE_MM, corner_distance
 
@@ -91,10 +92,21 @@ def mask_on_grid(mask: np.ndarray, affine: np.ndarray, shape: Sequence[int], oth
     """
     if is_same_grid(mask.shape, affine, shape, other):
         return mask
+    mask, affine = _along(mask, affine, other)
     resample = SeparableResample(mode="nearest", padding_mode="zeros", align_corners=False, dtype=FLOAT32)
     image = MetaTensor(torch.from_numpy(mask.astype(np.float32))[None], affine=torch.as_tensor(affine))
     resampled = resample(image, dst_affine=torch.as_tensor(other), spatial_size=list(shape))
     return cast(MetaTensor, resampled).as_tensor()[0].numpy().astype(mask.dtype)
+
+
+def _along(mask: np.ndarray, affine: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return a mask (X, Y, Z) and its affine with the axes in the order of those of another grid's affine (4, 4).
+
+    So the order in which a file stores them does not decide which voxel is the nearest where a place lies halfway between two.
+    """
+    orientation = io_orientation(np.linalg.inv(other) @ affine)
+    orientation[:, 1] = 1
+    return apply_orientation(mask, orientation), affine @ inv_ornt_aff(orientation, mask.shape)
 
 
 class SeparableSpacingd(Spacingd):
