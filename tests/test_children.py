@@ -12,7 +12,7 @@ import psutil
 import pytest
 from helpers import BUNDLES, ENSEMBLE
 
-from petct_cascade.children import run_child
+from petct_cascade.children import environment, run_child
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM")
 # Where a shell starts tests in the background, they and all below them ignore Ctrl-C.
@@ -61,3 +61,12 @@ def test_all_that_a_program_has_started_ends_with_it(tmp_path, arguments, works,
 def test_exit_code_is_that_of_the_command_and_of_a_shell_where_a_signal_has_ended_it():
     assert run_child([sys.executable, "-c", "raise SystemExit(3)"]) == 3
     assert run_child([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]) == 137
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 imports modules from the current folder")
+def test_nothing_that_lies_in_the_current_folder_is_run(tmp_path):
+    # A folder of data, in which somebody has put a file called as a module of Python's own.
+    (tmp_path / "timeit.py").write_text("raise SystemExit(7)")
+    command = [sys.executable, "-m", "timeit", "-n", "1", "-r", "1", "pass"]
+    assert run_child(command, cwd=tmp_path, env={**environment(), "PYTHONSAFEPATH": ""}) == 7
+    assert run_child(command, cwd=tmp_path, env=environment()) == 0

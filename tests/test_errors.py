@@ -57,6 +57,17 @@ def test_exit_code_and_sentence_of_a_command(problem, code, said):
     assert (done.returncode, done.stderr, done.stdout) == (code, said, "")
 
 
+def test_ctrl_c_ends_a_command_without_a_traceback():
+    @command
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as end:
+        interrupted()
+    assert end.value.code == 130
+    assert end.value.__suppress_context__
+
+
 def test_an_error_of_several_studies_says_the_same_when_a_process_hands_it_on():
     error = SomeFailedError("2 studies cannot be used", ["study a: is wrong", "study b: is empty"])
     assert (
