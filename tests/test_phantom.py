@@ -358,7 +358,7 @@ def test_a_killed_run_is_completed_to_the_same_bytes(studies, tmp_path, monkeypa
         save(path, image, affine)
 
     monkeypatch.setattr(writing, "write_volume", killed)
-    with pytest.raises(SystemExit, match="^130$"):
+    with pytest.raises(SystemExit, match=r"^130$"):
         write_phantoms(tmp_path / "killed", **parameters, num_workers=1)
     monkeypatch.undo()
     assert files_of(tmp_path / "killed") < files_of(tmp_path / "whole") | {"imagesTr/.part-0/a.nii.gz"}

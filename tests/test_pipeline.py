@@ -18,6 +18,7 @@ from petct_cascade import method, pipeline
 from petct_cascade.commands import run_pipeline
 from petct_cascade.preparation import DATA_SET
 from petct_training.errors import InputError
+from petct_training.options import BEYOND_THE_PAPER
 from petct_training.records import Plan, Records
 
 
@@ -442,6 +443,18 @@ def test_the_recommended_recipe_has_three_folds_of_stage_1_and_no_swinunetr_unle
     assert run(recipe="recommended").names == ["prepare", *stage1, *stage2, "assemble", "evaluate"]
     swinunetr = ["train autopet_stage2_swinunetr fold 0", "assemble", "evaluate"]
     assert run(recipe="recommended", members=list(method.MEMBERS)).names == swinunetr
+
+
+def test_the_recommended_recipe_trains_every_network_with_patches_inside_and_lesions_and_tracers_drawn_alike():
+    steps = method.plan(method.Method(Path("raw"), Path("work"), BUNDLES, recipe="recommended", members=method.MEMBERS))
+    trainings = [step for step in steps if step.run_id == "training"]
+    assert {step.bundle.name for step in trainings} == set(method.NETWORKS.values())
+    for step in trainings:
+        parser = ConfigParser()
+        parser.read_config([step.bundle / file for file in step.files])
+        on = {name: value for name, value in BEYOND_THE_PAPER.items() if name in parser.get() and parser[name] != value}
+        assert set(on) == {"patch_inside", "balance_lesions", "balance_tracers"}
+        assert all(parser[name] is True for name in on)
 
 
 def test_folds_that_are_given_go_before_those_of_the_recipe(run):
