@@ -405,8 +405,7 @@ def test_viewer_shows_the_lesion_that_was_clicked(written, tmp_path, width):
         middles = middles_of_planes(written, is_narrow=width < 640)
         # The lesions alone, on the grey CT.
         for control, value in (("opacity", 0), ("fill", 1), ("zoom", 4)):
-            browser.run(f"{control} = document.getElementById({control!r}), {control}.value = {value}, 0")
-            browser.run(f"{control}.dispatchEvent(new Event('input'))")
+            set_control(browser, control, value)
         shown = reds_at(browser, middles)
         assert all(share > 0.5 for share in shown), shown
         browser.run("document.querySelector('[data-mask=prediction]').click()")
@@ -415,6 +414,33 @@ def test_viewer_shows_the_lesion_that_was_clicked(written, tmp_path, width):
         assert browser.run("document.documentElement.scrollWidth") <= width
         assert browser.messages == []
         assert [request for request in browser.requests if not request.startswith(("file:", "data:"))] == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed")
+def test_viewer_shows_the_pet_from_0_to_the_suv_of_its_slider(written, tmp_path):
+    with Browser(tmp_path / "profile", 1600) as browser:
+        open_viewer(browser, written / f"studies/{CASE}.html")
+        for control, value in (("opacity", 1), ("colours", "'gray'")):
+            set_control(browser, control, value)
+        # The axial plane through the middle, to the patient's left of its middle: body of SUV 1, beside the lesions.
+        ((across, down), *_) = middles_of_planes(written, is_narrow=False)
+        for suv in (2, 4, 10, 0.5):
+            set_control(browser, "suv", suv)
+            assert grey_at(browser, across + 0.05, down + 0.1) == pytest.approx(255 * min(1, 1 / suv), abs=4), suv
+
+
+def open_viewer(browser: Browser, page: Path) -> None:
+    """Open a page and its viewer, and wait until the viewer shows the study."""
+    browser.open(page)
+    browser.run("document.getElementById('open').click()")
+    browser.wait_for("!document.querySelector('.switches').hidden")
+
+
+def set_control(browser: Browser, control: str, value: object) -> None:
+    """Set one of the viewer's sliders or lists, as a person does."""
+    browser.run(f"{control} = document.getElementById({control!r}), {control}.value = {value}, 0")
+    browser.run(f"{control}.dispatchEvent(new Event('input'))")
 
 
 def middles_of_planes(written: Path, is_narrow: bool) -> list[tuple[float, float]]:
@@ -438,3 +464,10 @@ def reds_at(browser: Browser, places: list[tuple[float, float]]) -> list[float]:
         part = picture[y - 6 : y + 7, x - 6 : x + 7]
         shares.append(float(((part[..., 0] > 150) & (part[..., 1] < 90) & (part[..., 2] < 90)).mean()))
     return shares
+
+
+def grey_at(browser: Browser, across: float, down: float) -> float:
+    """The mean of what is shown at a place on the screen, in parts of its width and height."""
+    picture = np.asarray(browser.screenshot("#screen")).astype(int)
+    y, x = int(down * picture.shape[0]), int(across * picture.shape[1])
+    return float(picture[y - 3 : y + 4, x - 3 : x + 4].mean())

@@ -92,8 +92,9 @@
     const settings = () => {
       const {pet, ct} = volumes, suv = Number(element("suv").value);
       document.querySelector("output[for=suv]").textContent = suv;
-      [pet.cal_min, pet.cal_max] = [0, suv];
+      // A new colour map takes the range of the whole image, so ours comes after it.
       pet.colormap = element("colours").value;
+      [pet.cal_min, pet.cal_max] = [0, suv];
       if (ct) {
         [ct.cal_min, ct.cal_max] = element("window").value.split(" ").map(Number);
         pet.opacity = Number(element("opacity").value);
