@@ -44,7 +44,7 @@ def study(orientation: str = "LPS", tilt: float = 0.0) -> StudyImages:
 
     Args:
         orientation: where the array's axes run to.
-        tilt: by how many degrees the patient is turned around the long axis.
+        tilt: by how many degrees the voxels' axes are turned around a line 60 mm in front of the patient's long axis.
     """
     canonical = np.diag([*SPACING, 1.0])
     canonical[:3, 3] = [-118, -78, -148]
@@ -54,9 +54,10 @@ def study(orientation: str = "LPS", tilt: float = 0.0) -> StudyImages:
     affine = canonical @ nib.orientations.inv_ornt_aff(turn, shape)
     shape = tuple(np.array(shape)[np.argsort(turn[:, 0])])
     angle = np.deg2rad(tilt)
-    rotation = np.eye(4)
+    rotation, forwards = np.eye(4), np.eye(4)
+    forwards[1, 3] = 60
     rotation[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-    affine = rotation @ affine
+    affine = forwards @ rotation @ np.linalg.inv(forwards) @ affine
     places = apply_affine(affine, np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1))
     body = (places[..., 0] / 100) ** 2 + (places[..., 1] / 65) ** 2 < 1
     distances = [np.linalg.norm(places - centre, axis=-1) for centre in CENTRES]
@@ -387,10 +388,11 @@ def test_rotating_projection_shows_the_patient_upright_from_the_front_and_then_f
 
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed")
-@pytest.mark.parametrize("width", [360, 1600])
-def test_viewer_shows_the_lesion_that_was_clicked(written, tmp_path, width):
+@pytest.mark.parametrize(("width", "tilt"), [(360, 0), (1600, 0), (1600, 25)])
+def test_viewer_shows_the_lesion_that_was_clicked(tmp_path, width, tilt):
+    write_study_page(tmp_path, CASE, content(study(tilt=tilt), tmp_path, CASE))
     with Browser(tmp_path / "profile", width) as browser:
-        browser.open(written / f"studies/{CASE}.html")
+        browser.open(tmp_path / f"studies/{CASE}.html")
         assert browser.run("document.documentElement.scrollWidth") <= width
         assert browser.run("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
         assert not browser.run("'niivue' in window"), "nothing heavy is loaded before somebody wants to look"
@@ -402,12 +404,14 @@ def test_viewer_shows_the_lesion_that_was_clicked(written, tmp_path, width):
             assert f"SUV {(8, 6, 4)[number - 1]}.0" in values
             assert f"prediction: lesion {number}" in values
             assert ("reference: lesion 2" in values) == (number == 2)
-        middles = middles_of_planes(written, is_narrow=width < 640)
+        middles = middles_of_planes(tmp_path, is_narrow=width < 640)
         # The lesions alone, on the grey CT.
         for control, value in (("opacity", 0), ("fill", 1), ("zoom", 4)):
             set_control(browser, control, value)
         shown = reds_at(browser, middles)
         assert all(share > 0.5 for share in shown), shown
+        _, coronal, sagittal = (np.flatnonzero(red.any(axis=1)) for red in reds_around(browser, middles, 60))
+        assert np.ptp(coronal) == pytest.approx(np.ptp(sagittal), abs=2), "a lesion is as high in both: they have one scale"
         browser.run("document.querySelector('[data-mask=prediction]').click()")
         hidden = reds_at(browser, middles)
         assert not any(share > 0.05 for share in hidden), hidden
@@ -456,14 +460,16 @@ def middles_of_planes(written: Path, is_narrow: bool) -> list[tuple[float, float
 
 def reds_at(browser: Browser, places: list[tuple[float, float]]) -> list[float]:
     """The share of the prediction's red around each of some places on the screen."""
+    return [float(red.mean()) for red in reds_around(browser, places, 6)]
+
+
+def reds_around(browser: Browser, places: list[tuple[float, float]], pixels: int) -> list[np.ndarray]:
+    """What is of the prediction's red within some pixels to each side of places on the screen."""
     picture = np.asarray(browser.screenshot("#screen")).astype(int)
-    rows, columns = picture.shape[:2]
-    shares = []
-    for across, down in places:
-        x, y = int(across * columns), int(down * rows)
-        part = picture[y - 6 : y + 7, x - 6 : x + 7]
-        shares.append(float(((part[..., 0] > 150) & (part[..., 1] < 90) & (part[..., 2] < 90)).mean()))
-    return shares
+    red = (picture[..., 0] > 150) & (picture[..., 1] < 90) & (picture[..., 2] < 90)
+    rows, columns = red.shape
+    middles = [(int(down * rows), int(across * columns)) for across, down in places]
+    return [red[y - pixels : y + pixels + 1, x - pixels : x + pixels + 1] for y, x in middles]
 
 
 def grey_at(browser: Browser, across: float, down: float) -> float:

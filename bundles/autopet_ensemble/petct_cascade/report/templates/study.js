@@ -48,9 +48,10 @@
     return volume;
   }
 
-  // The axial plane stands beside the other two, or, where it is narrow, below them; those two have one scale.
+  // The axial plane stands beside the other two, or, where it is narrow, below them; those two have one scale. Planes and extents
+  // are those of the voxels, which in an oblique study are not the world's.
   function arrange(nv) {
-    const [width, depth, height] = nv.sceneExtentsMinMax(true)[2];
+    const [width, depth, height] = nv.sceneExtentsMinMax(false)[2];
     const part = width / (width + depth);
     const side = screen.clientWidth < 640 ? 0 : .45, rest = 1 - side;
     const above = side ? 1 : height / (height + depth / part);
@@ -63,14 +64,15 @@
 
   function zoomTo(nv) {
     const zoom = Number(element("zoom").value);
-    const [low, high] = nv.sceneExtentsMinMax(true);
+    const [low, high] = nv.sceneExtentsMinMax(false);
     const place = nv.frac2mm(nv.scene.crosshairPos);
     const pan = [0, 1, 2].map(axis => zoom > 1 ? (low[axis] + high[axis]) / 2 - zoom * place[axis] : 0);
     nv.setPan2Dxyzmm([...pan, zoom]);
   }
 
+  // Shows a place in world mm.
   function goTo(nv, place) {
-    nv.scene.crosshairPos = nv.mm2frac(place);
+    nv.scene.crosshairPos = nv.mm2frac(place, 0, true);
     zoomTo(nv);
     nv.createOnLocationChange();
   }
