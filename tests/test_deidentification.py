@@ -302,6 +302,22 @@ class TestScores:
         with pytest.raises(SystemExit, match="another kind"):
             commands.score_folder(masks, commands.reference_items(raw), tmp_path / "out")
 
+    def test_intervals_are_over_the_same_patients(self, tmp_path):
+        references, masks = tmp_path / "raw/labelsTr", tmp_path / "masks"
+        # Masks lie the further beside their references the fewer studies the patient has.
+        for shift, (patient, visits) in enumerate((("Zwiebelfisch", 4), ("Karoline", 3), ("Quittengelee", 2), ("Balduin", 1))):
+            for visit in range(visits):
+                _, _, label = write_nifti_study(tmp_path / "raw", f"fdg_{patient}_{visit}", seed=10 * shift + visit)
+                mask = np.roll(np.asarray(nib.load(label).dataobj), shift, axis=0)
+                write_nifti(masks / label.name, mask, nib.load(label).affine)
+        commands.score_folder(masks, commands.reference_items(references), tmp_path / "named")
+        self.score(references, masks, tmp_path / "out")
+        assert_nothing_tells(tmp_path / "out", {*self.SECRETS, "balduin"})
+        named, hidden = (json.loads((tmp_path / name / "summary.json").read_text())["means"][0] for name in ("named", "out"))
+        for metric in ("dice", "fpv_ml", "fnv_ml"):
+            assert named[metric]["low"] < named[metric]["high"]
+            assert hidden[metric] == pytest.approx(named[metric]), metric
+
     def test_problems_tell_nothing_and_all_others_are_scored(self, tmp_path, capfd):
         raw, masks = self.write(tmp_path)
         first, second = sorted(masks.iterdir())
@@ -361,6 +377,17 @@ class TestNames:
         copy = shutil.copy(first, tmp_path / "copy.nii.gz")
         assert pseudonym("fdg", first) == pseudonym("fdg", copy) != pseudonym("fdg", second)
         assert pseudonym("what a list says", first).startswith("study_")
+
+    def test_patient_is_called_after_the_first_of_the_patients_studies(self, tmp_path):
+        rows = ["case,ct,pet,patient"]
+        for seed, patient in enumerate(("Zwiebelfisch", "Zwiebelfisch", "Quittengelee", "Zwiebelfisch")):
+            ct, pet, _ = write_nifti_study(tmp_path, f"{patient}-{seed}", seed=seed)
+            rows.append(f"subject {9 - seed},imagesTr/{ct.name},imagesTr/{pet.name},{patient}")
+        (tmp_path / "list.csv").write_text("\n".join(rows))
+        items = commands.select_studies(tmp_path / "list.csv", deidentified=True).items
+        assert {item["case"]: item["patient"] for item in items} == {
+            "subject 9": "subject 6", "subject 8": "subject 6", "subject 7": "subject 7", "subject 6": "subject 6",
+        }  # fmt: skip
 
     def test_same_image_twice_is_refused(self, tmp_path):
         ct, pet, _ = write_nifti_study(tmp_path, "fdg_x_1")

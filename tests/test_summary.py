@@ -88,6 +88,14 @@ def test_interval_has_the_width_that_theory_gives_and_the_seed_decides_it():
     assert summarise(rows, seed=1)["means"] != summarise(rows)["means"]
 
 
+def test_interval_does_not_depend_on_what_patients_are_called():
+    values = np.random.default_rng(0).normal(0.6, 0.2, 40).tolist()
+    rows = [row(f"fdg_{i}", "UNet", value, patient=f"{i // 3:02}") for i, value in enumerate(values)]
+    renamed = [scored | {"patient": str(99 - int(scored["patient"]))} for scored in rows]
+    expected, found = (find(summarise(some)["means"], group="All")["dice"] for some in (rows, renamed))
+    assert found == pytest.approx(expected)
+
+
 def test_studies_of_one_patient_count_as_one_observation():
     generator = np.random.default_rng(0)
     values = generator.normal(0.6, 0.2, 100).tolist()

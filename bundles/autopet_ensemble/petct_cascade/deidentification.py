@@ -135,10 +135,11 @@ def deidentified_studies(
     Args:
         studies: as they were found.
         problems: what was found wrong with them and with others.
-        keep_names: whether the studies' names are the user's own choice, and stay. Their patients are called after them.
+        keep_names: whether the studies' names are the user's own choice, and stay.
 
     Returns:
-        The studies, sorted by their names; and the problems, also those of studies whose PET cannot be read, or is that of another.
+        The studies, sorted by their names, each patient called after the first of theirs; and the problems, also those of studies
+        whose PET cannot be read, or is that of another.
     """
     problems = list(problems)
     # Those of studies that cannot be used are named in what is said of others, too.
@@ -163,17 +164,18 @@ def deidentified_studies(
         else:
             if name in renamed:
                 said.append(Problem(name, None, "its PET is there twice: keep one of the two", error=True))
-            renamed[name] = replace(study, case=name, patient=name)
+            renamed[name] = replace(study, case=name)
         names[study.case] = name
     for problem in problems:
         # What has no study has no name that lasts.
         name = names.setdefault(problem.case, problem.case if keep_names else f"unnamed {len(names) + 1}")
         said.append(words.problem(problem, name))
-    return [renamed[name] for name in sorted(renamed)], said
+    patients = _patients({name: study.patient for name, study in renamed.items()})
+    return [replace(renamed[name], patient=patients[name]) for name in sorted(renamed)], said
 
 
 def deidentified_items(items: Iterable[Mapping[str, Any]], masks: Mapping[str, Path] | None = None) -> list[dict[str, Any]]:
-    """Return items under names that tell nothing of their patients.
+    """Return items under names that tell nothing of their patients; a patient is called after the first of the patient's studies.
 
     Args:
         items: "case" and "image" ([CT file or None, PET file], or one file), perhaps "tracer" and "patient".
@@ -195,8 +197,21 @@ def deidentified_items(items: Iterable[Mapping[str, Any]], masks: Mapping[str, P
         if name in renamed and pet:
             raise InputError(f"the image of study {number} of the list is there twice: keep one of the two")
         name = next(new for new in (name, *(f"{name}_{count}" for count in range(2, number + 1))) if new not in renamed)
-        renamed[name] = {**item, "case": name, **({"patient": name} if "patient" in item else {})}
-    return list(renamed.values())
+        renamed[name] = {**item, "case": name}
+    patients = _patients({name: item["patient"] for name, item in renamed.items() if "patient" in item})
+    return [item | ({"patient": patients[name]} if name in patients else {}) for name, item in renamed.items()]
+
+
+def _patients(known: Mapping[str, str]) -> dict[str, str]:
+    """Return what the patient of each study is called, so that the studies of one patient stay together: the first of their names.
+
+    Args:
+        known: the patient by the study's new name; empty where it is not known.
+    """
+    first: dict[str, str] = {}
+    for name in sorted(known):
+        first.setdefault(known[name] or name, name)
+    return {name: first[patient or name] for name, patient in known.items()}
 
 
 def _pet_of(item: Mapping[str, Any]) -> Any:

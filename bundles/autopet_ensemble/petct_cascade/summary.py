@@ -239,6 +239,9 @@ def mean_and_interval(values: np.ndarray, patients: Sequence[str], num_resamples
         result["mean"] = float(values.mean())
     _, patient = np.unique(np.array(patients, str), return_inverse=True)
     sums, counts = np.bincount(patient, values), np.bincount(patient)
+    # Which patients a sample holds does not hang on what they are called: results without names have the same interval.
+    order = np.lexsort((sums, counts))
+    sums, counts = sums[order], counts[order]
     if len(counts) > 1:
         picked = np.random.default_rng(seed).integers(len(counts), size=(num_resamples, len(counts)))
         low, high = np.percentile(sums[picked].sum(axis=1) / counts[picked].sum(axis=1), (2.5, 97.5))
