@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import re
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -434,6 +435,64 @@ def test_viewer_shows_the_pet_from_0_to_the_suv_of_its_slider(written, tmp_path)
             assert grey_at(browser, across + 0.05, down + 0.1) == pytest.approx(255 * min(1, 1 / suv), abs=4), suv
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed")
+@pytest.mark.parametrize("zoom", [1, 3])
+def test_wheel_changes_the_slice_of_the_plane_that_it_is_over(written, tmp_path, zoom):
+    places = middles_of_planes(written, is_narrow=False)
+    with Browser(tmp_path / "profile", 1600) as browser:
+        open_viewer(browser, written / f"studies/{CASE}.html")
+        set_control(browser, "zoom", zoom)
+        beside = (places[0][0] + 0.02, places[0][1] + 0.02)
+        click_at(browser, beside)
+        # The first step also goes from where the click was to the middle of its voxel.
+        mouse(browser, "mouseWheel", places[0], deltaX=0, deltaY=100)
+        first = place_shown(browser)
+        expected = first.copy()
+        for place, axis in zip(places, (2, 1, 0), strict=True):
+            for turn, voxels in ((100, -1), (100, -1), (-100, 1)):
+                mouse(browser, "mouseWheel", place, deltaX=0, deltaY=turn)
+                expected[axis] += voxels * SPACING[axis]
+                assert np.abs(place_shown(browser) - expected).max() <= 1, "numbers are rounded"
+        # The axial plane is where it was, or, where it is zoomed, has gone along by a voxel to the left and backwards.
+        click_at(browser, beside)
+        moved = SPACING[:2] if zoom > 1 else 0
+        assert np.abs(place_shown(browser)[:2] - first[:2] + moved).max() <= 1 + SPACING[0] / 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed")
+def test_viewer_does_nothing_that_its_page_does_not_say(written, tmp_path):
+    axial, *_ = middles_of_planes(written, is_narrow=False)
+    with Browser(tmp_path / "profile", 1600) as browser:
+        open_viewer(browser, written / f"studies/{CASE}.html")
+        click_at(browser, axial)
+        before = np.asarray(browser.screenshot("#screen"))
+
+        def is_as_before() -> bool:
+            return np.array_equal(np.asarray(browser.screenshot("#screen")), before)
+
+        click_at(browser, axial, count=2)
+        assert is_as_before(), "a double click is two clicks"
+        touch = [dict(zip("xy", point_of(browser, axial), strict=True))]
+        browser.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=touch)
+        time.sleep(1.5)
+        browser.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+        assert is_as_before(), "a long touch is one click"
+        for key in "hjklmcvpsud":
+            for kind in ("keyDown", "keyUp"):
+                browser.call("Input.dispatchKeyEvent", type=kind, key=key, text=key, code=f"Key{key.upper()}")
+            time.sleep(0.1)
+        assert is_as_before(), "letters are no commands"
+        beside = (axial[0] + 0.04, axial[1])
+        for start, end in ((axial, beside), (beside, axial)):
+            mouse(browser, "mousePressed", start, button="right", clickCount=1)
+            mouse(browser, "mouseMoved", end, button="right", buttons=2)
+            mouse(browser, "mouseReleased", end, button="right", clickCount=1)
+            assert is_as_before() == (end == axial), "the right button drags the planes"
+        assert browser.messages == []
+
+
 def open_viewer(browser: Browser, page: Path) -> None:
     """Open a page and its viewer, and wait until the viewer shows the study."""
     browser.open(page)
@@ -445,6 +504,33 @@ def set_control(browser: Browser, control: str, value: object) -> None:
     """Set one of the viewer's sliders or lists, as a person does."""
     browser.run(f"{control} = document.getElementById({control!r}), {control}.value = {value}, 0")
     browser.run(f"{control}.dispatchEvent(new Event('input'))")
+
+
+def point_of(browser: Browser, place: tuple[float, float]) -> tuple[int, int]:
+    """The pixel of the window at a place on the screen, which is in parts of the screen's width and height."""
+    box = "document.getElementById('screen').getBoundingClientRect()"
+    x, y, width, height = browser.run(f"(box => [box.x, box.y, box.width, box.height])({box})")
+    return round(x + place[0] * width), round(y + place[1] * height)
+
+
+def mouse(browser: Browser, kind: str, place: tuple[float, float], **more: object) -> None:
+    """Let the mouse do something at a place on the screen."""
+    browser.run("document.getElementById('screen').scrollIntoView({block: 'center'})")
+    x, y = point_of(browser, place)
+    browser.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, **more)
+
+
+def click_at(browser: Browser, place: tuple[float, float], count: int = 1) -> None:
+    """Click at a place on the screen, once or twice."""
+    for number in range(1, count + 1):
+        for kind in ("mousePressed", "mouseReleased"):
+            mouse(browser, kind, place, button="left", clickCount=number)
+
+
+def place_shown(browser: Browser) -> np.ndarray:
+    """The crosshair's place in mm, as the page says it."""
+    found = re.search(r"x (\S+), y (\S+), z (\S+) mm", browser.run("document.getElementById('values').textContent"))
+    return np.array([float(number) for number in found.groups()])
 
 
 def middles_of_planes(written: Path, is_narrow: bool) -> list[tuple[float, float]]:

@@ -77,6 +77,41 @@
     nv.createOnLocationChange();
   }
 
+  // Moves the crosshair by some voxels. Where they are zoomed, the planes across its way go along.
+  function move(nv, voxels) {
+    const before = nv.frac2mm(nv.scene.crosshairPos);
+    nv.moveCrosshairInVox(...voxels);
+    const after = nv.frac2mm(nv.scene.crosshairPos), [...pan] = nv.scene.pan2Dxyzmm;
+    for (const axis of [0, 1, 2]) {
+      if (pan[3] > 1 && voxels[axis]) pan[axis] -= pan[3] * (after[axis] - before[axis]);
+    }
+    nv.setPan2Dxyzmm(pan);
+  }
+
+  // Wheel and keys do what the page says, and nothing of NiiVue's own: its listeners come after these, and are kept from them.
+  function listen(nv) {
+    const steps = {
+      ArrowLeft: [1, 0, 0], ArrowRight: [-1, 0, 0], ArrowUp: [0, 0, 1], ArrowDown: [0, 0, -1], PageUp: [0, 1, 0], PageDown: [0, -1, 0],
+    };
+    screen.addEventListener("keydown", event => {
+      event.stopImmediatePropagation();
+      if (!(event.key in steps) || !nv.volumes.length) return;
+      event.preventDefault();
+      move(nv, steps[event.key]);
+    });
+    screen.addEventListener("keyup", event => event.stopImmediatePropagation());
+    // The wheel scrolls the page until somebody has clicked into the planes.
+    screen.addEventListener("wheel", event => {
+      event.stopImmediatePropagation();
+      if (document.activeElement !== screen) return;
+      event.preventDefault();
+      const tile = nv.tileIndex(event.offsetX * nv.uiData.dpr, event.offsetY * nv.uiData.dpr), step = -Math.sign(event.deltaY);
+      if (tile >= 0) move(nv, [[0, 0, step], [0, step, 0], [step, 0, 0]][nv.screenSlices[tile].axCorSag]);
+    }, {passive: false});
+    // A double click or a long touch would set the CT to a window that is not the chosen one.
+    nv.resetBriCon = () => {};
+  }
+
   function showValues(location) {
     const values = Object.fromEntries(location.values.map(value => [value.name.split(".")[0], value.value]));
     const [x, y, z] = [...location.mm].map(number => number.toFixed(0));
@@ -113,15 +148,6 @@
       control.addEventListener("input", settings);
     }
     element("zoom").addEventListener("input", () => zoomTo(nv));
-    const steps = {
-      ArrowLeft: [1, 0, 0], ArrowRight: [-1, 0, 0], ArrowUp: [0, 0, 1], ArrowDown: [0, 0, -1], PageUp: [0, 1, 0], PageDown: [0, -1, 0],
-    };
-    screen.addEventListener("keydown", event => {
-      if (!(event.key in steps)) return;
-      event.preventDefault();
-      nv.moveCrosshairInVox(...steps[event.key]);
-      zoomTo(nv);
-    });
     settings();
   }
 
@@ -131,9 +157,10 @@
     await Promise.all([loadScript(viewer.dataset.program), loadScript(viewer.dataset.volumes)]);
     const nv = new niivue.Niivue({
       isRadiologicalConvention: true, sagittalNoseLeft: true, loadingText: "", logLevel: "error", dragAndDropEnabled: false,
-      crosshairColor: [.35, .8, 1, .8], crosshairWidth: .25, crosshairWidthUnit: "percent", crosshairGap: 8, scrollRequiresFocus: true, clipPlaneHotKey: "",
-      viewModeHotKey: "", dragMode: niivue.DRAG_MODE.pan, fontColor: [.9, .9, .9, 1], fontMinPx: 16, atlasOutline: 1,
+      crosshairColor: [.35, .8, 1, .8], crosshairWidth: .25, crosshairWidthUnit: "percent", crosshairGap: 8, scrollRequiresFocus: true,
+      dragMode: niivue.DRAG_MODE.pan, fontColor: [.9, .9, .9, 1], fontMinPx: 16, atlasOutline: 1,
     });
+    listen(nv);
     await nv.attachToCanvas(screen);
     for (const [name, base64] of Object.entries(window.petctVolumes)) nv.addVolume(await readVolume(name, base64));
     delete window.petctVolumes;
