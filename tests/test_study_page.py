@@ -493,6 +493,22 @@ def test_viewer_does_nothing_that_its_page_does_not_say(written, tmp_path):
         assert browser.messages == []
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed")
+def test_masks_that_are_switched_off_and_on_look_as_before(written, tmp_path):
+    with Browser(tmp_path / "profile", 1600) as browser:
+        browser.open(written / f"studies/{CASE}.html")
+        browser.run("document.querySelector('table[data-role=prediction] tbody button').click()")
+        browser.wait_for("document.getElementById('viewer').dataset.shown")
+        set_control(browser, "fill", 1)
+        before = np.asarray(browser.screenshot("#screen"))
+        for roles in (["reference"], ["prediction"], ["prediction", "reference"]):
+            for role in 2 * roles:
+                browser.run(f"document.querySelector('[data-mask={role}]').click()")
+            assert np.array_equal(np.asarray(browser.screenshot("#screen")), before), roles
+        assert browser.messages == []
+
+
 def open_viewer(browser: Browser, page: Path) -> None:
     """Open a page and its viewer, and wait until the viewer shows the study."""
     browser.open(page)

@@ -140,7 +140,13 @@
         const mask = volumes[box.dataset.mask];
         mask.opacity = Number(element("fill").value);
         // An outline is drawn at any opacity, so a mask that is switched off is taken out.
-        if (box.checked !== nv.volumes.includes(mask)) box.checked ? nv.addVolume(mask) : nv.removeVolume(mask);
+        if (box.checked === nv.volumes.includes(mask)) continue;
+        if (!box.checked) nv.removeVolume(mask);
+        else {
+          nv.addVolume(mask);
+          // It comes back to where it was: what is drawn later covers what is drawn before.
+          nv.setVolume(mask, Object.values(volumes).filter(volume => nv.volumes.includes(volume)).indexOf(mask));
+        }
       }
       nv.updateGLVolume();
     };
