@@ -5,9 +5,11 @@ from __future__ import annotations
 import nibabel as nib
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from nibabel.affines import apply_affine
 from PIL import Image
 
-from petct_cascade.pictures import PictureOptions, overlay_picture
+from petct_cascade.pictures import CAPTION, HEADER, PictureOptions, overlay_picture
 from petct_training.errors import InputError
 
 AFFINE = np.diag([4.0, 4.0, 6.0, 1.0])
@@ -115,6 +117,30 @@ def test_axial_slice_goes_through_the_largest_lesion_also_on_a_ct_of_another_gri
     assert with_ct.shape == same_grid.shape
     panel = with_ct[80:300, -150:-40]
     assert np.median(panel) == 255, "bone is white"
+
+
+@pytest.mark.parametrize("tilt", [0, 20])
+def test_caption_of_a_slice_says_between_which_heights_it_lies(study, tmp_path, monkeypatch, tilt):
+    pet, lesion = study
+    turn = np.eye(4)
+    sine, cosine = np.sin(np.deg2rad(tilt)), np.cos(np.deg2rad(tilt))
+    turn[1:3, 1:3] = [[cosine, -sine], [sine, cosine]]
+    captions = []
+    monkeypatch.setattr(Axes, "set_title", lambda self, caption, **more: captions.append(caption))
+    overlay_picture(tmp_path / "a.png", pet, turn @ AFFINE, lesion, options=PictureOptions(axial=True, ct=pet * 0))
+    centres = apply_affine(turn @ AFFINE, np.stack(np.meshgrid(range(60), range(40), 45, indexing="ij"), -1))[..., 2]
+    heights = f"{centres.min():.0f} to {centres.max():.0f}" if tilt else "270"
+    assert captions[-2:] == [f"CT, slice at z = {heights} mm", f"PET, slice at z = {heights} mm"]
+
+
+@pytest.mark.parametrize("suv", [0, 20])
+def test_letters_of_the_sides_can_be_read_on_black_and_on_white(tmp_path, suv):
+    path = overlay_picture(tmp_path / "a.png", np.full((60, 40, 60), suv, np.float32), AFFINE)
+    picture = pixels(path).max(axis=2)
+    (left, *_) = np.flatnonzero(picture[len(picture) // 2] < 60)
+    corner = picture[HEADER + CAPTION + 3 :, left + 3 :][:25, :25]
+    assert corner.min() < 60
+    assert corner.max() > 200
 
 
 def test_study_without_lesions_or_uptake_is_drawn(tmp_path):

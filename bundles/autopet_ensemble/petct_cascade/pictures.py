@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 
 from petct_cascade.judging import BODY_SUV
@@ -320,9 +321,11 @@ def _draw(figure: Figure, box: tuple[float, float, float, float], panel: _Panel,
         axes.imshow(overlay, origin="lower", aspect="auto", interpolation="nearest", extent=(0, 1, 0, 1))
     axes.set(xticks=[], yticks=[])
     axes.set_title(panel.caption, fontsize=9, pad=4)
-    colour = "black" if panel.colours == "gray_r" else "white"
+    colour, other = ("black", "white") if panel.colours == "gray_r" else ("white", "black")
     for letter, place, side in zip(panel.sides, (0.015, 0.985), ("left", "right"), strict=True):
-        axes.text(place, 0.985, letter, color=colour, fontsize=9, ha=side, va="top", transform=axes.transAxes)
+        text = axes.text(place, 0.985, letter, color=colour, fontsize=9, ha=side, va="top", transform=axes.transAxes)
+        # What lies below a letter may have its colour, as a hand that is raised.
+        text.set_path_effects([withStroke(linewidth=2, foreground=other)])
 
 
 def _overlay(masks: dict[str, np.ndarray], opacity: float) -> np.ndarray | None:
