@@ -53,12 +53,23 @@ def test_equal_input_gives_equal_bytes(tmp_path):
     assert pages[0].read_bytes() == pages[1].read_bytes()
 
 
-def test_plots_are_drawn_by_tracer_and_centre_and_say_how_many_studies_there_are():
+def test_plots_are_drawn_by_tracer_and_centre_and_say_how_many_studies_have_the_figure():
     readouts = readouts_of(30)
+    for number, content in enumerate(readouts.values()):
+        if number % 4 == 0:
+            content["study"] = {**content["study"], "suv_max": math.nan}
     plots = distributions(readouts)
     assert plots is not None
-    for text in ("fdg (15)", "psma (15)", "LMU (20)", "UKT (10)", "TMTV (ml)", "SUVmax", "Lesions"):
-        assert text in plots
+    for text in ("fdg", "psma", "LMU", "UKT", "TMTV (ml)", "SUVmax", "Lesions"):
+        assert f">{text}<" in plots
+    counts = [
+        sum(content[key] == group and not math.isnan(content["study"][figure]) for content in readouts.values())
+        for key, groups in (("tracer", ("fdg", "psma")), ("centre", ("LMU", "UKT")))
+        for figure in ("tmtv_ml", "suv_max", "lesions")
+        for group in groups
+    ]
+    assert min(counts) < max(counts)
+    assert [int(count) for count in re.findall(r">\((\d+)\)<", plots)] == counts
     assert "http://" not in re.sub(r'xmlns(:\w+)?="[^"]+"|rdf:\w+="[^"]+"', "", plots).replace("http://www.w3.org", "")
     assert distributions(readouts_of(4)) is None
 
@@ -69,8 +80,19 @@ def test_plots_take_names_of_centres_literally():
         content["centre"] = {"LMU": r"$\\foo$", "UKT": "a_$x_$"}[content["centre"]]
     plots = distributions(readouts)
     assert plots is not None
-    assert r"$\\foo$ (20)" in plots
-    assert "a_$x_$ (10)" in plots
+    assert r">$\\foo$<" in plots
+    assert ">a_$x_$<" in plots
+
+
+def test_plots_and_headings_are_named_for_who_does_not_see_them(tmp_path):
+    rows = [{"case": case, "model": "UNet", "tracer": "fdg", "dice": 0.5} for case in readouts_of(30)]
+    page = write_index(tmp_path / "report.html", "t", rows, readouts_of(30)).read_text(encoding="utf-8")
+    (plot,) = re.findall(r"<figure[^>]*>(?=<svg)", page)
+    assert 'role="img"' in plot
+    assert re.search(r'aria-label="[^"]+"', plot)
+    headings = re.findall(r"<th\b[^>]*>", page)
+    assert headings
+    assert [heading for heading in headings if 'scope="col"' not in heading] == []
 
 
 # Does what a reader does, in the page's own window, and writes what is seen into a frame around it.

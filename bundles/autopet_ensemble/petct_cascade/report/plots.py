@@ -45,8 +45,7 @@ def distributions(readouts: Mapping[str, Mapping[str, Any]]) -> str | None:
         axes = figure.subplots(len(rows), len(PLOTTED), squeeze=False, sharey="row", height_ratios=ratios)
         for line, heading, groups in zip(axes, headings, rows, strict=True):
             line[0].set_ylabel(heading)
-            labels = [f"{group} ({len(contents)})" for group, contents in groups.items()]
-            line[0].set_yticks(range(1, len(groups) + 1), labels, parse_math=False)
+            line[0].set_yticks(range(1, len(groups) + 1), list(groups), parse_math=False)
             # The first one is above.
             line[0].set_ylim(len(groups) + 0.6, 0.4)
             for axis, (key, name) in zip(line, PLOTTED.items(), strict=True):
@@ -69,10 +68,13 @@ def _groups(readouts: Iterable[Mapping[str, Any]], key: str) -> dict[str, list[M
 
 
 def _draw(axis: Any, groups: Mapping[str, Sequence[Mapping[str, Any]]], key: str, name: str) -> None:
-    """Draw a box a group."""
+    """Draw a box a group, and beside it the number of its studies."""
     values = [
         [content["study"][key] for content in contents if _exists(content["study"].get(key))] for contents in groups.values()
     ]
+    # A study without lesions has no SUVmax: of each box its own number of studies.
+    for place, existing in enumerate(values, 1):
+        axis.text(1.02, place, f"({len(existing)})", va="center", fontsize="small", transform=axis.get_yaxis_transform())
     axis.boxplot(values, orientation="horizontal", whis=WHISKERS, showfliers=False, manage_ticks=False, widths=0.6)
     axis.set_xlabel(name)
     # Burdens span four powers of ten, and begin at 0.
