@@ -363,7 +363,7 @@ def test_mask_in_a_file_that_its_run_replaces_or_deletes_is_refused_before_anyth
     assert {seg.removeprefix("masks/"), found.removeprefix("masks/")} <= before.keys()
     (tmp_path / "link.dcm").symlink_to(tmp_path / seg)
     for mask in (seg, "link.dcm"):
-        with pytest.raises(SystemExit, match=REPLACED):
+        with pytest.raises(SystemExit, match=f"its coarse mask {re.escape(str(tmp_path / mask))} {REPLACED}"):
             infer(**place, coarse_mask=str(tmp_path / mask))
     # Without DICOM output that of the run before is deleted.
     with pytest.raises(SystemExit, match=REPLACED):

@@ -313,4 +313,4 @@ def _refuse_to_replace(item: Mapping[str, Any], masks: Masks, cases: Iterable[st
     planned = [folder / output for output in masks.plan(item).outputs]
     at_risk = [*planned, *(file for case in cases for file in files_of_case(masks.records, case))]
     if mask.resolve() in {file.resolve() for file in at_risk}:
-        raise InputError(f"its coarse mask {mask} would be replaced by the answer: name another output folder")
+        raise InputError(f"its coarse mask {os.fspath(mask)} would be replaced by the answer: name another output folder")
