@@ -405,14 +405,18 @@ def test_mask_that_moves_by_half_a_voxel_keeps_all_its_slices_once(shift):
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
-def test_nearest_voxel_of_a_mask_does_not_depend_on_the_order_of_its_axes(order):
+@pytest.mark.parametrize("flipped", [(), (0,), (0, 1, 2)])
+def test_nearest_voxel_of_a_mask_does_not_depend_on_the_way_in_which_its_axes_are_stored(order, flipped):
     mask = (np.random.default_rng(0).random((9, 7, 8)) > 0.6).astype(np.uint8)
     # Each second voxel of the finer grid lies halfway between two of the mask and takes the one after, beyond the last of them none.
     after = np.ix_(*[(np.arange(2 * length) + 1) // 2 for length in mask.shape])
     expected = np.pad(mask, (0, 1))[after]
     affine = las((4, 4, 6), (30, -20, 100))
     finer = affine @ np.diag([0.5, 0.5, 0.5, 1])
-    stored, its_affine = np.ascontiguousarray(mask.transpose(order)), affine[:, [*order, 3]]
+    stored, its_affine = np.flip(mask.transpose(order), flipped).copy(), affine[:, [*order, 3]]
+    for axis in flipped:
+        its_affine[:3, 3] += its_affine[:3, axis] * (stored.shape[axis] - 1)
+        its_affine[:3, axis] *= -1
     np.testing.assert_array_equal(mask_on_grid(stored, its_affine, expected.shape, finer), expected)
 
 

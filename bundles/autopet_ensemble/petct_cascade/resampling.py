@@ -100,12 +100,11 @@ def mask_on_grid(mask: np.ndarray, affine: np.ndarray, shape: Sequence[int], oth
 
 
 def _along(mask: np.ndarray, affine: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return a mask (X, Y, Z) and its affine with the axes in the order of those of another grid's affine (4, 4).
+    """Return a mask (X, Y, Z) and its affine with the axes in the order and direction of those of another grid's affine (4, 4).
 
-    So the order in which a file stores them does not decide which voxel is the nearest where a place lies halfway between two.
+    So the way in which a file stores them does not decide which voxel is the nearest where a place lies halfway between two.
     """
     orientation = io_orientation(np.linalg.inv(other) @ affine)
-    orientation[:, 1] = 1
     return apply_orientation(mask, orientation), affine @ inv_ornt_aff(orientation, mask.shape)
 
 
