@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from browser import BROWSER
+from browser import BROWSER, Browser
 from helpers import readouts_of
 
 from petct_cascade.readouts import STUDY_COLUMNS
@@ -93,6 +93,30 @@ def test_plots_and_headings_are_named_for_who_does_not_see_them(tmp_path):
     headings = re.findall(r"<th\b[^>]*>", page)
     assert headings
     assert [heading for heading in headings if 'scope="col"' not in heading] == []
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed")
+def test_no_heading_runs_into_its_neighbour(tmp_path):
+    page = write_index(tmp_path / "report.html", "t", readouts=readouts_of(30))
+    with Browser(tmp_path / "profile", 1400) as browser:
+        browser.open(page)
+        beyond = "th => th.querySelector('button').getBoundingClientRect().right > th.getBoundingClientRect().right"
+        assert browser.run(f"[...document.querySelectorAll('th')].filter({beyond}).map(th => th.textContent)") == []
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed")
+def test_printed_index_has_all_columns_and_the_colours_but_no_controls(tmp_path):
+    rows = [{"case": case, "model": "UNet", "tracer": "fdg", "dice": 0.5} for case in readouts_of(30)]
+    page = write_index(tmp_path / "report.html", "t", rows, readouts_of(30))
+    width = round(277 / 25.4 * 96)  # of A4 in landscape without its margins, in pixels of CSS
+    with Browser(tmp_path / "profile", width) as browser:
+        browser.call("Emulation.setEmulatedMedia", media="print")
+        browser.open(page)
+        ends = browser.run("[...document.querySelectorAll('th')].map(th => th.getBoundingClientRect().right)")
+        assert max(ends) <= width
+        adjusted = "[...new Set([...document.querySelectorAll('.key')].map(key => getComputedStyle(key).printColorAdjust))]"
+        assert browser.run(adjusted) == ["exact"]
+        assert browser.run("[...document.querySelectorAll('input, select, nav button')].filter(e => e.offsetWidth).length") == 0
 
 
 # Does what a reader does, in the page's own window, and writes what is seen into a frame around it.

@@ -509,6 +509,18 @@ def test_masks_that_are_switched_off_and_on_look_as_before(written, tmp_path):
         assert browser.messages == []
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed")
+def test_printed_page_has_all_lesions_but_neither_viewer_nor_controls(tmp_path):
+    table = PageTable(COLUMNS, [{"lesion": number, "volume_ml": 1.0} for number in range(1, 100)])
+    write_study_page(tmp_path, "a", StudyPageContent(study(), lesions={"prediction": table}))
+    with Browser(tmp_path / "profile", 1047) as browser:
+        browser.call("Emulation.setEmulatedMedia", media="print")
+        browser.open(tmp_path / "studies/a.html")
+        assert browser.run("(box => box.scrollHeight <= box.clientHeight)(document.querySelector('.lesions'))")
+        assert browser.run("[...document.querySelectorAll('#viewer, #pause, input')].filter(e => e.offsetWidth).length") == 0
+
+
 def open_viewer(browser: Browser, page: Path) -> None:
     """Open a page and its viewer, and wait until the viewer shows the study."""
     browser.open(page)
