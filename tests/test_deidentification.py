@@ -9,6 +9,7 @@ import json
 import re
 import shutil
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from petct_cascade import commands
 from petct_cascade.deidentification import Words, deidentified_items, pseudonym, words_of
 from petct_cascade.problems import Problem
 from petct_cascade.selection import SelectOptions, labelled_items
+from petct_cascade.studies import find_studies
 from petct_cascade.tasks import ReadoutOptions
 from petct_cascade.volumes import read_volume
 from petct_training.errors import InputError
@@ -206,6 +208,27 @@ def test_converted_studies_tell_nothing_and_are_recognised(tmp_path, capfd):
     assert pet.stat().st_mtime_ns == before
     header = nib.load(pet).header
     assert not any(bytes(header[name]).strip(b"\0") for name in ("descrip", "aux_file", "intent_name", "db_name"))
+
+
+def test_a_list_says_which_converted_studies_are_of_one_patient_and_a_training_takes_no_other(tmp_path):
+    folder, other = tmp_path / "in", Person(identifier="PAT-5566-AB", name="Quittengelee^Balduin", birth_date="19480229")
+    for person, key in ((PERSON, "a"), (other, "b")):
+        write_dicom(folder, person, key)
+    commands.convert(folder, tmp_path / "out", deidentified=True)
+    # Later runs, with another study of the first person, and with that alone.
+    write_dicom(folder / "later", PERSON, "c")
+    commands.convert(folder, tmp_path / "out", deidentified=True)
+    commands.convert(folder / "later", tmp_path / "out", deidentified=True)
+    studies, problems = find_studies(tmp_path / "out/studies.csv", labels=False)
+    assert problems == []
+    assert sorted(Counter(study.patient for study in studies).values()) == [1, 2]
+    assert_nothing_tells(tmp_path / "out", secrets_of(folder) | {"zwiebelfisch", "Quittengelee", "Balduin"})
+    with pytest.raises(InputError, match=r"studies\.csv in it says which are of one patient: give that list"):
+        find_studies(tmp_path / "out", labels=True)
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/studies.csv").write_text("case,ct,pet\n")
+    with pytest.raises(SystemExit, match="is no result of this program, and is not replaced"):
+        commands.convert(folder, tmp_path / "own", deidentified=True)
 
 
 def test_a_data_set_whose_studies_lie_elsewhere_is_refused_without_their_names(tmp_path):

@@ -11,12 +11,14 @@ from pathlib import Path
 from petct_cascade.deidentification import deidentified_studies, kind_of_results, words_of
 from petct_cascade.dicom.finding import DicomOptions, Found, find_in_folder
 from petct_cascade.dicom.source import DicomSource
+from petct_cascade.lists import read_list
 from petct_cascade.problems import Problem, number_of_studies, raise_if_any, raise_if_strict
-from petct_cascade.studies import Study
+from petct_cascade.readouts import csv_table
+from petct_cascade.studies import LIST_WITHOUT_NAMES, Study
 from petct_cascade.volumes import Volume, read_volume, write_volume
 from petct_cascade.workers import Workers
 from petct_training.errors import InputError
-from petct_training.files import make_folder
+from petct_training.files import make_folder, write_text
 from petct_training.records import Plan, Records
 
 # Where each volume of a case goes.
@@ -33,10 +35,12 @@ class Conversion:
     Attributes:
         case: its name.
         sources: under "pet" and, if they are there, "ct" and "label".
+        patient: where the name does not say who it is, what tells the patient from others.
     """
 
     case: str
     sources: Mapping[str, DicomSource]
+    patient: str = ""
 
     def files(self, output_dir: Path) -> dict[str, Path]:
         """Return where each volume goes, by its role."""
@@ -61,6 +65,9 @@ def convert(
     records/<case>.json, which say how SUV were computed. A study without CT is converted, too.
 
     A second run converts only what is missing or has changed.
+
+    Names without a patient do not say which studies are of one. So where they are wanted, a list of the studies that have a CT,
+    studies.csv, does: what splits the studies for a training takes that list.
 
     Args:
         studies: folder with DICOM files of any depth, or a DICOMDIR.
@@ -91,6 +98,9 @@ def convert(
     _print_warnings(problems)
     problems = [problem for problem in problems if problem.error]
     problems += convert_studies(conversions, Path(output_dir), strict, num_workers, deidentified)
+    if deidentified:
+        bad = {problem.case for problem in problems}
+        _write_list(Path(output_dir), [conversion for conversion in conversions if conversion.case not in bad])
     converted = len(conversions) - len({problem.case for problem in problems} & {conversion.case for conversion in conversions})
     print(f"\n{output_dir}: {number_of_studies(converted)} in imagesTr.", flush=True)
     failed = number_of_studies(len({problem.case for problem in problems}))
@@ -118,6 +128,8 @@ def convert_studies(
     make_folder(output_dir)
     records = _records(output_dir, deidentified)
     records.check_kind()
+    if deidentified:
+        records.check(LIST_WITHOUT_NAMES)
     words = words_of((role, source) for conversion in conversions for role, source in conversion.sources.items())
     problems: list[Problem] = []
     todo = []
@@ -175,6 +187,25 @@ def convert_found(
     return converted, problems
 
 
+def _write_list(output_dir: Path, conversions: Iterable[Conversion]) -> None:
+    """Write the list of the studies without names in a folder, those of earlier runs among them; what these knew of the patients of
+    this run's studies still holds.
+    """
+    file = output_dir / LIST_WITHOUT_NAMES.outputs[0]
+    earlier = read_list(file) if file.is_file() else []
+    rows = {entry.texts["case"]: dict(entry.texts) for entry in earlier if (output_dir / entry.texts["pet"]).is_file()}
+    for conversion in conversions:
+        names = {conversion.patient, rows.get(conversion.case, {}).get("patient", conversion.patient)}
+        if "ct" in conversion.sources:
+            places = {role: PLACES[role].format(conversion.case) for role in conversion.sources}
+            rows[conversion.case] = {"case": conversion.case, **places, "patient": conversion.patient}
+        for row in rows.values():
+            row["patient"] = min(names) if row["patient"] in names else row["patient"]
+    with _records(output_dir, deidentified=True).making(LIST_WITHOUT_NAMES):
+        columns = ("case", "ct", "pet", "label", "patient")
+        write_text(file, csv_table([{name: rows[case].get(name) for name in columns} for case in sorted(rows)], columns))
+
+
 def _records(output_dir: Path, deidentified: bool) -> Records:
     """Return the records of the studies that are converted in a folder."""
     return Records(output_dir, kind_of_results("conversion", deidentified), identifying=not deidentified)
@@ -190,7 +221,7 @@ def _deidentified(found: Sequence[Found], problems: Sequence[Problem]) -> tuple[
         sources = {role: source for role, source in study.files.items() if isinstance(source, DicomSource)}
         if not has_ct[sources["pet"].files]:
             del sources["ct"]
-        conversions.append(Conversion(study.case, sources))
+        conversions.append(Conversion(study.case, sources, study.patient))
     return conversions, said
 
 

@@ -26,7 +26,7 @@ from petct_cascade.problems import Problem
 from petct_cascade.volumes import Source, flaw_of_suffix, without_suffix
 from petct_training.errors import InputError
 from petct_training.files import SUFFIXES
-from petct_training.records import RECORDS, digest_of, letters_of, read_record
+from petct_training.records import RECORDS, Plan, digest_of, letters_of, read_record
 
 TRACERS = ("fdg", "psma")
 
@@ -44,6 +44,10 @@ OWN_MASK = (
     "is a mask that this program has written here, and nobody's label: name another output folder when you segment, and put the "
     "study's label in its place"
 )
+
+# List of studies without names beside them, which alone says which are of one patient, and the name of its record; see
+# `petct_cascade.convert`.
+LIST_WITHOUT_NAMES = Plan(".studies", {}, {}, ["studies.csv"])
 
 # Names that no file can have on Windows, whatever follows after a dot.
 DEVICES_OF_WINDOWS = r"CON|PRN|AUX|NUL|COM[1-9]|LPT[1-9]"
@@ -120,9 +124,13 @@ def find_studies(
         other files are not opened: see `check_study`.
 
     Raises:
-        InputError: when the source does not exist, has none of these layouts or is not a readable list.
+        InputError: when the source does not exist, has none of these layouts or is not a readable list; or when studies with labels
+            are asked for, and only a list in the folder says which are of one patient.
     """
     source = Path(source)
+    if labels and read_record(source / RECORDS / f"{LIST_WITHOUT_NAMES.name}.json") is not None:
+        (name,) = LIST_WITHOUT_NAMES.outputs
+        raise InputError(f"{source} holds studies without names, and {name} in it says which are of one patient: give that list")
     options = dicom or DicomOptions()
     studies, problems = _accept(_find(source, labels, allow_outside, options), labels)
     if source.is_dir():
