@@ -41,6 +41,7 @@ def started(monkeypatch) -> list[list[str]]:
     commands = []
 
     def start(arguments: list[str], env: dict[str, str]) -> int:
+        assert env["PYTHONSAFEPATH"] == "1", "nothing that lies in the current folder is run"
         commands.append(arguments)
         return 3
 

@@ -26,7 +26,7 @@ from petct_cascade.coarse_mask import read_coarse_mask
 from petct_cascade.metaimage import write_metaimage
 from petct_cascade.monai_label import TakeRequestd
 from petct_cascade.predict import load_cascade
-from petct_cascade.selection import SelectOptions, select_items
+from petct_cascade.selection import SelectOptions, select_items, select_studies
 from petct_cascade.studies import study_of_places
 from petct_cascade.volumes import read_volume
 from petct_training.errors import InputError
@@ -271,7 +271,7 @@ def test_lesions_that_the_pets_grid_does_not_hold_are_counted(tmp_path):
         np.testing.assert_array_equal(brought, expected)
         assert warnings == [
             "has 27 of 548 voxels of lesions (4.9%) outside of the PET: it is cut there",
-            "has 3 of 4 lesions that lie outside of the PET or are nearest to no voxel of it: they are lost",
+            "loses 3 of 4 lesions, which lie outside of the PET or are nearest to no voxel of it",
         ]
 
 
@@ -377,6 +377,21 @@ def test_mask_in_a_file_that_its_run_replaces_or_deletes_is_refused_before_anyth
     infer(**place, coarse_mask=str(tmp_path / "copy.dcm"))
     assert content_of(tmp_path / "masks") != before
     assert digest_of(tmp_path / "copy.dcm") == before[seg.removeprefix("masks/")]
+
+
+def test_mask_that_another_study_of_the_run_may_replace_is_refused(study, tmp_path):
+    (tmp_path / "masks").mkdir()
+    masks = Masks(Records(tmp_path / "masks", "inference"), [tmp_path / "masks"], {"overlap": 0.5})
+    with masks.records.making(masks.plan({"case": "a", "image": list(pair(study).values())})):
+        (tmp_path / "masks/a.nii.gz").write_text("an answer")
+    rows = [{"case": "a", **pair(study)}, {"case": "b", **pair(study), "coarse_mask": "masks/a.nii.gz"}]
+    (tmp_path / "list.json").write_text(json.dumps(rows))
+    anew = Masks(masks.records, masks.folders, {"overlap": 0.25})
+    selection = select_studies(tmp_path / "list.json", anew, SelectOptions(allow_outside=True))
+    assert [item["case"] for item in selection.items] == ["a"]
+    (problem,) = selection.problems
+    assert (problem.case, problem.error) == ("b", True)
+    assert re.search(REPLACED, problem.message)
 
 
 def test_evaluation_refuses_a_mask_that_it_replaces_or_deletes_and_costs_no_other_study(study, tmp_path):

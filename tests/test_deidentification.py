@@ -24,6 +24,7 @@ from monai.bundle import ConfigWorkflow
 
 from petct_cascade import commands
 from petct_cascade.deidentification import Words, deidentified_items, pseudonym, words_of
+from petct_cascade.items import reference_items
 from petct_cascade.problems import Problem
 from petct_cascade.selection import SelectOptions, labelled_items
 from petct_cascade.studies import find_studies
@@ -223,12 +224,38 @@ def test_a_list_says_which_converted_studies_are_of_one_patient_and_a_training_t
     assert problems == []
     assert sorted(Counter(study.patient for study in studies).values()) == [1, 2]
     assert_nothing_tells(tmp_path / "out", secrets_of(folder) | {"zwiebelfisch", "Quittengelee", "Balduin"})
-    with pytest.raises(InputError, match=r"studies\.csv in it says which are of one patient: give that list"):
-        find_studies(tmp_path / "out", labels=True)
+    for place in ("out", "out/imagesTr"):
+        with pytest.raises(InputError, match=r"of which a list says which are of one patient: give .*studies\.csv"):
+            find_studies(tmp_path / place, labels=True)
+    # Labels that somebody draws later.
+    (tmp_path / "out/labelsTr").mkdir()
+    for pet in (tmp_path / "out/imagesTr").glob("*_0001.nii.gz"):
+        shutil.copyfile(pet, tmp_path / f"out/labelsTr/{pet.name.replace('_0001', '')}")
+    commands.convert(folder, tmp_path / "out", deidentified=True)
+    studies, problems = find_studies(tmp_path / "out/studies.csv", labels=True)
+    assert (len(studies), problems) == (3, [])
+    patients = {item["case"]: item["patient"] for item in reference_items(tmp_path / "out")}
+    assert patients == {study.case: study.patient for study in studies}
     (tmp_path / "own").mkdir()
     (tmp_path / "own/studies.csv").write_text("case,ct,pet\n")
     with pytest.raises(SystemExit, match="is no result of this program, and is not replaced"):
         commands.convert(folder, tmp_path / "own", deidentified=True)
+
+
+def test_studies_of_one_patient_stay_together_however_they_are_converted_and_without_ct_there_is_no_list(tmp_path):
+    folders = [write_dicom(tmp_path / key, PERSON, key) for key in "abc"]
+    for pair in ((0, 1), (1, 2)):
+        for number in pair:
+            shutil.copytree(folders[number], tmp_path / f"both {pair}" / str(number))
+        commands.convert(tmp_path / f"both {pair}", tmp_path / "out", deidentified=True)
+    studies, _ = find_studies(tmp_path / "out/studies.csv", labels=False)
+    assert [len(studies), len({study.patient for study in studies})] == [3, 1]
+    for file in folders[0].rglob("*"):
+        if file.is_file() and pydicom.dcmread(file).Modality == "CT":
+            file.unlink()
+    for _ in range(2):
+        commands.convert(folders[0], tmp_path / "without", deidentified=True)
+    assert not (tmp_path / "without/studies.csv").exists()
 
 
 def test_a_data_set_whose_studies_lie_elsewhere_is_refused_without_their_names(tmp_path):

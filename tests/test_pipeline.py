@@ -38,6 +38,7 @@ class Commands:
         return step.bundle.name, step.run_id, str(step.overrides.get("fold"))
 
     def __call__(self, arguments, cwd, env, stdout=None, **_):
+        assert env["PYTHONSAFEPATH"] == "1", "nothing that lies in the current folder is run"
         fold = arguments[arguments.index("--fold") + 1] if "--fold" in arguments else "None"
         step = self.steps[Path(cwd).name, arguments[arguments.index("run") + 1], fold]
         self.gpus[step.name], self.threads[step.name] = env.get("CUDA_VISIBLE_DEVICES"), env.get("OMP_NUM_THREADS")
@@ -295,6 +296,18 @@ def test_preparing_sees_what_changed_behind_a_header_a_slice_and_a_uid_that_a_li
     assert prepare.state() == before
     other.write_text("other voxels")
     assert prepare.state() != before
+
+
+def test_a_folder_of_which_a_list_names_many_series_is_looked_through_once(tmp_path):
+    rows = [f"fdg_a_{number},1.2.{number}.1,1.2.{number}.2,series/{number}.dcm" for number in range(20)]
+    (tmp_path / "list.csv").write_text("\n".join(["case,ct,pet,label", *rows]))
+    (tmp_path / "series").mkdir()
+    for number in range(20):
+        (tmp_path / f"series/{number}.dcm").write_text("a slice")
+    (prepare, *_) = method.plan(method.Method(tmp_path / "list.csv", tmp_path / "work", BUNDLES))
+    names = [name for listing in prepare.state()["inputs"] for name, *_ in listing]
+    # Once for its own, once for the list's folder.
+    assert len(names) <= 2 * 20 + 2
 
 
 def test_what_the_method_makes_inside_of_the_studies_folder_is_none_of_the_studies(run, tmp_path):

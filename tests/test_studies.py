@@ -293,6 +293,19 @@ def test_a_volume_that_is_there_with_two_suffixes_is_an_error(tmp_path, name, su
     assert str(problem) == f"study fdg_a_1: {stem}{suffix} is there as {stem}.nii.gz, too: keep one of the two"
 
 
+def test_a_label_that_is_there_twice_costs_no_study_where_no_label_is_wanted(tmp_path):
+    write_study(tmp_path, "fdg_a_1")
+    (tmp_path / "labelsTr/fdg_a_1.mha").write_text("another one")
+    ((study,), problems) = find_studies(tmp_path, labels=False)
+    assert (study.case, study.label, problems) == ("fdg_a_1", None, [])
+    folder = tmp_path / "of TCIA/PETCT_a/1"
+    folder.mkdir(parents=True)
+    for name in ("CTres.nii.gz", "SUV.nii.gz", "SEG.nii.gz", "SEG.nii"):
+        (folder / name).touch()
+    ((study,), problems) = find_studies(tmp_path / "of TCIA", labels=False)
+    assert (study.case, study.label, problems) == ("fdg_a_1", None, [])
+
+
 def test_what_lies_beside_the_volumes_of_a_study_takes_it_not_away(tmp_path):
     files = write_study(tmp_path, "fdg_a_1")
     for name in ("fdg_a_1_0001.json", "fdg_a_1_0000.txt"):

@@ -122,7 +122,7 @@ def _on_grid(mask: Volume, shape: Sequence[int], affine: np.ndarray) -> tuple[np
     lost = number - np.count_nonzero(np.bincount(numbered.ravel(), minlength=number + 1)[1:])
     if number and lost == number:
         raise InputError(ALL_LOST)
-    message = f"has {lost} of {number} lesions that lie outside of the PET or are nearest to no voxel of it: they are lost"
+    message = f"loses {lost} of {number} lesions, which lie outside of the PET or are nearest to no voxel of it"
     return (numbered > 0).astype(np.uint8), [message] if lost else []
 
 

@@ -194,16 +194,31 @@ def _write_list(output_dir: Path, conversions: Iterable[Conversion]) -> None:
     file = output_dir / LIST_WITHOUT_NAMES.outputs[0]
     earlier = read_list(file) if file.is_file() else []
     rows = {entry.texts["case"]: dict(entry.texts) for entry in earlier if (output_dir / entry.texts["pet"]).is_file()}
+    same = [(entry["patient"], entry["patient"]) for entry in rows.values()]
     for conversion in conversions:
-        names = {conversion.patient, rows.get(conversion.case, {}).get("patient", conversion.patient)}
-        if "ct" in conversion.sources:
-            places = {role: PLACES[role].format(conversion.case) for role in conversion.sources}
-            rows[conversion.case] = {"case": conversion.case, **places, "patient": conversion.patient}
-        for row in rows.values():
-            row["patient"] = min(names) if row["patient"] in names else row["patient"]
+        case, roles = conversion.case, {*conversion.sources}
+        same.append((conversion.patient, rows[case]["patient"] if case in rows else conversion.patient))
+        if "ct" in roles:
+            # Somebody may have drawn the label since.
+            roles |= {"label"} if (output_dir / PLACES["label"].format(case)).is_file() else set()
+            rows[case] = {"case": case, "patient": conversion.patient, **{role: PLACES[role].format(case) for role in roles}}
+    if not rows:
+        return
+    names = _first_names(same)
+    for row in rows.values():
+        row["patient"] = names[row["patient"]]
     with _records(output_dir, deidentified=True).making(LIST_WITHOUT_NAMES):
         columns = ("case", "ct", "pet", "label", "patient")
         write_text(file, csv_table([{name: rows[case].get(name) for name in columns} for case in sorted(rows)], columns))
+
+
+def _first_names(same: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return, of pairs of names of one and the same patient, the first name of the patient by each name."""
+    first: dict[str, str] = {}
+    for pair in same:
+        known = {first.get(name, name) for name in pair}
+        first |= dict.fromkeys(pair, min(known)) | {name: min(known) for name, other in first.items() if other in known}
+    return first
 
 
 def _records(output_dir: Path, deidentified: bool) -> Records:

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from petct_cascade.lists import read_list
 from petct_cascade.problems import Problem
-from petct_cascade.studies import CHANNELS, TRACERS, identity, is_inside
+from petct_cascade.studies import CHANNELS, TRACERS, identity, is_inside, list_without_names
 from petct_cascade.volumes import flaw_of_suffix, read_mask, without_suffix
 from petct_training.errors import InputError
 from petct_training.files import SUFFIXES, read_json, read_json_or_none
@@ -77,9 +78,9 @@ def unseen_items(dataset_dir: str | os.PathLike, fingerprint_file: str | os.Path
     if not has_folds(datalist):
         if not _is_of_data_set(Path(fingerprint_file), Path(dataset_dir)):
             print(
-                f"warning: the weights beside {fingerprint_file} were trained with other studies than those that {datalist} has "
-                "for training, and may have seen its validation studies: unless they come from other patients, evaluate them "
-                "with the data set, and the split, that they were trained with",
+                "warning: the weights were trained with other studies than those that the data set has for training, and may have "
+                "seen its validation studies: unless they come from other patients, evaluate them with the data set, and the "
+                "split, that they were trained with",
                 flush=True,
             )
         return items
@@ -260,4 +261,6 @@ def _items_of_folder(references: Path, images: Path | None) -> list[Item]:
     items, without_images = items_of_cases(files, images)
     if problems := [*problems, *without_images]:
         raise InputError(str(problems[0]))
-    return [item | {"label": str(files[item["case"]])} for item in items]
+    known = list_without_names(references)
+    patients = {} if known is None else {entry.texts["case"]: {"patient": entry.texts["patient"]} for entry in read_list(known)}
+    return [item | patients.get(item["case"], {}) | {"label": str(files[item["case"]])} for item in items]

@@ -340,17 +340,22 @@ def _files_of(path: Path) -> Iterator[tuple[str, Path]]:
         yield from ((file.relative_to(path).as_posix(), file) for file in walk(path))
         return
     yield path.name, path
+    # Thousands of entries may name series of one folder, which is looked through once.
+    folders = set()
     for named in _named_in(path):
-        for place, file in _files_of_source(path.parent / named, path.parent):
-            yield f"{named}/{place}", file
+        source = path.parent / named
+        if source.name.lower().endswith(SUFFIXES):
+            yield from ((f"{named}/{file.name}", file) for file in (source, data_file_of(source)) if file is not None)
+        else:
+            folders.add(_folder_of_series(source, path.parent))
+    for folder in folders:
+        place = relative_path(folder.absolute(), path.parent.absolute()).as_posix()
+        yield from ((f"{place}/{name}", file) for name, file in _files_of(folder))
 
 
-def _files_of_source(source: Path, folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the files of what an entry of a list in a folder names: a volume, a folder, one file of a DICOM series, or its UID."""
-    if source.name.lower().endswith(SUFFIXES):
-        yield from ((file.name, file) for file in (source, data_file_of(source)) if file is not None)
-    else:
-        yield from _files_of(source if source.is_dir() else source.parent if source.is_file() else folder)
+def _folder_of_series(source: Path, folder: Path) -> Path:
+    """Return where the files of a DICOM series lie which a list in a folder names by its own folder, by one file, or by its UID."""
+    return source if source.is_dir() else source.parent if source.is_file() else folder
 
 
 def _named_in(source: Path) -> set[str]:

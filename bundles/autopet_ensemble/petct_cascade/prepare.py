@@ -92,7 +92,10 @@ def _folder_of(studies: Sequence[Study], source: Path) -> Path:
     """Return the folder in which all files of the studies of a folder lie: itself, or one above it, as for labels beside it."""
     files = [file for study in studies for file in study.files.values() if isinstance(file, Path)]
     outside = [file for file in files if not is_inside(file, source)]
-    return Path(os.path.commonpath([os.path.abspath(path) for path in (source, *outside)])) if outside else source
+    try:
+        return Path(os.path.commonpath([os.path.abspath(path) for path in (source, *outside)])) if outside else source
+    except ValueError as error:
+        raise InputError(f"{outside[0]} lies on another drive than {source}: put both on one, or name them in a list") from error
 
 
 def _admit_and_write(

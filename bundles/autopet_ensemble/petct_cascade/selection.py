@@ -274,7 +274,7 @@ def _look_up(studies: Sequence[Study], masks: Masks) -> tuple[list[Study], list[
     for study in studies:
         try:
             item = inference_item(study)
-            _refuse_to_replace(item, masks, [study.case])
+            _refuse_to_replace(item, masks, [other.case for other in studies])
             if masks.records.is_current(masks.plan(item)):
                 done.append(study)
         except InputError as error:
@@ -310,7 +310,8 @@ def _refuse_to_replace(item: Mapping[str, Any], masks: Masks, cases: Iterable[st
     if "coarse_mask" not in item:
         return
     mask, folder = as_source(item["coarse_mask"]), masks.records.folder
-    planned = [folder / output for output in masks.plan(item).outputs]
-    at_risk = [*planned, *(file for case in cases for file in files_of_case(masks.records, case))]
+    at_risk = [folder / output for output in masks.plan(item).outputs]
+    if mask.resolve().is_relative_to(folder.resolve()):
+        at_risk += [file for case in cases for file in files_of_case(masks.records, case)]
     if mask.resolve() in {file.resolve() for file in at_risk}:
         raise InputError(f"its coarse mask {os.fspath(mask)} would be replaced by the answer: name another output folder")

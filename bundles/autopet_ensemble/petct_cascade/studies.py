@@ -128,9 +128,8 @@ def find_studies(
             are asked for, and only a list in the folder says which are of one patient.
     """
     source = Path(source)
-    if labels and read_record(source / RECORDS / f"{LIST_WITHOUT_NAMES.name}.json") is not None:
-        (name,) = LIST_WITHOUT_NAMES.outputs
-        raise InputError(f"{source} holds studies without names, and {name} in it says which are of one patient: give that list")
+    if labels and source.is_dir() and (known := list_without_names(source)) is not None:
+        raise InputError(f"{source} holds studies without names, of which a list says which are of one patient: give {known}")
     options = dicom or DicomOptions()
     studies, problems = _accept(_find(source, labels, allow_outside, options), labels)
     if source.is_dir():
@@ -142,6 +141,16 @@ def find_studies(
             "with PETCT_<patient>/<study>/SUV.nii.gz, with DICOM series of PET and CT, or a CSV or JSON list"
         )
     return studies, problems
+
+
+def list_without_names(folder: Path) -> Path | None:
+    """Return the list that says which studies without names are of one patient, of a folder of such studies, or of their images or
+    labels; None where there is none.
+    """
+    for place in (folder, Path(os.path.abspath(folder)).parent):
+        if read_record(place / RECORDS / f"{LIST_WITHOUT_NAMES.name}.json") is not None:
+            return place / LIST_WITHOUT_NAMES.outputs[0]
+    return None
 
 
 def _with_body(studies: Sequence[Study], options: SuvOptions) -> tuple[list[Study], list[Problem]]:
@@ -344,7 +353,7 @@ def _find(source: Path, labels: bool, allow_outside: bool, dicom: DicomOptions) 
     folders = [folder for depth in ("", "*/") for folder in source.glob(f"{depth}{TCIA_PREFIX}*") if folder.is_dir()]
     patients = sorted(folder for folder in folders if not _belongs_to_system(folder.relative_to(source)))
     if patients and any(_volumes_of_tcia_folder(folder) for patient in patients for folder in _folders_in(patient)):
-        return _from_tcia(patients)
+        return _from_tcia(patients, labels)
     return _from_pairs_or_dicom(source, labels, dicom)
 
 
@@ -419,7 +428,7 @@ def _from_pairs(images: Path, with_labels: bool) -> Iterator[Study | Problem]:
         if odd:
             yield from (Problem(case, file, str(flaw_of_suffix(file.name)), error=True) for file in odd)
         else:
-            study = _study_of_pair(case, channels, labels)
+            study = _study_of_pair(case, channels, labels, with_labels)
             if isinstance(study, Study) and study.label is not None and _is_own_mask(Path(study.label)):
                 study = Problem(case, Path(study.label), OWN_MASK, error=True) if with_labels else replace(study, label=None)
             yield study
@@ -441,19 +450,22 @@ def _is_own_mask(file: Path) -> bool:
     return written is not None and written["sha256"] == digest_of(file)
 
 
-def _study_of_pair(case: str, channels: Mapping[str, Sequence[Path]], labels: Path) -> Study | Problem:
+def _study_of_pair(case: str, channels: Mapping[str, Sequence[Path]], labels: Path, with_label: bool) -> Study | Problem:
     """Return the study of a CT and a PET, with its label if there is one in the folder `labels`.
 
     Args:
         case: the study's name.
         channels: the files that were found under "ct" and "pet".
         labels: folder of <case>.nii.gz.
+        with_label: whether the label is wanted; otherwise one that is there twice is left out.
     """
     for number, name in CHANNELS.items():
         if name not in channels:
             message = f"there is no {name.upper()} of this study: add {case}_{number}.nii.gz"
             return Problem(case, None, message, error=True)
     files = {**channels, "label": _volumes_called(labels / case)}
+    if not with_label and len(files["label"]) > 1:
+        files["label"] = []
     if twice := _problem_of_twins(case, files.values()):
         return twice
     tracer, patient = identity(case)
@@ -468,11 +480,11 @@ def _problem_of_twins(case: str, volumes: Iterable[Sequence[Path]]) -> Problem |
     return None
 
 
-def _from_tcia(patients: Sequence[Path]) -> Iterator[Study | Problem]:
+def _from_tcia(patients: Sequence[Path], with_labels: bool) -> Iterator[Study | Problem]:
     """Yield the studies of TCIA's FDG-PET-CT-Lesions, converted to NIfTI by the data set's own scripts."""
     for patient in patients:
         for folder in _folders_in(patient):
-            yield _study_of_tcia_folder(folder)
+            yield _study_of_tcia_folder(folder, with_labels)
 
 
 def _folders_in(patient: Path) -> list[Path]:
@@ -486,11 +498,13 @@ def _names_of_tcia_folder(folder: Path) -> tuple[str, str, str]:
     return f"fdg_{patient}_{folder.name}", "fdg", patient
 
 
-def _study_of_tcia_folder(folder: Path) -> Study | Problem:
-    """Return the study of a folder PETCT_<patient>/<study>."""
+def _study_of_tcia_folder(folder: Path, with_label: bool) -> Study | Problem:
+    """Return the study of a folder PETCT_<patient>/<study>; where its label is not wanted, one that is there twice is left out."""
     case, tracer, patient = _names_of_tcia_folder(folder)
     files = _volumes_of_tcia_folder(folder)
     of_ct = "CTres" if "CTres" in files else "CT"
+    if not with_label and len(files.get("SEG", ())) > 1:
+        del files["SEG"]
     if twice := _problem_of_twins(case, (files.get(name, ()) for name in (of_ct, "SUV", "SEG"))):
         return twice
     volumes = {name: several[0] for name, several in files.items()}
