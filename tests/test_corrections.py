@@ -296,7 +296,7 @@ def partly_beside(file: Path, mask: np.ndarray) -> None:
 # Of each kind of mask what is said of it.
 ODD_MASKS = {
     "two_places": (in_two_places, ["states two places that lie 30.0 mm apart (sform and qform): the first is used here"]),
-    "cut": (partly_beside, ["has 27 of 548 voxels", "has 3 of 4 lesions"]),
+    "cut": (partly_beside, ["has 27 of 548 voxels", "loses 3 of 4 lesions"]),
 }
 
 
@@ -319,7 +319,7 @@ def test_what_is_unusual_about_a_mask_is_told_once_as_of_ct_and_pet(study, infer
             assert str(warning.message).startswith(f"{case}.nii.gz {words}")
     # Where studies are not judged, and in MONAI Label, the part that reads the mask tells it.
     item = {**opened.item, "coarse_mask": str(tmp_path / "cut.nii.gz")}
-    with pytest.warns(UserWarning, match=r"^cut\.nii\.gz has 27 of 548"), pytest.warns(UserWarning, match="has 3 of 4 lesions"):
+    with pytest.warns(UserWarning, match=r"^cut\.nii\.gz has 27 of 548"), pytest.warns(UserWarning, match="loses 3 of 4 lesions"):
         predictor.add_corrections(item)
 
 
