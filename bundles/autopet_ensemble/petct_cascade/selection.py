@@ -271,10 +271,12 @@ def _look_up(studies: Sequence[Study], masks: Masks) -> tuple[list[Study], list[
         make_folder(folder)
     masks.records.check_kind()
     done, problems = [], []
+    is_given = any(study.coarse_mask is not None for study in studies)
+    at_risk = _files_at_risk(masks, [study.case for study in studies]) if is_given else set()
     for study in studies:
         try:
             item = inference_item(study)
-            _refuse_to_replace(item, masks, [other.case for other in studies])
+            _refuse_to_replace(item, masks, at_risk)
             if masks.records.is_current(masks.plan(item)):
                 done.append(study)
         except InputError as error:
@@ -287,31 +289,35 @@ def _refused_of_evaluation(items: Sequence[dict[str, Any]], masks: Masks) -> lis
     given = [item for item in items if "coarse_mask" in item]
     # What earlier evaluations have made of other studies is deleted.
     cases = [*masks.records.names(), *StudyResults(masks.records).names()] if given else []
+    at_risk = _files_at_risk(masks, {*cases, *(item["case"] for item in given)})
     refused = []
     for item in given:
         try:
-            _refuse_to_replace(item, masks, {item["case"], *cases})
+            _refuse_to_replace(item, masks, at_risk)
         except InputError as error:
             refused.append(Problem(item["case"], None, str(error), error=True))
     return refused
 
 
-def _refuse_to_replace(item: Mapping[str, Any], masks: Masks, cases: Iterable[str]) -> None:
+def _files_at_risk(masks: Masks, cases: Iterable[str]) -> set[Path]:
+    """Return the files of cases, without links, of which there may be results that a run replaces or deletes."""
+    return {file.resolve() for case in cases for file in files_of_case(masks.records, case)}
+
+
+def _refuse_to_replace(item: Mapping[str, Any], masks: Masks, at_risk: Set[Path]) -> None:
     """Refuse a study whose coarse mask is a file that its run may write or delete.
 
     Args:
         item: the study's.
         masks: what is made of each study, and where.
-        cases: of which there may be results that the run replaces or deletes.
+        at_risk: results that the run may replace or delete, without links.
 
     Raises:
         InputError: with what to do.
     """
     if "coarse_mask" not in item:
         return
-    mask, folder = as_source(item["coarse_mask"]), masks.records.folder
-    at_risk = [folder / output for output in masks.plan(item).outputs]
-    if mask.resolve().is_relative_to(folder.resolve()):
-        at_risk += [file for case in cases for file in files_of_case(masks.records, case)]
-    if mask.resolve() in {file.resolve() for file in at_risk}:
+    mask = as_source(item["coarse_mask"])
+    planned = {(masks.records.folder / output).resolve() for output in masks.plan(item).outputs}
+    if mask.resolve() in planned | at_risk:
         raise InputError(f"its coarse mask {os.fspath(mask)} would be replaced by the answer: name another output folder")
