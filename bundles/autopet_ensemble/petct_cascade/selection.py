@@ -318,6 +318,7 @@ def _refuse_to_replace(item: Mapping[str, Any], masks: Masks, at_risk: Set[Path]
     if "coarse_mask" not in item:
         return
     mask = as_source(item["coarse_mask"])
+    file = mask.resolve()
     planned = {(masks.records.folder / output).resolve() for output in masks.plan(item).outputs}
-    if mask.resolve() in planned | at_risk:
+    if file in planned or file in at_risk:
         raise InputError(f"its coarse mask {os.fspath(mask)} would be replaced by the answer: name another output folder")
