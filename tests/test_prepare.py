@@ -232,7 +232,9 @@ def test_evaluating_weights_on_another_split_of_their_studies_is_warned_of(raw, 
     unseen_items(data, data / "fingerprint.json")
     assert "warning" not in capsys.readouterr().out
     unseen_items(other, data / "fingerprint.json")
-    assert re.search("warning: the weights were trained with other studies .* may have seen its validation studies", capsys.readouterr().out)
+    assert re.search(
+        "warning: the weights were trained with other studies .* may have seen its validation studies", capsys.readouterr().out
+    )
 
 
 def test_list_of_studies_is_prepared_with_its_patients_and_centres(raw, tmp_path):
