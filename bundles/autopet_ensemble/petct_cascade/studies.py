@@ -457,27 +457,34 @@ def _study_of_pair(case: str, channels: Mapping[str, Sequence[Path]], labels: Pa
         case: the study's name.
         channels: the files that were found under "ct" and "pet".
         labels: folder of <case>.nii.gz.
-        with_label: whether the label is wanted; otherwise one that is there twice is left out.
+        with_label: whether the label is wanted; see `_one_of_each`.
     """
     for number, name in CHANNELS.items():
         if name not in channels:
             message = f"there is no {name.upper()} of this study: add {case}_{number}.nii.gz"
             return Problem(case, None, message, error=True)
-    files = {**channels, "label": _volumes_called(labels / case)}
-    if not with_label and len(files["label"]) > 1:
-        files["label"] = []
-    if twice := _problem_of_twins(case, files.values()):
-        return twice
+    files = _one_of_each(case, {**channels, "label": _volumes_called(labels / case)}, with_label)
+    if isinstance(files, Problem):
+        return files
     tracer, patient = identity(case)
-    return Study(case, patient, tracer, files["ct"][0], files["pet"][0], next(iter(files["label"]), None))
+    return Study(case, patient, tracer, files["ct"], files["pet"], files.get("label"))
 
 
-def _problem_of_twins(case: str, volumes: Iterable[Sequence[Path]]) -> Problem | None:
-    """Return an error when one of a study's volumes is there as several files; None when none is."""
-    for several in volumes:
-        if len(several) > 1:
+def _one_of_each(case: str, volumes: Mapping[str, Sequence[Path]], with_label: bool) -> dict[str, Path] | Problem:
+    """Return the file of each of a study's volumes that is there, or an error when one is there as several.
+
+    Args:
+        case: the study's name.
+        volumes: the files that were found under "ct", "pet" and "label".
+        with_label: whether the label is wanted; otherwise one that is there as several is left out.
+    """
+    files = {}
+    for role, several in volumes.items():
+        if len(several) > 1 and (with_label or role != "label"):
             return Problem(case, several[1], f"is there as {several[0].name}, too: keep one of the two", error=True)
-    return None
+        if len(several) == 1:
+            files[role] = several[0]
+    return files
 
 
 def _from_tcia(patients: Sequence[Path], with_labels: bool) -> Iterator[Study | Problem]:
@@ -499,24 +506,21 @@ def _names_of_tcia_folder(folder: Path) -> tuple[str, str, str]:
 
 
 def _study_of_tcia_folder(folder: Path, with_label: bool) -> Study | Problem:
-    """Return the study of a folder PETCT_<patient>/<study>; where its label is not wanted, one that is there twice is left out."""
+    """Return the study of a folder PETCT_<patient>/<study>, with its label if there is one; see `_one_of_each`."""
     case, tracer, patient = _names_of_tcia_folder(folder)
-    files = _volumes_of_tcia_folder(folder)
-    of_ct = "CTres" if "CTres" in files else "CT"
-    if not with_label and len(files.get("SEG", ())) > 1:
-        del files["SEG"]
-    if twice := _problem_of_twins(case, (files.get(name, ()) for name in (of_ct, "SUV", "SEG"))):
-        return twice
-    volumes = {name: several[0] for name, several in files.items()}
-    ct, pet, raw_pet = volumes.get(of_ct), volumes.get("SUV"), volumes.get("PET")
-    if pet is None and raw_pet is not None:
+    found = _volumes_of_tcia_folder(folder)
+    of_roles = {"ct": found.get("CTres") or found.get("CT", []), "pet": found.get("SUV", []), "label": found.get("SEG", [])}
+    files = _one_of_each(case, of_roles, with_label)
+    if isinstance(files, Problem):
+        return files
+    if "pet" not in files and "PET" in found:
         message = "is not in SUV, and there is no SUV.nii.gz beside it: convert it to body-weight SUV"
-        return Problem(case, raw_pet, message, error=True)
-    if pet is None:
+        return Problem(case, found["PET"][0], message, error=True)
+    if "pet" not in files:
         return Problem(case, None, f"there is no PET of this study: add SUV.nii.gz to {folder}", error=True)
-    if ct is None:
+    if "ct" not in files:
         return Problem(case, None, f"there is no CT of this study: add CTres.nii.gz to {folder}", error=True)
-    return Study(case, patient, tracer, ct, pet, volumes.get("SEG"))
+    return Study(case, patient, tracer, files["ct"], files["pet"], files.get("label"))
 
 
 def _volumes_of_tcia_folder(folder: Path) -> dict[str, list[Path]]:
