@@ -215,7 +215,7 @@ def test_preparing_names_every_bad_study_and_prepares_every_good_one(raw, tmp_pa
     assert {
         name for name in remarked if f"study {case_of(name)}: " in done.stdout and KINDS[name].words in done.stdout
     } == remarked
-    assert f"study {case_of('plain')}: its patient 'plain' is 'PLAIN' in study {SPELT}" in done.stdout
+    assert f"study {case_of('plain')}: its patient 'plain' counts as 'PLAIN' of study {SPELT}" in done.stdout
 
 
 def test_inferring_names_every_bad_study_and_every_good_one_has_its_mask(raw, models, tmp_path):

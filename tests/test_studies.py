@@ -393,14 +393,23 @@ def test_repeated_and_empty_cases_and_missing_columns_are_named(tmp_path):
     assert [problem.case for problem in problems] == ["a", "c", "list.json, entry 4"]
 
 
-@pytest.mark.parametrize("spellings", [("P 01", "p-01"), ("Müller", "Mu\u0308ller"), ("a", "A"), ("7_x", "7X")])
-def test_patient_spelt_in_two_ways_is_a_warning(tmp_path, spellings):
+@pytest.mark.parametrize("spellings", [("P 01", "p-01"), ("M\u00fcller", "Mu\u0308ller"), ("a", "A"), ("7_x", "7X")])
+def test_patient_spelt_in_two_ways_counts_as_one_which_is_a_warning(tmp_path, spellings):
     patients = {"A1": spellings[0], "a2": spellings[1], "b": "another"}
     rows = [{"case": case, "ct": "c.nii", "pet": "p.nii", "patient": patient} for case, patient in patients.items()]
     (tmp_path / "list.json").write_text(json.dumps(rows))
     studies, problems = find_studies(tmp_path / "list.json", labels=False)
-    assert len(studies) == 3
+    assert [study.patient for study in studies] == [spellings[0], spellings[0], "another"]
     assert [(problem.case, problem.error) for problem in problems] == [("a2", False)]
+
+
+def test_warning_of_a_patient_spelt_in_two_ways_that_look_alike_shows_how_they_differ(tmp_path):
+    patients = {"A1": "M\u00fcller", "a2": "Mu\u0308ller"}
+    rows = [{"case": case, "ct": "c.nii", "pet": "p.nii", "patient": patient} for case, patient in patients.items()]
+    (tmp_path / "list.json").write_text(json.dumps(rows))
+    assert r"its patient 'Mu\u0308ller' counts as 'M\xfcller' of study A1" in str(
+        find_studies(tmp_path / "list.json", labels=False)[1][0]
+    )
 
 
 @pytest.mark.parametrize("outside", ["../elsewhere/pet.nii", "sub/../../pet.nii", "/data/pet.nii"])

@@ -303,7 +303,8 @@ def _accept(found: Iterable[Study | Problem], labels: bool) -> tuple[list[Study]
         else:
             problems += [Problem(case, None, reason, error=True) for case in dict.fromkeys(study.case for study in together)]
     studies.sort(key=lambda study: study.case)
-    problems += _patients_spelt_twice(studies)
+    studies, spelling = _with_patients_spelt_once(studies)
+    problems += spelling
     return studies, sorted(problems, key=lambda problem: (problem.case, problem.sentence))
 
 
@@ -321,19 +322,28 @@ def _reason_to_refuse(studies: Sequence[Study], labels: bool) -> str | None:
     return None
 
 
-def _patients_spelt_twice(studies: Iterable[Study]) -> list[Problem]:
-    """Warn of patients whose names differ in case, spaces and signs only: they may be one person, whom the split tears apart."""
-    spelling: dict[str, Study] = {}
-    problems = []
+def _with_patients_spelt_once(studies: Iterable[Study]) -> tuple[list[Study], list[Problem]]:
+    """Give patients whose names differ in case, spaces and signs only the first one's name, and say so.
+
+    They may be one person, whom a split would tear apart, with studies on both sides; two persons who stay together do no harm.
+    """
+    first_of: dict[str, Study] = {}
+    result, problems = [], []
     for study in studies:
         letters = re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", study.patient)).casefold()
-        first = spelling.setdefault(letters, study)
+        first = first_of.setdefault(letters, study)
+        result.append(replace(study, patient=first.patient))
         if first.patient != study.patient:
+            names = study.patient, first.patient
+            # The letters of names that look alike are stored in different ways.
+            look_alike = len({unicodedata.normalize("NFC", name) for name in names}) == 1
+            patient, earlier = (ascii(name) if look_alike else repr(name) for name in names)
             message = (
-                f"its patient {study.patient!r} is {first.patient!r} in study {first.case}: spell a person's name in one way"
+                f"its patient {patient} counts as {earlier} of study {first.case}: spell a person's name in one way, or give two "
+                "persons names that differ in letters or digits"
             )
             problems.append(Problem(study.case, None, message, error=False))
-    return problems
+    return result, problems
 
 
 def _find(source: Path, labels: bool, allow_outside: bool, dicom: DicomOptions) -> Iterable[Study | Problem]:
