@@ -2,7 +2,9 @@
 
 The method is trained once a variant and seed, in the demo profile, on hard phantoms of the challenge's scanners, and scored on other
 hard phantoms of scanners that no training has seen. Or, with --studies, on your own labelled studies by cross-validation: each network
-is trained once a fold, and each study is scored by networks that had not seen it. All variants have folds then, the paper's, too.
+is trained once a fold, and each study is scored by networks that were trained without it, though it was among those that chose their
+best epoch, for all variants alike. All variants have folds then, the paper's, too. benchmarks/fair_fight.py scores studies that have
+chosen nothing.
 
 With --members UNet only that member of stage 2 is trained: less than half of the cost, to find out what is worth it.
 
