@@ -63,11 +63,11 @@ def test_assembled_file_gives_each_network_its_own_weights(trained, tmp_path):
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["fingerprint.json", "model.pt"]
 
 
-def test_the_fingerprint_says_stage_1s_share_where_it_has_one(trained, tmp_path):
-    for weight, said in ((0.5, {"stage1_weight": 0.5}), (None, {})):
-        assemble(make_cascade(), trained, tmp_path / "out", weight)
+def test_the_fingerprint_says_how_the_ensemble_answers_where_that_is_not_the_papers(trained, tmp_path):
+    for options in ({"stage1_weight": 0.5}, {"stage1_weight": 0.5, "keep_found_above": 0.25}, {}):
+        assemble(make_cascade(), trained, tmp_path / "out", **options)
         fingerprint = json.loads((tmp_path / "out/fingerprint.json").read_text())
-        assert fingerprint == {**FINGERPRINT, "members": list(NAMES[1:]), **said}
+        assert fingerprint == {**FINGERPRINT, "members": list(NAMES[1:]), **options}
 
 
 def test_published_checkpoints_are_taken_too(trained, tmp_path):

@@ -437,17 +437,28 @@ def test_leaving_a_member_out_later_keeps_what_was_trained(run):
     assert run(members=["SegResNet", "UNet"]).names == ["assemble", "evaluate"]
 
 
-def test_another_share_of_stage_1_trains_nothing_again(run):
+@pytest.mark.parametrize("name", method.OF_ANSWER)
+def test_another_answer_of_the_ensemble_trains_nothing_again(run, name):
     run()
-    assert run(stage1_weight=0.3).names == ["assemble", "evaluate"]
-    assert run(stage1_weight=0).names == ["assemble", "evaluate"]
+    assert run(**{name: 0.3}).names == ["assemble", "evaluate"]
+    assert run(**{name: 0}).names == ["assemble", "evaluate"]
     assert run().names == []
 
 
-@pytest.mark.parametrize(("options", "share"), [({}, None), ({"recipe": "recommended"}, 0.5), ({"stage1_weight": 0.2}, 0.2)])
-def test_the_weights_get_the_share_of_stage_1_that_is_given_or_else_the_recipes(options, share):
+@pytest.mark.parametrize(
+    ("options", "shares"),
+    [
+        ({}, (None, None)),
+        ({"recipe": "recommended"}, (0.5, 0.25)),
+        ({"stage1_weight": 0.2}, (0.2, None)),
+        ({"recipe": "recommended", "keep_found_above": 0}, (0.5, None)),
+        ({"recipe": "recommended", "stage1_weight": 0, "keep_found_above": 0.3}, (None, 0.3)),
+    ],
+)
+def test_the_weights_get_the_shares_that_are_given_or_else_the_recipes(options, shares):
     steps = method.plan(method.Method(Path("raw"), Path("work"), BUNDLES, **options))
-    assert next(step for step in steps if step.name == "assemble").overrides.get("stage1_weight") == share
+    overrides = next(step for step in steps if step.name == "assemble").overrides
+    assert tuple(overrides.get(name) for name in method.OF_ANSWER) == shares
 
 
 def test_the_recommended_recipe_has_three_folds_of_stage_1_and_no_swinunetr_unless_others_are_named(run):
@@ -532,6 +543,7 @@ def test_another_number_of_folds_trains_everything_again(run):
         ({"folds": 1}, "folds is 1: give 2 or more, or 0 for one split"),
         ({"prepare_options": {"folds": 3}}, "prepare_options holds folds: give --folds itself"),
         ({"stage1_weight": 2}, "stage1_weight is 2: give a number from 0 to 1"),
+        ({"keep_found_above": "a"}, "keep_found_above is 'a': give a number from 0 to 1"),
         ({"parallel_trainings": 0}, "parallel_trainings is 0"),
         ({"parallel_trainings": 3, "num_gpus": 2}, "parallel_trainings is 3 with 2 GPUs"),
         ({"train_options": {"autopet_stage2_swinuner": {"max_epochs": 1}}}, "did you mean autopet_stage2_swinunetr?"),

@@ -10,7 +10,7 @@ from typing import Any, cast
 from torch import nn
 
 from petct_cascade.cascade import Cascade, MeanOfFolds, SlidingWindow
-from petct_cascade.method import check_stage1_weight, chosen_members
+from petct_cascade.method import OF_ANSWER, check_share, chosen_members
 from petct_training.checks import check_patch_size
 from petct_training.errors import InputError
 from petct_training.files import read_json, read_json_or_none, write_json
@@ -28,9 +28,6 @@ OF_FOLD = " of fold "
 # Entry of a cascade's fingerprint: the members that it has, of those of the ensemble's configs.
 MEMBERS_ENTRY = "members"
 
-# The same: stage 1's share of the ensemble's answer, where it has one.
-STAGE1_WEIGHT = "stage1_weight"
-
 # File that says where imported weights come from; of each network by its name: "file", "sha256", and a list "assumed".
 SOURCES = "sources.json"
 Sources = dict[str, dict[str, Any]]
@@ -45,10 +42,11 @@ def assemble(
     sources: Mapping[str, str | os.PathLike],
     ckpt_dir: str | os.PathLike,
     stage1_weight: float | None = None,
+    keep_found_above: float | None = None,
 ) -> None:
     """Write the cascade's `model.pt` and `fingerprint.json` from those of its networks' bundles.
 
-    The fingerprint names the members that the cascade has, see `members_in`, and stage 1's share, see `weight_of_stage1`. Where
+    The fingerprint names the members that the cascade has, see `members_in`, and how it answers, see `share_of_answer`. Where
     weights were imported, a `sources.json` says so; see `write_sources`.
 
     Args:
@@ -58,6 +56,7 @@ def assemble(
             one as "state_dict", as the authors' published checkpoints do.
         ckpt_dir: folder for the two files.
         stage1_weight: stage 1's share of the ensemble's answer; None for the members alone, as in the paper.
+        keep_found_above: see `petct_cascade.transforms.with_found_kept`; None to keep nothing, as in the paper.
 
     Raises:
         InputError: when a file is missing or unreadable, does not fit its network, or belongs to another fingerprint than the
@@ -68,8 +67,7 @@ def assemble(
         raise InputError(f"sources name {', '.join(sources)}: name {', '.join(parts)}, each with its folder")
     folders = {name: Path(sources[name]) for name in parts}
     fingerprint = remembering(_common_fingerprint(folders), _held_out(folders)) | {MEMBERS_ENTRY: list(network.members)}
-    if stage1_weight:
-        fingerprint[STAGE1_WEIGHT] = stage1_weight
+    fingerprint |= {name: share for name, share in zip(OF_ANSWER, (stage1_weight, keep_found_above), strict=True) if share}
     for name, part in parts.items():
         load_weights(part, _trained(folders[name] / "model.pt"), REMEDY)
     imported = {name: facts for folder in folders.values() for name, facts in read_sources(folder).items()}
@@ -140,21 +138,20 @@ def members_in(fingerprint_file: str | os.PathLike, known: Sequence[str]) -> lis
         raise InputError(f"{fingerprint_file} does not fit this version of the ensemble: {error}") from error
 
 
-def weight_of_stage1(stage1_weight: object, fingerprint_file: str | os.PathLike) -> float | None:
-    """Return stage 1's share of the ensemble's answer; None where the members answer alone.
+def share_of_answer(name: str, value: object, fingerprint_file: str | os.PathLike) -> float | None:
+    """Return an option of how the ensemble answers; None where it is off.
 
     Args:
-        stage1_weight: as it is asked for, from 0 to 1; None for what the fingerprint beside the weights says.
+        name: one of `petct_cascade.method.OF_ANSWER`.
+        value: as it is asked for, from 0 to 1; None for what the fingerprint beside the weights says.
         fingerprint_file: what `assemble` wrote.
 
     Raises:
         InputError: when it is no number from 0 to 1.
     """
-    weight = stage1_weight
-    if weight is None:
-        weight = (read_json_or_none(fingerprint_file) or {}).get(STAGE1_WEIGHT)
-    check_stage1_weight(weight, "" if stage1_weight is not None else f" in {fingerprint_file}")
-    return cast(float, weight) or None
+    share = (read_json_or_none(fingerprint_file) or {}).get(name) if value is None else value
+    check_share(name, share, "" if value is not None else f" in {fingerprint_file}")
+    return cast(float, share) or None
 
 
 def folds_in(fingerprint_file: str | os.PathLike) -> dict[str, int]:

@@ -253,7 +253,7 @@ class Cascade(nn.Module):
         spacing: voxel size (mm) of the images along X, Y, Z, by which the nearest click is found.
         stage1_weight: share of stage 1's probability in the answer; None for the members alone, as in the paper.
         keep_found_above: probability from which on a lesion of stage 1 that the answer would lose stays, see `with_found_kept`;
-            0 to keep none, as in the paper.
+            None to keep none, as in the paper.
         final_threshold: probability from which on a voxel belongs to the final mask.
     """
 
@@ -266,7 +266,7 @@ class Cascade(nn.Module):
         member_weights: Sequence[float] | None = None,
         spacing: Sequence[float] = (1, 1, 1),
         stage1_weight: float | None = None,
-        keep_found_above: float = 0,
+        keep_found_above: float | None = None,
         final_threshold: float = 0.5,
     ) -> None:
         super().__init__()

@@ -28,7 +28,9 @@ PAPER, RECOMMENDED = RECIPES = ("paper", "recommended")
 # How options of other commands are given.
 EXAMPLES = {"prepare_options": "{'spacing':'median'}", "train_options": "{'max_epochs':300}"}
 # What the paper's recipe has where another one may have its own.
-OF_PAPER = {"members": MEMBERS, "folds": 0, "cross_validation": True, "stage1_weight": 0}
+OF_PAPER = {"members": MEMBERS, "folds": 0, "cross_validation": True, "stage1_weight": 0, "keep_found_above": 0}
+# Of them, what the weights remember of how the ensemble answers, where it is not 0.
+OF_ANSWER = ("stage1_weight", "keep_found_above")
 
 
 def chosen_members(members: object, known: Sequence[str]) -> list[str]:
@@ -47,14 +49,14 @@ def chosen_members(members: object, known: Sequence[str]) -> list[str]:
     return [name for name in known if name in named]
 
 
-def check_stage1_weight(weight: object, where: str = "") -> None:
-    """See that stage 1's share of the ensemble's answer is one, or None.
+def check_share(name: str, value: object, where: str = "") -> None:
+    """See that an option of the ensemble's answer is a number from 0 to 1, or None.
 
     Raises:
-        InputError: when it is no number from 0 to 1; the sentence says where it stands.
+        InputError: when it is not; the sentence says where it stands.
     """
-    if weight is not None and not (is_number(weight) and 0 <= cast(float, weight) <= 1):
-        raise InputError(f"stage1_weight is {weight!r}{where}: give a number from 0 to 1")
+    if value is not None and not (is_number(value) and 0 <= cast(float, value) <= 1):
+        raise InputError(f"{name} is {value!r}{where}: give a number from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class Method:
         recipe: "paper", or "recommended" for the configs `recommended.json` of the bundles over those of the paper.
         members: the networks of stage 2 that are trained and make the ensemble; None for the recipe's.
         stage1_weight: stage 1's share of the ensemble's answer, from 0 to 1; None for the recipe's.
+        keep_found_above: probability from which on a lesion of stage 1 that the answer would lose stays; None for the recipe's.
         max_epochs: epochs of each training, but for those whose own `train_options` say another number; None for the profile's.
         exclude: the studies that are left out; a file, or their names, as `petct_cascade.exclusions.read_exclusions` takes them.
         prepare_options: further ids and values for `prepare`, for example {"spacing": "median"}.
@@ -95,6 +98,7 @@ class Method:
     recipe: str = PAPER
     members: Sequence[str] | None = None
     stage1_weight: float | None = None
+    keep_found_above: float | None = None
     max_epochs: int | None = None
     exclude: Path | Sequence[str] | None = None
     prepare_options: Mapping[str, Any] = field(default_factory=dict)
@@ -118,7 +122,8 @@ class Method:
         folds = 0 if self.folds is None else self.folds
         if isinstance(folds, bool) or not isinstance(folds, int) or folds < 0 or folds == 1:
             raise InputError(f"folds is {folds!r}: give 2 or more, or 0 for one split")
-        check_stage1_weight(self.stage1_weight)
+        for name in OF_ANSWER:
+            check_share(name, getattr(self, name))
         if self.parallel_trainings < 1 or 0 < self.num_gpus < self.parallel_trainings:
             raise InputError(
                 f"parallel_trainings is {self.parallel_trainings} with {self.num_gpus} GPUs: give 1 or more, and no more than GPUs"
@@ -482,7 +487,7 @@ def _predict(method: Method, fold: int | None) -> Step:
 def _assemble(method: Method) -> Step:
     numbers = {name: len(method.folds_of(bundle)) for name, bundle in method.networks.items()}
     folds_of = {name: number for name, number in numbers.items() if number > 1}
-    stage1_weight = method.chosen("stage1_weight")
+    of_answer = {name: value for name in OF_ANSWER if (value := method.chosen(name))}
     return Step(
         name="assemble",
         home=method.work_dir,
@@ -494,7 +499,7 @@ def _assemble(method: Method) -> Step:
             "ckpt_dir": method.models(ENSEMBLE),
             **({"folds_of": folds_of} if folds_of else {}),
             **({"members": method.trained_members} if method.trained_members != list(MEMBERS) else {}),
-            **({"stage1_weight": stage1_weight} if stage1_weight else {}),
+            **of_answer,
         },
         inputs=tuple(method.weights(bundle, fold)[0] for bundle in method.networks.values() for fold in method.folds_of(bundle)),
         outputs=method.weights(ENSEMBLE),

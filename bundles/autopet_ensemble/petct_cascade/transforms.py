@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
+from torch.nn.functional import avg_pool3d, max_pool3d, pad
 
 from petct_training.components import labelled_components
 from petct_training.grids import voxel_volume_ml
@@ -30,7 +31,7 @@ class MeanOfMembersd(MapTransform):
         stage1_key: key of what stage 1 says, which is taken out of the item; see `with_stage1`. An item may lack it.
         stage1_weight: its share of the result; None for nothing.
         keep_found_above: probability from which on a lesion of stage 1 that the result would lose stays, see `with_found_kept`;
-            0 for none.
+            None for none.
         threshold: probability from which on a voxel belongs to stage 1's mask.
         final_threshold: the same of the result.
     """
@@ -44,7 +45,7 @@ class MeanOfMembersd(MapTransform):
         weights: Sequence[float] | None = None,
         stage1_key: str | None = None,
         stage1_weight: float | None = None,
-        keep_found_above: float = 0,
+        keep_found_above: float | None = None,
         threshold: float = 0.5,
         final_threshold: float = 0.5,
     ) -> None:
@@ -120,8 +121,7 @@ def _faint_components(mask: np.ndarray, suv: np.ndarray, below_voxels: float, be
     """Return the components of a boolean mask (X, Y, Z) that have fewer voxels and a lower maximum than given, as a mask."""
     labels, number = labelled_components(mask)
     inside = labels[mask]
-    sizes, highest = np.bincount(inside, minlength=number + 1), np.full(number + 1, -np.inf)
-    np.maximum.at(highest, inside, suv[mask])
+    sizes, highest = np.bincount(inside, minlength=number + 1), _highest(suv, labels, number)
     faint = (sizes < below_voxels) & (highest < below_suv)
     faint[0] = False
     return faint[labels]
@@ -157,36 +157,55 @@ def with_stage1(members: torch.Tensor, stage1: torch.Tensor | None, weight: floa
 
 
 def with_found_kept(
-    answer: torch.Tensor, stage1: torch.Tensor | None, above: float, threshold: float, final_threshold: float
+    answer: torch.Tensor, stage1: torch.Tensor | None, above: float | None, threshold: float, final_threshold: float
 ) -> torch.Tensor:
     """Keep lesions of stage 1 that the answer would lose although it nearly reaches its threshold there.
 
-    This is thresholding with hysteresis (Canny 1986) with stage 1's mask as the seeds: a region in which the answer is at least
-    `above` stays where stage 1 has a voxel in it. One with a voxel in the final mask is left as it is, so that no lesion grows.
+    Such a lesion stays as stage 1 has drawn it, also on another grid: in it and in the voxels around it, the answer is at least
+    what stage 1 says, so that what is interpolated between them is, too. A lesion of which the answer has enough to outlast
+    interpolation is left as it is.
 
     Args:
         answer: probability of the ensemble, (1, X, Y, Z) or (B, 1, X, Y, Z).
         stage1: what stage 1 says, of the same shape; None where it says nothing.
-        above: the least probability in such a region, 18-connected; 0 to keep nothing.
+        above: the least probability that the answer must have somewhere in such a lesion, an 18-connected component of stage 1's
+            mask; None to keep nothing.
         threshold: probability from which on a voxel belongs to stage 1's mask.
         final_threshold: probability from which on a voxel belongs to the final mask.
 
     Returns:
-        The answer, in the regions that stay higher by `final_threshold - above`, and so in the final mask.
+        The answer, higher in and around the lesions that stay.
     """
     if stage1 is None or not above:
         return answer
     result = answer.clone()
     for volume, found in zip(result.flatten(end_dim=-4), stage1.flatten(end_dim=-4), strict=True):
-        regions, number = labelled_components((volume >= above).cpu().numpy())
-        seeded, kept_already = (
-            np.bincount(regions[mask.cpu().numpy()], minlength=number + 1) > 0
-            for mask in (found >= threshold, volume >= final_threshold)
-        )
-        stays = seeded & ~kept_already
-        stays[0] = False
-        volume += torch.from_numpy(stays[regions]).to(volume.device) * (final_threshold - above)
+        lesions, number = labelled_components((found >= threshold).cpu().numpy())
+        lost = _highest(volume.cpu().numpy(), lesions, number) >= above
+        lost &= _highest(_between_voxels(volume).cpu().numpy(), lesions, number) < final_threshold
+        lost[0] = False
+        stays = torch.from_numpy(lost[lesions]).to(volume)
+        around = max_pool3d(stays[None], 3, stride=1, padding=1)[0] > 0
+        in_mask = (found + (final_threshold - threshold)).clamp(max=1).to(volume)
+        volume.copy_(torch.where(around, torch.maximum(volume, in_mask), volume))
     return result
+
+
+def _between_voxels(volume: torch.Tensor) -> torch.Tensor:
+    """Return of each voxel (X, Y, Z) the highest value midway between it and its neighbours, along all three axes.
+
+    That is the mean of eight voxels: of all points between them, the one that linear interpolation makes the least sharp.
+    """
+    padded = pad(volume[None, None], (1,) * 6, mode="replicate")
+    return max_pool3d(avg_pool3d(padded, 2, stride=1), 2, stride=1)[0, 0]
+
+
+def _highest(volume: np.ndarray, labels: np.ndarray, number: int) -> np.ndarray:
+    """Return the highest value (number + 1,) of a volume (X, Y, Z) in each component, the background being the first of them."""
+    highest = np.full(number + 1, -np.inf)
+    inside = labels > 0
+    np.maximum.at(highest, labels[inside], volume[inside])
+    return highest
 
 
 def standard_deviation(probabilities: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -113,7 +113,7 @@ BEYOND_THE_PAPER: dict[str, Any] = {
     **dict.fromkeys(("mask_empty_prob", "mask_reference_prob", "mask_drop_prob", "mask_click_prob"), 0),
     **{"mask_border_prob": 0, "mask_add_prob": 0},
     **{"mirror": [], "mirror_seconds": None, "member_weights": None, "stage1_weight": None, "final_threshold": None},
-    "keep_found_above": 0,
+    "keep_found_above": None,
     **{"remove_below_ml": 0, "remove_below_suv": 0},
     **{"mask_border_voxels": [1, 3], "mask_add_components": [1, 3], "mask_add_suv": 2.5},
 }
