@@ -22,6 +22,7 @@ from nibabel.affines import apply_affine
 import petct_cascade.challenge_container as container
 import petct_cascade.predict
 from petct_cascade.changes import changes
+from petct_cascade.clicks import Clicks
 from petct_cascade.coarse_mask import read_coarse_mask
 from petct_cascade.metaimage import write_metaimage
 from petct_cascade.monai_label import TakeRequestd
@@ -143,6 +144,17 @@ def test_mask_takes_the_place_of_stage_1s_through_the_evaluator_and_the_one_netw
     mask = np.asarray(nib.load(study["mask"]).dataobj)
     np.testing.assert_array_equal(predictor.predict(*arrays_of(study), coarse_mask=mask), expected)
     assert (predictor.predict(*arrays_of(study)) != expected).any(), "stage 1 finds the very same"
+
+
+def test_an_array_of_another_shape_than_the_pets_is_no_coarse_mask(study, predictor):
+    mask = np.asarray(nib.load(study["mask"]).dataobj)
+    opened = predictor.open(*arrays_of(study))
+    for array in (mask.transpose(2, 1, 0), np.pad(mask, ((0, 3), (0, 0), (0, 2))), mask[0]):
+        with pytest.raises(InputError) as refusal:
+            opened.segment(coarse_mask=array)
+        assert str(refusal.value) == (
+            f"coarse mask has the shape {array.shape} and the PET {mask.shape}: give it on the PET's grid, axes x, y, z, or as a file"
+        )
 
 
 def test_list_names_masks_and_a_changed_mask_makes_its_study_anew(study, expected, infer, tmp_path, capsys):
@@ -532,6 +544,15 @@ def test_label_map_of_a_request_is_a_mask_with_clicks_even_with_none(study):
         taken = TakeRequestd()(item)
         assert (taken["coarse_mask"], taken["points"]) == (str(study["mask"]), points)
     assert "points" not in TakeRequestd()({"image_path": "image.nii.gz", "label": "lesion", **clicks})
+
+
+def test_clicks_of_another_study_are_refused_in_python_too(study, predictor):
+    opened = predictor.open(*arrays_of(study))
+    for voxel in ((-1, 2, 3), (2, 3, SHAPE[2])):
+        with pytest.raises(InputError, match=r"^the list of points has foreground point 1 at voxel .*, outside of the PET"):
+            opened.segment(points=Clicks([voxel], []))
+    with pytest.raises(InputError, match=r"^the list of points has voxel \[2, 3, 4\] in the foreground"):
+        opened.segment(points=Clicks([(2, 3, 4)], [(2, 3, 4)]))
 
 
 @pytest.mark.parametrize(

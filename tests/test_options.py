@@ -108,6 +108,12 @@ def test_values_that_make_sense_are_taken(name, text):
         ("num_workers", "True", "--num_workers is True: give a whole number, 0 or more"),
         ("amp", "maybe", "amp is 'maybe': give true or false"),
         ("mirror", "[[0],[1]]", "--mirror is [[0],[1]]: give axes among 0, 1 and 2, such as [0,1]"),
+        (
+            "patch_sizes",
+            "{'UNet':[96,96,96]}",
+            "--patch_sizes is {'UNet':[96,96,96]}: give a size for each of DynUNet, SegResNet, SwinUNETR, UNet, such as "
+            "{'DynUNet': [96,96,96], ...}",
+        ),
         ("ct_shift", "[2,-1,0]", "--ct_shift is [2,-1,0]: give the most voxels along x, y, z, such as [2,2,0]"),
         ("patch_size", "[96,96]", "--patch_size is [96,96]: give three whole numbers of voxels, such as [96,96,96]"),
         ("output_dir", "2026_11_26", "--output_dir is 2026_11_26, which is read as 20261126: write --output_dir ./2026_11_26"),

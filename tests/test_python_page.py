@@ -11,6 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from helpers import BUNDLES, ENSEMBLE, ROOT, WINDOWS, las, make_study, write_nifti
 from monai.bundle import ConfigWorkflow
 
@@ -132,8 +133,51 @@ def test_what_is_remarkable_is_a_warning(cascade):
         ({"overlaps": 0.25}, "overlaps is no option of the inference"),
         ({"ckpt_dir": "none"}, r"none/model\.pt is missing: make it with"),
         ({"profile": "full"}, r"model\.pt does not fit Cascade"),
+        ({"threshold": 50}, "^threshold is 50: give a number from 0 to 1$"),
+        ({"threshold": "0.5"}, "^threshold is '0.5': give a number from 0 to 1$"),
+        ({"final_threshold": 50}, "^final_threshold is 50: give a number from 0 to 1$"),
+        ({"keep_found_above": 9}, "^keep_found_above is 9: give a number from 0 to 1$"),
+        ({"body_margin": -5}, "^body_margin is -5: give a whole number, 0 or more$"),
+        ({"body_suv": "x"}, "^body_suv is 'x': give an SUV, 0 or more$"),
+        ({"click_reach_mm": -3}, "^click_reach_mm is -3: give a radius from 0 to 100 mm$"),
+        ({"overlap": 2}, "^overlap is 2: give a share from 0 to 0.99 of a window$"),
+        ({"mirror": [5]}, r"^mirror is \[5\]: give axes among 0, 1 and 2, such as \[0,1\]$"),
+        ({"device": "gpu"}, "^device is 'gpu', which PyTorch does not know: give cpu, cuda or mps$"),
+        (
+            {"device": "cuda:7"},
+            "^device is 'cuda:7', and PyTorch finds 0 devices of this kind here: give cpu, or one that is there$",
+        ),
+        ({"keep_untouched": "maybe"}, "^keep_untouched is 'maybe': give true or false$"),
+        (
+            {"patch_sizes": {**WINDOWS, "UNet": [31, 32, 32]}},
+            r"^UNet: patch_size is \[31, 32, 32\], which UNet does not take: the next",
+        ),
+        (
+            {"patch_sizes": {"UNet": [32, 32, 32]}},
+            "^patch_sizes is .*: give a size for each of DynUNet, SegResNet, SwinUNETR, UNet",
+        ),
+        ({"coarse_mask": "a.nii.gz"}, "^coarse_mask is an option of the command alone, .*: give it to predict or segment$"),
+        ({"ct": "a.nii.gz"}, "^ct is an option of the command alone, .*: give it to predict or open$"),
+        *(
+            ({name: value}, f"^{name} is an option of the command alone, which changes nothing here: leave it out$")
+            for name, value in {"uncertainty": True, "studies": "RAW", "part": 2, "weight": 80, "dicom_output": False}.items()
+        ),
     ],
 )
 def test_what_cannot_be_loaded_is_one_sentence(models, options, sentence):
     with pytest.raises(InputError, match=sentence):
-        load_cascade(**{"ckpt_dir": models, "profile": "demo"} | options)
+        load_cascade(**{"ckpt_dir": models, "profile": "demo", "patch_sizes": WINDOWS} | options)
+
+
+def test_an_option_that_is_none_or_a_number_of_numpy_is_taken(study, models):
+    options = {"threshold": 0.52, "overlap": 0.25, "body_margin": 3, "mirror": [0]}
+    of_numpy = {"threshold": np.float64(0.52), "overlap": None, "body_margin": np.int64(3), "mirror": (0,)}
+    ct, pet = (nib.load(study / name) for name in ("CT.nii.gz", "PET.nii.gz"))
+    masks = [
+        load_cascade(models, profile="demo", patch_sizes=WINDOWS, device=device, **given).predict(
+            np.asarray(ct.dataobj), ct.affine, np.asarray(pet.dataobj), pet.affine
+        )
+        for device, given in (("cpu", options), (torch.device("cpu"), of_numpy))
+    ]
+    assert 0 < masks[0].mean() < 1, "a mask that is empty or full shows nothing"
+    np.testing.assert_array_equal(masks[0], masks[1])

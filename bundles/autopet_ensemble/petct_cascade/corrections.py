@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Hashable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class EncodePointsd(MapTransform):
 
     def encode(self, points: Any, pet: np.ndarray, affine: np.ndarray) -> np.ndarray:
         """Return the marks (k, 4) of points in a PET (X, Y, Z) in SUV with an affine (4, 4)."""
-        clicks = points if isinstance(points, Clicks) else _clicks(points, pet.shape, affine)
+        clicks = _clicks(asdict(points) if isinstance(points, Clicks) else points, pet.shape, affine)
         foreground, background = (
             np.asarray(voxels, dtype=np.int64).reshape(-1, 3) for voxels in (clicks.foreground, clicks.background)
         )

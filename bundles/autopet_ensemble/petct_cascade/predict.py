@@ -15,7 +15,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.transforms import Compose
 
-from petct_cascade.assemble import check_weights, require_weights
+from petct_cascade.assemble import check_patch_sizes, check_weights, require_weights
 from petct_cascade.cascade import CHANNELS, Cascade, Remembered, SlidingWindow
 from petct_cascade.clicks import Clicks
 from petct_cascade.coarse_mask import read_named_coarse_mask
@@ -24,6 +24,7 @@ from petct_cascade.installation import ensemble_folder
 from petct_cascade.judging import judge_volumes
 from petct_cascade.volumes import Volume
 from petct_training.errors import InputError
+from petct_training.options import EXPRESSIONS, check_value, first_part
 
 CONFIGS = ensemble_folder() / "configs"
 
@@ -35,6 +36,9 @@ Points = str | os.PathLike | Mapping[str, Any] | Clicks
 
 # What each profile adds to inference.json.
 PROFILES: Mapping[str, tuple[str, ...]] = {"full": (), "demo": ("demo.json",)}
+
+# Options of the command that are arguments here, and of what.
+OF_A_STUDY = {**dict.fromkeys(("ct", "pet"), "predict or open"), **dict.fromkeys(("coarse_mask", "points"), "predict or segment")}
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,11 @@ class OpenStudy:
         """
         predictor, item = self.predictor, dict(self.item)
         if isinstance(coarse_mask, np.ndarray):
+            if coarse_mask.shape != self.pet.array.shape:
+                raise InputError(
+                    f"coarse mask has the shape {coarse_mask.shape} and the PET {self.pet.array.shape}: give it on the PET's grid, "
+                    "axes x, y, z, or as a file"
+                )
             coarse_mask = _volume("coarse mask", coarse_mask, self.pet.affine)
         if coarse_mask is not None:
             mask, sentences = read_named_coarse_mask(coarse_mask, self.pet.array.shape, self.pet.affine)
@@ -173,13 +182,23 @@ def load_cascade(ckpt_dir: str | os.PathLike, profile: str = "full", **options: 
     Args:
         ckpt_dir: folder of the ensemble's `model.pt` and `fingerprint.json`.
         profile: "full" or "demo", as the networks were trained.
-        options: options of configs/inference.json by their names, such as `device="cpu"` or `overlap=0.25`.
+        options: options of configs/inference.json by their names, such as `device="cpu"` or `overlap=0.25`; None keeps the config's
+            value.
 
     Raises:
-        InputError: a file is missing or does not fit the networks, or a profile or option is unknown.
+        InputError: a file is missing or does not fit the networks, a profile or option is unknown, an option's value makes no
+            sense, or only the command uses it.
     """
     with _raising():
-        return _loaded(_parser(profile, {**options, "ckpt_dir": str(ckpt_dir)}))
+        given = _checked(options)
+        parser = _parser(profile, {**given, "ckpt_dir": str(ckpt_dir)})
+        require_weights(*map(parser.get_parsed_content, ("model_file", "fingerprint_file")))
+        predictor = _parsed(parser)
+        _refuse_unused(parser, given)
+        check_patch_sizes(predictor.network)
+        check_weights(predictor.network, parser.get_parsed_content("model_file"))
+        predictor.network.to(predictor.device).eval()
+    return predictor
 
 
 @contextlib.contextmanager
@@ -193,22 +212,43 @@ def _raising() -> Iterator[None]:
         raise
 
 
-def _loaded(parser: ConfigParser) -> Predictor:
-    """Return the parts of the inference that a config describes, with their weights."""
-    files = [parser.get_parsed_content(name) for name in ("model_file", "fingerprint_file")]
-    require_weights(*files)
-    network = parser.get_parsed_content("network_def")
-    check_weights(network, files[0])
-    device = torch.device(parser.get_parsed_content("device"))
+def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options without those that are None, and with numbers of NumPy as Python's.
+
+    Raises:
+        InputError: when a value makes no sense, as on the command line.
+    """
+    given = {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
+    for name, value in given.items():
+        if value is not None and not (isinstance(value, str) and value.startswith(EXPRESSIONS)):
+            check_value(name, value, f"{name} is {value!r}")
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _refuse_unused(parser: ConfigParser, options: Mapping[str, Any]) -> None:
+    """Refuse options that none of the parts has read which a parser has made.
+
+    Raises:
+        InputError: with the first such option, and what to do.
+    """
+    read = {first_part(name) for name in parser.ref_resolver.resolved_content}
+    for name in options:
+        if name not in read:
+            instead = f"give it to {OF_A_STUDY[name]}" if name in OF_A_STUDY else "leave it out"
+            raise InputError(f"{name} is an option of the command alone, which changes nothing here: {instead}")
+
+
+def _parsed(parser: ConfigParser) -> Predictor:
+    """Return the parts of the inference that a config describes, on the CPU and without their weights."""
     names = ("invert", "apply_threshold", "remove_faint", "pad_to_study", "bind_points")
     after = [transform for transform in map(parser.get_parsed_content, names) if transform is not None]
     return Predictor(
-        network.to(device).eval(),
+        parser.get_parsed_content("network_def"),
         parser.get_parsed_content("preprocessing"),
         parser.get_parsed_content("encode_points"),
         parser.get_parsed_content("add_corrections"),
         Compose(after),
-        device,
+        torch.device(parser.get_parsed_content("device")),
     )
 
 

@@ -117,6 +117,10 @@ BEYOND_THE_PAPER: dict[str, Any] = {
     **{"remove_below_ml": 0, "remove_below_suv": 0},
     **{"mask_border_voxels": [1, 3], "mask_add_components": [1, 3], "mask_add_suv": 2.5},
 }
+# The networks of the ensemble, of which each has a window.
+NETWORKS = ("DynUNet", "SegResNet", "SwinUNETR", "UNet")
+# What a value begins with that is an expression, or names another id or file, and is not checked.
+EXPRESSIONS = ("$", "@", "%")
 # Options of `monai.bundle run` itself.
 OF_MONAI = tuple(inspect.signature(monai.bundle.run).parameters)
 # Names that may look like something else.
@@ -212,88 +216,92 @@ def check_values(given: Mapping[str, str]) -> None:
         InputError: with a sentence that says what to give.
     """
     for name, text in given.items():
-        if text.startswith(("$", "@", "%")) or text == "None":
+        if text.startswith(EXPRESSIONS) or text == "None":
             continue
-        if name in SWITCHES:
-            boolean(name, text)
-        elif name in CHOICES:
-            if text not in CHOICES[name]:
-                raise InputError(f"--{name} is {text}: give {' or '.join(CHOICES[name])}")
-        elif name in COUNTS:
-            least = COUNTS[name]
-            _check_number(name, text, least, math.inf, f"a whole number, {least} or more", whole=True)
-        elif name in NUMBERS:
-            _check_number(name, text, *NUMBERS[name])
-        elif name in RANGES:
-            _check_range(name, text, *RANGES[name])
-        elif name in TRIPLES:
-            _check_triple(name, text, *TRIPLES[name])
-        elif name in OTHERS:
-            OTHERS[name](name, text)
-        else:
-            _check_words(name, text)
+        check_value(name, DefaultParseValue(text), f"--{name} is {text}")
+        _check_words(name, text)
 
 
-def check_device(text: str) -> None:
-    """Refuse a device that PyTorch does not know, or that this machine lacks.
+def check_value(name: str, value: Any, said: str) -> None:
+    """Refuse a value of an option that makes no sense.
+
+    Args:
+        name: of the option.
+        value: as a config or a notebook has it.
+        said: how the sentence begins: which option is what.
 
     Raises:
-        InputError: with the devices that there are.
-
-    Example:
-        >>> check_device("cpu")
-        >>> check_device("gpu")
-        Traceback (most recent call last):
-        petct_training.errors.InputError: --device is gpu, which PyTorch does not know: give cpu, cuda or mps
+        InputError: with a sentence that says what to give.
     """
+    if name in SWITCHES:
+        boolean(name, value)
+    elif name in CHOICES:
+        if value not in CHOICES[name]:
+            raise InputError(f"{said}: give {' or '.join(CHOICES[name])}")
+    elif name in COUNTS:
+        least = COUNTS[name]
+        _check_number(value, said, least, math.inf, f"a whole number, {least} or more", whole=True)
+    elif name in NUMBERS:
+        _check_number(value, said, *NUMBERS[name])
+    elif name in RANGES:
+        _check_range(value, said, *RANGES[name])
+    elif name in TRIPLES:
+        _check_triple(value, said, *TRIPLES[name])
+    elif name in OTHERS:
+        OTHERS[name](value, said)
+
+
+def _check_device(value: Any, said: str) -> None:
+    """Refuse a device that PyTorch does not know, or that this machine lacks."""
     try:
-        device = torch.device(text)
-    except RuntimeError as error:
-        raise InputError(f"--device is {text}, which PyTorch does not know: give cpu, cuda or mps") from error
+        device = torch.device(value)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"{said}, which PyTorch does not know: give cpu, cuda or mps") from error
     number = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(device.type)
     if number is not None and (device.index or 0) >= number:
-        raise InputError(
-            f"--device is {text}, and PyTorch finds {number} devices of this kind here: give cpu, or one that is there"
-        )
+        raise InputError(f"{said}, and PyTorch finds {number} devices of this kind here: give cpu, or one that is there")
 
 
-def _check_axes(name: str, text: str) -> None:
-    value = DefaultParseValue(text)
+def _check_axes(value: Any, said: str) -> None:
     axes = value if isinstance(value, (list, tuple)) and all(is_number(axis, whole=True) for axis in value) else None
     if axes is None or len(set(axes)) != len(axes) or not {*axes} <= {0, 1, 2}:
-        raise InputError(f"--{name} is {text}: give axes among 0, 1 and 2, such as [0,1]")
+        raise InputError(f"{said}: give axes among 0, 1 and 2, such as [0,1]")
+
+
+def _check_patch_sizes(value: Any, said: str) -> None:
+    if not isinstance(value, Mapping) or {*value} != {*NETWORKS}:
+        raise InputError(f"{said}: give a size for each of {', '.join(NETWORKS)}, such as {{'DynUNet': [96,96,96], ...}}")
+    for size in value.values():
+        _check_triple(size, said, *TRIPLES["patch_size"])
 
 
 def _check_words(name: str, text: str) -> None:
     """Refuse a path or name that arrives as another value."""
-    if name in PATHS or (name.endswith(("_dir", "_file")) and name not in OF_MONAI):
+    if name in PATHS or (name.endswith(("_dir", "_file")) and name not in (*OF_MONAI, *SWITCHES)):
         _check_text(name, text, f"--{name} ./{text}")
     elif name in NAMES:
         _check_text(name, text, f'--{name} "{text!r}"')
 
 
-def _check_number(name: str, text: str, low: float, high: float, what: str, whole: bool = False) -> None:
-    value = DefaultParseValue(text)
+def _check_number(value: Any, said: str, low: float, high: float, what: str, whole: bool = False) -> None:
     if not is_number(value, whole) or not low <= value <= high:
-        raise InputError(f"--{name} is {text}: give {what}")
+        raise InputError(f"{said}: give {what}")
 
 
-def _check_range(name: str, text: str, low: float, what: str) -> None:
-    value = DefaultParseValue(text)
+def _check_range(value: Any, said: str, low: float, what: str) -> None:
     if (
         not isinstance(value, (list, tuple))
         or len(value) != 2
         or not all(map(is_number, value))
         or not low <= value[0] <= value[1]
     ):
-        raise InputError(f"--{name} is {text}: give {what}")
+        raise InputError(f"{said}: give {what}")
 
 
-def _check_triple(name: str, text: str, low: float, whole: bool, what: str) -> None:
-    value = DefaultParseValue(text)
+def _check_triple(value: Any, said: str, low: float, whole: bool, what: str) -> None:
     fits = isinstance(value, (list, tuple)) and len(value) == 3 and all(is_number(size, whole) and size >= low for size in value)
     if not fits:
-        raise InputError(f"--{name} is {text}: give {what}")
+        raise InputError(f"{said}: give {what}")
 
 
 def _check_text(name: str, text: str, instead: str) -> None:
@@ -321,7 +329,11 @@ def _ids_of_tracking(tracking: str | None) -> set[str]:
 
 
 # Options of which each is checked in a way of its own.
-OTHERS: dict[str, Callable[[str, str], None]] = {"device": lambda _, text: check_device(text), "mirror": _check_axes}
+OTHERS: dict[str, Callable[[Any, str], None]] = {
+    "device": _check_device,
+    "mirror": _check_axes,
+    "patch_sizes": _check_patch_sizes,
+}
 
 
 def first_part(name: str) -> str:
