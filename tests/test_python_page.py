@@ -17,6 +17,8 @@ from monai.bundle import ConfigWorkflow
 
 import petct_cascade.predict
 from petct_cascade.predict import load_cascade
+from petct_cascade.readouts import study_readouts
+from petct_cascade.volumes import write_volume
 from petct_training.errors import InputError
 
 EXAMPLES = re.findall(
@@ -181,3 +183,33 @@ def test_an_option_that_is_none_or_a_number_of_numpy_is_taken(study, models):
     ]
     assert 0 < masks[0].mean() < 1, "a mask that is empty or full shows nothing"
     np.testing.assert_array_equal(masks[0], masks[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "affine", "sentence"),
+    [
+        ("a.txt", PET, AFFINE, r"a\.txt does not end with \.nii or \.nii\.gz: name a NIfTI file$"),
+        ("a.mha", PET, AFFINE, r"a\.mha does not end with \.nii or \.nii\.gz"),
+        (
+            "a.nii",
+            PET[0],
+            AFFINE,
+            r"a\.nii cannot hold the shape \(18, 22\) with an affine of \(4, 4\): give \(X, Y, Z\)",
+        ),
+        ("a.nii", PET, AFFINE[:3, :3], r"with an affine of \(3, 3\): give \(X, Y, Z\) and \(4, 4\)$"),
+        ("a.nii", PET > 1, AFFINE, "cannot hold voxels of the type bool: give uint8, int16 or float32$"),
+        ("a.nii", CT.astype(np.int64), AFFINE, "cannot hold voxels of the type int64: give uint8"),
+    ],
+)
+def test_what_cannot_be_written_as_nifti_is_one_sentence(tmp_path, name, array, affine, sentence):
+    with pytest.raises(InputError, match=sentence):
+        write_volume(tmp_path / name, array, affine)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_array_that_does_not_fit_the_mask_is_named():
+    mask = PET > 3
+    for pet, uncertainty, words in ((PET[1:], None, "the PET (23, 18, 22)"), (PET, PET[0], "the uncertainty (18, 22)")):
+        with pytest.raises(InputError) as refusal:
+            study_readouts(mask, pet, AFFINE, uncertainty)
+        assert str(refusal.value) == f"the mask has the shape (24, 18, 22) and {words}: give arrays (X, Y, Z) on one grid."

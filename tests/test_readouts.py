@@ -176,6 +176,31 @@ def test_sul_is_suv_by_the_lean_body_mass_of_janmahasatian_and_absent_without_a_
     assert not [name for row in (without["study"], *without["lesions"]) for name in row if name.startswith("sul")]
 
 
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ((80, 180, "M"), "height is 180: give a number from 0.3 to 2.6, in m"),
+        ((80_000, 1.8, "M"), "weight is 80000: give a number from 1 to 500, in kg"),
+        ((-5, 1.8, "F"), "weight is -5: give a number from 1 to 500, in kg"),
+        ((float("nan"), 1.8, "F"), "weight is nan: give a number from 1 to 500, in kg"),
+        (("80", 1.8, "F"), "weight is '80': give a number from 1 to 500, in kg"),
+        ((80, 1.8, "male"), "sex is 'male': give M, F or O"),
+        ((80, 1.8, None), "sex is None: give M, F or O"),
+    ],
+)
+def test_a_body_that_cannot_be_is_refused_before_it_gives_a_sul(body, sentence):
+    with pytest.raises(InputError) as refusal:
+        Body(*body)
+    assert str(refusal.value) == sentence
+
+
+@pytest.mark.parametrize("sex", "MFO")
+def test_a_body_takes_the_sex_in_small_letters_and_numbers_of_numpy(sex):
+    small = Body(np.float32(80), np.float64(1.8), sex.lower())
+    assert small == Body(80, 1.8, sex)
+    assert json.loads(json.dumps(small.lean_mass)) == Body(80, 1.8, sex).lean_mass
+
+
 def test_sul_of_sex_other_is_between_those_of_men_and_women_and_the_columns_come_where_they_are_known(tmp_path):
     mask = np.ones((3, 3, 3), np.uint8)
     found = {sex: study_readouts(mask, mask * 2.0, LAS, body=Body(70, 1.8, sex)) for sex in "MFO"}

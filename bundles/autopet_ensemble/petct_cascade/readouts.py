@@ -128,8 +128,11 @@ def study_readouts(
     """
     mask, pet, affine = np.asarray(mask) != 0, np.asarray(pet), as_affine(affine)
     uncertainty = None if uncertainty is None else np.asarray(uncertainty)
-    if mask.ndim != 3 or pet.shape != mask.shape or (uncertainty is not None and uncertainty.shape != mask.shape):
-        raise InputError(f"the mask has the shape {mask.shape} and the PET {pet.shape}: give arrays (X, Y, Z) on one grid.")
+    for name, array in (("PET", pet), ("uncertainty", uncertainty)):
+        if array is not None and (mask.ndim != 3 or array.shape != mask.shape):
+            raise InputError(
+                f"the mask has the shape {mask.shape} and the {name} {array.shape}: give arrays (X, Y, Z) on one grid."
+            )
     spacing = spacing_of(affine)
     voxel_ml = voxel_volume_ml(spacing.tolist())
     box = bounding_box(mask)

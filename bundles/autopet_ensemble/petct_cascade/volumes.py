@@ -24,7 +24,7 @@ from nibabel.spatialimages import HeaderDataError
 from petct_cascade.damage import DAMAGED, DEFLATE_RATIO
 from petct_cascade.metaimage import read_metaimage
 from petct_training.errors import InputError
-from petct_training.files import METAIMAGE_SUFFIXES, SUFFIXES, atomic
+from petct_training.files import METAIMAGE_SUFFIXES, NIFTI_SUFFIXES, SUFFIXES, atomic
 from petct_training.grids import PLACE_TOLERANCE_MM, corner_distance, spacing_of
 
 # A gzip file begins with these bytes.
@@ -124,13 +124,23 @@ def write_volume(path: str | os.PathLike, array: np.ndarray, affine: np.ndarray)
 
     Args:
         path: ends with .nii, or with .nii.gz to be compressed.
-        array: (X, Y, Z) or (X, Y, Z, C).
+        array: (X, Y, Z) or (X, Y, Z, C), of a type that NIfTI holds, such as uint8 or float32.
         affine: (4, 4), from voxel indices to world coordinates in mm.
 
     Raises:
         InputError: when it cannot be written.
     """
-    image = nib.Nifti1Image(array, affine)
+    if not os.fspath(path).endswith(NIFTI_SUFFIXES):
+        raise InputError(f"{path} does not end with .nii or .nii.gz: name a NIfTI file")
+    if array.ndim not in (3, 4) or np.shape(affine) != (4, 4):
+        raise InputError(
+            f"{path} cannot hold the shape {array.shape} with an affine of {np.shape(affine)}: give (X, Y, Z) and (4, 4)"
+        )
+    try:
+        image = nib.Nifti1Image(array, affine)
+    except (HeaderDataError, ValueError) as error:
+        # nibabel takes no 64-bit whole numbers, which other tools cannot read.
+        raise InputError(f"{path} cannot hold voxels of the type {array.dtype}: give uint8, int16 or float32") from error
     image.set_sform(affine, "scanner")
     image.set_qform(affine, "scanner")
     image.header.set_xyzt_units("mm")

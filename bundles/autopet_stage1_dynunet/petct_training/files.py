@@ -20,7 +20,8 @@ LAST = "last.pt"
 
 # How the names of volumes end.
 METAIMAGE_SUFFIXES = (".mha", ".mhd")
-SUFFIXES = (".nii.gz", ".nii", *METAIMAGE_SUFFIXES)
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+SUFFIXES = (*NIFTI_SUFFIXES, *METAIMAGE_SUFFIXES)
 
 # Bytes in which the header of a MetaImage ends: it has some twenty lines, and hundreds with DICOM's attributes in it.
 LONGEST_HEADER = 1 << 20

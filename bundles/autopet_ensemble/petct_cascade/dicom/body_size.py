@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
+
+from petct_training.errors import InputError
+
+# What can be right, from newborns to the heaviest patients, and its unit.
+RANGES = {"weight": (1.0, 500.0, "kg"), "height": (0.3, 2.6, "m")}
+SEXES = ("M", "F", "O")
 
 
 def lean_mass_james(weight: float, height: float, sex: str, male: float = 120) -> float:
@@ -68,6 +75,28 @@ def mass_of(kind: str, weight: float, height: float, sex: str) -> float:
     return sum(MASSES[kind](weight, height, one) for one in sexes) / len(sexes)
 
 
+def check_measure(value: object, said: str, low: float, high: float, unit: str) -> None:
+    """Refuse what is no number, or cannot be right.
+
+    Args:
+        value: of a patient or an injection.
+        said: how the sentence begins: which option is what.
+        low, high: the least and the most that can be right.
+        unit: of the value.
+
+    Raises:
+        InputError: with a sentence that says what to give.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) <= high:
+        raise InputError(f"{said}: give a number from {low:g} to {high:g}, in {unit}")
+
+
+def check_sex(value: object, said: str) -> None:
+    """Refuse what is not M, F or O; `said` is as for `check_measure`."""
+    if value not in SEXES:
+        raise InputError(f"{said}: give M, F or O")
+
+
 @dataclass(frozen=True)
 class Body:
     """What is known of a patient's body.
@@ -75,12 +104,24 @@ class Body:
     Attributes:
         weight: kg.
         height: m.
-        sex: M, F or O.
+        sex: M, F or O, given in capitals or small letters.
+
+    Raises:
+        InputError: when a value cannot be right, as a height in cm.
     """
 
     weight: float
     height: float
     sex: str
+
+    def __post_init__(self) -> None:
+        for name, limits in RANGES.items():
+            value = getattr(self, name)
+            check_measure(value, f"{name} is {value!r}", *limits)
+            object.__setattr__(self, name, float(value))
+        sex = self.sex.upper() if isinstance(self.sex, str) else self.sex
+        check_sex(sex, f"sex is {self.sex!r}")
+        object.__setattr__(self, "sex", sex)
 
     @property
     def lean_mass(self) -> float:

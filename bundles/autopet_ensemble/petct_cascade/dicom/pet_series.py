@@ -11,6 +11,7 @@ from typing import Any
 
 from pydicom import Dataset
 
+from petct_cascade.dicom.body_size import SEXES
 from petct_cascade.dicom.moments import NO_DATE, closest, date_of, moment_of, time_of, zone_of
 from petct_cascade.dicom.suv_options import RANGES, SuvOptions, give, option, words_of_option
 from petct_cascade.dicom.values import items_of, number_of, word_of
@@ -139,7 +140,7 @@ class PetSeries:
     def sex(self) -> str:
         """M, F or O."""
         sex = self.options.sex or word_of(self.frames[0], "PatientSex")
-        if sex not in ("M", "F", "O"):
+        if sex not in SEXES:
             raise InputError("has no sex of the patient (PatientSex): give it with --sex, as M, F or O")
         return self._note("sex", sex)
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from petct_cascade.dicom.body_size import Body
+from petct_cascade.dicom import body_size
+from petct_cascade.dicom.body_size import Body, check_measure, check_sex
 from petct_cascade.dicom.moments import moment_of, time_of
 from petct_training.errors import InputError
 
-# What can be right: from newborns to the heaviest patients; from low doses of slow tracers to therapies; from Rb-82 (76 s) to
-# phantoms of Ge-68 (271 days).
+# What can be right: from low doses of slow tracers to therapies; from Rb-82 (76 s) to phantoms of Ge-68 (271 days).
 RANGES = {
-    "weight": (1.0, 500.0, "kg"),
-    "height": (0.3, 2.6, "m"),
+    **body_size.RANGES,
     "dose": (0.5, 20000.0, "MBq"),
     "half_life": (60.0, 3e7, "s"),
 }
@@ -42,14 +41,12 @@ class SuvOptions:
     injection_time: str | None = None
 
     def __post_init__(self) -> None:
-        for name, (low, high, unit) in RANGES.items():
+        for name, limits in RANGES.items():
             value = getattr(self, name)
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-                raise InputError(f"{option(name)} is {value!r}: give a number from {low:g} to {high:g}, in {unit}")
-        if self.sex is not None and self.sex not in ("M", "F", "O"):
-            raise InputError(f"--sex is {self.sex!r}: give M, F or O")
+            if value is not None:
+                check_measure(value, f"{option(name)} is {value!r}", *limits)
+        if self.sex is not None:
+            check_sex(self.sex, f"--sex is {self.sex!r}")
         text = self.injection_time
         if text is not None and (not isinstance(text, str) or (time_of(text) is None and moment_of(text) is None)):
             raise InputError(f"--injection_time is {text!r}: give HH:MM, HH:MM:SS, or date and time as 2025-01-31T10:15")
