@@ -20,7 +20,7 @@ from petct_cascade.assemble import share_of_answer
 from petct_cascade.cascade import Cascade, SlidingWindow
 from petct_cascade.method import OF_ANSWER
 from petct_cascade.predict import load_cascade
-from petct_cascade.transforms import MeanOfMembersd, RemoveFaintd, mean, with_found_kept
+from petct_cascade.transforms import MeanOfMembersd, RemoveFaintd, mean, standard_deviation, with_found_kept
 from petct_training.errors import InputError
 from petct_training.options import BEYOND_THE_PAPER, check_values
 
@@ -335,6 +335,29 @@ def test_weights_without_a_member_answer_as_the_others_of_all_do(raw, whole_mode
     record = json.loads(next((tmp_path / "a").rglob("*psma_b*.json")).read_text())
     assert record["about"]["weights"]["members"] == chosen
     assert list(load_cascade(without, "demo").network.members) == chosen
+
+
+def test_one_member_has_no_uncertainty_and_two_have_up_to_a_half(raw, whole_models, tmp_path, monkeypatch, capsys):
+    state = torch.load(whole_models / "model.pt", weights_only=True)
+    fingerprint = json.loads((whole_models / "fingerprint.json").read_text())
+    for chosen in (["UNet"], ["SegResNet", "UNet"]):
+        folder = tmp_path / "-".join(chosen)
+        folder.mkdir()
+        gone = {name for name in fingerprint.get("members", ["SegResNet", "SwinUNETR", "UNet"]) if name not in chosen}
+        kept = {name: tensor for name, tensor in state.items() if not any(f"members.{other}." in name for other in gone)}
+        torch.save(kept, folder / "model.pt")
+        (folder / "fingerprint.json").write_text(json.dumps({**fingerprint, "members": chosen}))
+    assert infer(raw, tmp_path / "UNet", tmp_path / "without", monkeypatch, uncertainty="false")
+    with pytest.raises(
+        SystemExit, match=r"^error: uncertainty is how much the members .*, and these weights have one alone, UNet: "
+    ):
+        infer(raw, tmp_path / "UNet", tmp_path / "alone", monkeypatch, uncertainty="true")
+    assert not (tmp_path / "alone/uncertainty").exists()
+    assert infer(raw, tmp_path / "SegResNet-UNet", tmp_path / "two", monkeypatch, uncertainty="true")
+    maps = [np.asarray(nib.load(file).dataobj) for file in (tmp_path / "two/uncertainty").glob("*.nii.gz")]
+    assert all(0 < spread.max() <= 0.5 for spread in maps)
+    assert standard_deviation([torch.zeros(1), torch.ones(1)]).item() == 0.5
+    assert standard_deviation([torch.zeros(1), torch.zeros(1), torch.ones(1)]).item() == pytest.approx(0.47, abs=0.002)
 
 
 def test_every_way_takes_stage_1s_share_that_the_weights_say(raw, models, tmp_path, monkeypatch):

@@ -104,6 +104,7 @@ def test_values_that_make_sense_are_taken(name, text):
         ("flip_prob", "-0.1", "--flip_prob is -0.1: give a number from 0 to 1"),
         ("overlap", "1", "--overlap is 1: give a share from 0 to 0.99 of a window"),
         ("max_epochs", "0", "--max_epochs is 0: give a whole number, 1 or more"),
+        ("part", "0", "--part is 0: give a whole number from 1 to --of, since parts count from 1"),
         ("max_epochs", "2.5", "--max_epochs is 2.5: give a whole number, 1 or more"),
         ("num_workers", "True", "--num_workers is True: give a whole number, 0 or more"),
         ("amp", "maybe", "amp is 'maybe': give true or false"),

@@ -12,7 +12,7 @@ from torch import nn
 from petct_cascade.cascade import Cascade, MeanOfFolds, SlidingWindow
 from petct_cascade.method import OF_ANSWER, check_share, chosen_members
 from petct_training.checks import check_patch_size
-from petct_training.errors import InputError
+from petct_training.errors import InputError, boolean
 from petct_training.files import read_json, read_json_or_none, write_json
 from petct_training.folds import remembering
 from petct_training.records import HELD_OUT, digest_of
@@ -136,6 +136,25 @@ def members_in(fingerprint_file: str | os.PathLike, known: Sequence[str]) -> lis
         return list(known) if members is None else chosen_members(members, known)
     except InputError as error:
         raise InputError(f"{fingerprint_file} does not fit this version of the ensemble: {error}") from error
+
+
+def with_uncertainty(uncertainty: object, members: Sequence[str]) -> bool:
+    """Return whether a map of the members' disagreement is asked for.
+
+    Args:
+        uncertainty: true or false, or a word for one of them.
+        members: of the cascade's weights, see `members_in`.
+
+    Raises:
+        InputError: when it is neither, or there is one member alone, which contradicts nobody.
+    """
+    wanted = boolean("uncertainty", uncertainty)
+    if wanted and len(members) == 1:
+        raise InputError(
+            f"uncertainty is how much the members of the ensemble disagree, and these weights have one alone, {members[0]}: leave "
+            "it out, or take weights of several"
+        )
+    return wanted
 
 
 def share_of_answer(name: str, value: object, fingerprint_file: str | os.PathLike) -> float | None:

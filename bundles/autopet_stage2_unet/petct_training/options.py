@@ -70,6 +70,8 @@ COUNTS = {
     "folds": 0,
     "body_margin": 0,
 }
+# What to give where that is more than the least.
+SAID_OF_COUNTS = {"part": "a whole number from 1 to --of, since parts count from 1"}
 # Other numbers: the least, the most, and what to give.
 NUMBERS = {
     **dict.fromkeys(SHARES, (0, 1, "a number from 0 to 1")),
@@ -240,7 +242,8 @@ def check_value(name: str, value: Any, said: str) -> None:
             raise InputError(f"{said}: give {' or '.join(CHOICES[name])}")
     elif name in COUNTS:
         least = COUNTS[name]
-        _check_number(value, said, least, math.inf, f"a whole number, {least} or more", whole=True)
+        what = SAID_OF_COUNTS.get(name, f"a whole number, {least} or more")
+        _check_number(value, said, least, math.inf, what, whole=True)
     elif name in NUMBERS:
         _check_number(value, said, *NUMBERS[name])
     elif name in RANGES:
