@@ -20,7 +20,8 @@ BENCH_BIN := .venv-bench/bin
 BENCH_INSTALLED := .venv-bench/installed
 BENCHMARKS := budget metrics index prepare dicom feeding training scaling inference
 TRAINING_SOURCE := bundles/autopet_stage1_dynunet
-WORK_DIR := demo/$(if $(STUDIES),$(shell basename '$(STUDIES)'),phantoms)
+# Studies of yours never share a folder with the phantoms, whatever they are called.
+WORK_DIR := demo/$(if $(STUDIES),studies/$(shell basename '$(STUDIES)'),phantoms)
 PHANTOMS := $(WORK_DIR)/raw
 
 .PHONY: demo test test-slow test-lowest coverage lint sync zoo pack bench clean

@@ -345,7 +345,9 @@ def main() -> None:
     variants = list(read_json(VARIANTS))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("run", "table"))
-    parser.add_argument("--variants", nargs="+", choices=variants, default=variants, metavar="NAME", help=", ".join(variants))
+    # Names hold commas.
+    named = f"names in quotation marks; by default all of them: {'; '.join(variants)}"
+    parser.add_argument("--variants", nargs="+", choices=variants, default=variants, metavar="NAME", help=named)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=math.inf, help="no training of the method begins later")
     parser.add_argument("--folder", type=Path, default=FOLDER)

@@ -139,6 +139,14 @@ def test_help_says_what_goes_in_and_what_comes_out_with_an_example(command):
     assert f"petct {command} " in help_text.partition("Example")[2]
 
 
+def test_help_names_every_kind_of_file_that_is_taken():
+    """As `find_studies` and `read_coarse_mask` take them, which other tests show."""
+    for command in ("segment", "convert", "prepare", "train"):
+        assert "DICOM" in petct(command, "--help").output.partition("In:")[2].partition("Out:")[0], command
+    coarse_mask = petct("segment", "--help").output.partition("--coarse-mask")[2].partition("--points")[0]
+    assert all(kind in coarse_mask for kind in ("NIfTI", "MetaImage", "SEG", "RTSTRUCT"))
+
+
 def test_help_lists_every_command_with_a_whole_sentence():
     listed = dict(line.split(maxsplit=1) for line in petct("--help").output.partition("Commands:\n")[2].splitlines())
     assert set(listed) == set(COMMANDS)

@@ -184,6 +184,20 @@ def test_every_documented_make_has_a_target(document):
     assert set(named) <= set(targets)
 
 
+def test_the_demo_of_own_studies_writes_where_the_readme_says_and_never_among_the_phantoms():
+    def folder(*given: str) -> str:
+        """The work folder of `make demo`."""
+        done = subprocess.run(["make", "--dry-run", "demo", *given], cwd=ROOT, capture_output=True, text=True, check=True)
+        (work,) = re.findall(r"petct train .* -o '(.*)' --profile demo", done.stdout)
+        return work
+
+    (shown,) = re.findall(r"`make demo STUDIES=FOLDER`: it leaves `(.*?)/results/report\.html`", text_of("README.md"))
+    for studies in ("/data/my studies", "/data/phantoms", "phantoms"):
+        assert folder(f"STUDIES={studies}") == shown.replace("FOLDER", Path(studies).name)
+    assert folder() == "demo/phantoms"
+    assert not Path(shown).is_relative_to("demo/phantoms")
+
+
 def petct() -> list[str]:
     """The command `petct` of this checkout, which need not be installed."""
     scripts = re.search(

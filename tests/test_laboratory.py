@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import sys
 
 import laboratory
 import numpy as np
@@ -164,6 +166,15 @@ def test_a_folder_never_mixes_results_of_other_studies_folds_trainings_or_member
             laboratory.run(other, ["paper"], seeds=2, minutes=1)
     laboratory.run(lab, ["paper"], seeds=1, minutes=1)
     assert len(trained) == 1
+
+
+def test_help_lists_the_variants_so_that_each_name_can_be_told(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["laboratory.py", "--help"])
+    with pytest.raises(SystemExit):
+        laboratory.main()
+    words = " ".join(capsys.readouterr().out.split())
+    (listed,) = re.findall(r"by default all of them: (.*?) --seeds", words)
+    assert listed.split("; ") == list(read_json(laboratory.VARIANTS))
 
 
 def test_every_variant_is_made_of_options_that_the_bundles_know():

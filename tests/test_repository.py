@@ -54,6 +54,12 @@ def test_changelog_and_citation_have_the_version_of_the_project(file, pattern):
     assert versions[0] == project_version()
 
 
+def test_the_changelog_says_nothing_twice():
+    entries = re.findall(r"^- .*?(?=^\S|^$)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    assert len(entries) > 20
+    assert len(set(entries)) == len(entries)
+
+
 # Folders of users on Linux, macOS and Windows. What a container's image has at a fixed place is none of them.
 PLACE = re.compile(r"(?<![\w.:/])(?:/home/|/Users/|/root/|/mnt/|[A-Za-z]:[\\/]+Users)")
 OURS = ("bundles", "benchmarks", "tools", "container", "examples", "docs", ".github", ".ci")

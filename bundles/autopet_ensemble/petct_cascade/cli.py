@@ -269,7 +269,9 @@ def main() -> None:
 @click.option("--ct", type=THERE, help="CT of one study: a file in Hounsfield units, or a DICOM folder; give --pet with it.")
 @click.option("--pet", type=THERE, help="PET of the same study: a file in body-weight SUV, or a DICOM folder.")
 @click.option("--case", help="Name of this one study; by default that of its folder and file.")
-@click.option("--coarse-mask", type=THERE, help="A mask of this one study in place of stage 1's: NIfTI, MetaImage or DICOM SEG.")
+@click.option(
+    "--coarse-mask", type=THERE, help="A mask of this one study in place of stage 1's: NIfTI, MetaImage, DICOM SEG or RTSTRUCT."
+)
 @click.option("--points", type=THERE, help="JSON file of clicks in this one study, on lesions and on what is none.")
 @output
 @weights
@@ -395,8 +397,8 @@ def train(
     A finished step is skipped when the command is repeated, and an interrupted training goes on where it stopped.
 
     \b
-    In:  STUDIES, a folder in the layout of the challenge or of TCIA,
-         or a CSV or JSON list with case, ct, pet, label.
+    In:  STUDIES, a folder in the layout of the challenge or of TCIA, a folder
+         with DICOM files, or a CSV or JSON list with case, ct, pet, label.
     Out: WORK/models/autopet_ensemble, the weights for `petct segment`;
          WORK/results, scores of the validation studies and report.html.
 
