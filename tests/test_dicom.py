@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from dicom_writer import Person, Variant, small_study, write_seg, write_study, write_tcia
+from dicom_writer import Person, Variant, edits, small_study, write_seg, write_study, write_tcia
 from dicom_writer import layouts as dicom_layouts
 from dicom_writer.beside import second_pet
 from dicom_writer.damages import patched
@@ -26,6 +26,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from petct_cascade.convert import convert
+from petct_cascade.dicom.body_size import Body
 from petct_cascade.dicom.finding import DicomOptions, find_in_folder
 from petct_cascade.dicom.headers import scan
 from petct_cascade.dicom.reading import read_ct, read_pet
@@ -458,6 +459,18 @@ def test_slices_that_state_different_weights_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"says different things in its slices, 50 and .* \(PatientWeight\)"):
         read_pet(files)
     assert read_pet(files, SuvOptions(weight=70)).facts["suv"]["weight_kg"] == 70
+
+
+def test_slices_that_state_different_heights_give_no_lean_body_mass(tmp_path):
+    """SUL by a height that half of the slices state would be wrong without a word."""
+    written(tmp_path, change_pet=edits.only(range(8), edits.setting(PatientSize="1.50")))
+    (study,) = find_in_folder(tmp_path)[0]
+    unread = replace(study.pet)
+    read_volume(study.pet)
+    assert [source.body() for source in (study.pet, unread)] == [None, None]
+    person = PLAIN.person
+    (study,) = find_in_folder(tmp_path, DicomOptions(suv=SuvOptions(height=person.height)))[0]
+    assert study.pet.body() == Body(person.weight, person.height, person.sex)
 
 
 def test_enhanced_file_with_an_element_that_cannot_be_decoded_costs_no_other_study(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import json
 import math
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -320,6 +321,40 @@ def test_several_injections_are_refused():
         suv_conversion(headers)
 
 
+def two_injections() -> list[Dataset]:
+    """Headers that list two injections: 350 MBq at 10:00, and 100 MBq at 09:00."""
+    headers = slices(2)
+    for header in headers:
+        other = slices(1, {"RadionuclideTotalDose": 100e6, "RadiopharmaceuticalStartDateTime": "20250101090000"})[0]
+        header.RadiopharmaceuticalInformationSequence.append(other.RadiopharmaceuticalInformationSequence[0])
+    return headers
+
+
+def test_options_say_which_of_several_injections_it_is():
+    given = {"dose": 350, "half_life": HALF_LIFE, "injection_time": "10:00"}
+    with pytest.raises(InputError, match=r"lists 2 injections.*: give .* with --dose, --half_life, --injection_time, or export"):
+        suv_conversion(two_injections())
+    for left_out in given:
+        others = {name: value for name, value in given.items() if name != left_out}
+        with pytest.raises(InputError, match=rf"2 injections.* with --{left_out}, or export"):
+            suv_conversion(two_injections(), SuvOptions(**others))
+    conversion = suv_conversion(two_injections(), SuvOptions(**given))
+    assert conversion.factors == pytest.approx([BY_DOSE / left_after(HOUR)] * 2)
+    assert ["1e+08 (RadionuclideTotalDose), in whose place 350 of --dose" in warning for warning in conversion.warnings] == [True]
+    # SUV that is stored needs none of them.
+    headers = two_injections()
+    for header in headers:
+        header.Units = "GML"
+    assert factor_of(headers) == 1
+
+
+def test_half_life_in_minutes_is_told_with_its_option():
+    with pytest.raises(
+        InputError, match=r"half-life of 2 minutes: give it with --injection_time.*, or the half-life with --half_life"
+    ):
+        suv_conversion(slices(1, {"RadionuclideHalfLife": 109.77}))
+
+
 # ---------------------------------------------------------------- units
 
 
@@ -389,7 +424,7 @@ def test_series_without_a_weight_is_refused(weight):
     ("attribute", "value", "remedy"),
     [
         ("RadionuclideTotalDose", None, "--dose, in MBq"),
-        ("RadionuclideTotalDose", "1e300", "--dose, in MBq"),
+        ("RadionuclideTotalDose", "1e300", "has an injected dose of 1e.* --dose, in MBq"),
         ("RadionuclideHalfLife", 0, "--half_life, in s"),
         ("RadiopharmaceuticalStartDateTime", "soon", "--injection_time, as HH:MM"),
     ],
@@ -409,6 +444,99 @@ def test_slices_that_say_different_things_are_refused(attribute):
         delattr(header, attribute)
     with pytest.raises(InputError, match="does not say"):
         suv_conversion(headers)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "other", "said", "options"),
+    [
+        ("PatientWeight", 35, "35 and 70", {"weight": WEIGHT}),
+        ("RadionuclideTotalDose", DOSE / 2, "1.75e+08 and 3.5e+08", {"dose": DOSE / 1e6}),
+        ("RadionuclideHalfLife", 4057.7, "4057.7 and 6586.2", {"half_life": HALF_LIFE}),
+        (
+            "RadiopharmaceuticalStartDateTime",
+            "20250101093000",
+            "2025-01-01T09:30:00 and 2025-01-01T10:00:00",
+            {"injection_time": "10:00"},
+        ),
+        ("RadiopharmaceuticalStartTime", "093000", "09:30:00 and 10:00:00", {"injection_time": "10:00"}),
+        ("SeriesTime", "100000", "2025-01-01T10:00:00 and 2025-01-01T11:00:00", None),
+        ("SeriesDate", "20250102", "2025-01-01T11:00:00 and 2025-01-02T11:00:00", None),
+        ("TimezoneOffsetFromUTC", "+0200", "'+0100' and '+0200'", None),
+    ],
+)
+def test_slices_that_state_different_numbers_or_times_are_refused_until_an_option_says_which(attribute, other, said, options):
+    headers = slices(4, {"RadiopharmaceuticalStartTime": "100000"}, TimezoneOffsetFromUTC="+0100")
+    for header in headers[2:]:
+        item = header.RadiopharmaceuticalInformationSequence[0]
+        setattr(item if attribute.startswith("Radio") else header, attribute, other)
+    with pytest.raises(InputError, match=re.escape(said)) as refused:
+        suv_conversion(headers)
+    assert "says different things in its slices" in str(refused.value)
+    assert "export it again" in str(refused.value)
+    if options:
+        assert f"give it with --{next(iter(options))}" in str(refused.value)
+        assert suv_conversion(headers, SuvOptions(**options)).factors == pytest.approx([BY_DOSE / left_after(HOUR)] * 4)
+    # Whichever slice comes first.
+    with pytest.raises(InputError, match=re.escape(said)):
+        suv_conversion(headers[::-1])
+
+
+@pytest.mark.parametrize(("attribute", "other"), [("PatientSize", 1.5), ("PatientSex", "F"), ("PatientWeight", 35)])
+def test_slices_that_state_different_bodies_are_refused_where_suv_needs_the_body(attribute, other):
+    headers = slices(4, Units="GML", SUVType="LBMJANMA")
+    for header in headers[2:]:
+        setattr(header, attribute, other)
+    with pytest.raises(
+        InputError, match=rf"different things in its slices, .* \({attribute}\): export it again, or give it with --"
+    ):
+        suv_conversion(headers)
+    given = {"weight": 70, "height": 1.75, "sex": "M"}
+    assert factor_of(headers, **given) == pytest.approx((6680 + 216 * 70 / 1.75**2) / 9270)
+    # No number is refused that nobody needs.
+    for header in headers:
+        header.SUVType = "BW"
+    assert factor_of(headers) == 1
+
+
+def test_what_nobody_needs_may_differ_from_slice_to_slice():
+    headers = slices(2, DecayCorrection="ADMIN")
+    headers[1].SeriesTime = "100000"
+    headers[1].TimezoneOffsetFromUTC, headers[0].TimezoneOffsetFromUTC = "+0100", "+0200"
+    for attribute, value in (("RadionuclideHalfLife", 4057.7), ("RadiopharmaceuticalStartDateTime", "20250101093000")):
+        setattr(headers[1].RadiopharmaceuticalInformationSequence[0], attribute, value)
+    assert factor_of(headers) == pytest.approx(BY_DOSE)
+    # Times of series that were made later are not those of the scan.
+    headers = slices(2, SeriesTime="130000")
+    headers[1].SeriesTime = "131500"
+    conversion = suv_conversion(headers)
+    assert (conversion.facts["rule"], conversion.factors[0]) == ("first_acquisition", pytest.approx(BY_DOSE / left_after(HOUR)))
+    # With and without fractions of a second.
+    headers = slices(2)
+    headers[1].SeriesTime = "110000.250000"
+    assert factor_of(headers) == pytest.approx(BY_DOSE / left_after(HOUR))
+
+
+def test_scan_times_of_ge_that_differ_are_refused_where_they_are_needed():
+    headers = slices(2, SeriesTime="130000")
+    for header, scan in zip(headers, ("20250101103000", "20250101104500"), strict=True):
+        header.add_new(0x00090010, "LO", "GEMS_PETD_01")
+        header.add_new(0x0009100D, "DT", scan)
+    with pytest.raises(InputError, match="of GE's scan time, 2025-01-01T10:30:00 and 2025-01-01T10:45:00: export it again"):
+        suv_conversion(headers)
+    for header in headers:
+        header.SeriesTime = "110000"
+    assert factor_of(headers) == pytest.approx(BY_DOSE / left_after(HOUR))
+
+
+@pytest.mark.parametrize("silent", [None, 0])
+def test_number_that_some_slices_state_counts_for_all(silent):
+    headers = slices(16)
+    for header in headers[:3]:
+        header.PatientWeight = silent
+        header.RadiopharmaceuticalInformationSequence = []
+    conversion = suv_conversion(headers)
+    assert conversion.factors == pytest.approx([BY_DOSE / left_after(HOUR)] * 16)
+    assert conversion.facts["weight_kg"] == WEIGHT
 
 
 @pytest.mark.parametrize(
@@ -452,7 +580,8 @@ def test_an_option_in_place_of_another_number_of_the_header_leaves_a_warning_wit
     assert not suv_conversion(slices(), SuvOptions(**{name: stated})).warnings
     (warning,) = suv_conversion(slices(), SuvOptions(**{name: factor * stated})).warnings
     assert f"in whose place {factor * stated:g} of --{name} is taken: check which one is right" in warning
-    assert warning.startswith("states a ")
+    words = {"weight": "a patient weight", "dose": "an injected dose", "half_life": "a half-life"}[name]
+    assert warning.startswith(f"states {words} of ")
 
 
 def test_options_without_effect_are_warned_of():

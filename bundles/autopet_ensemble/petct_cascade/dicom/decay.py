@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from datetime import datetime, time, timedelta
 
 import numpy as np
@@ -10,7 +11,7 @@ from pydicom import Dataset
 
 from petct_cascade.dicom.moments import closest, last_before, moment_of, stamp, time_of
 from petct_cascade.dicom.pet_series import LONGEST_FRAME_MS, PetSeries
-from petct_cascade.dicom.suv_options import give
+from petct_cascade.dicom.suv_options import give, option
 from petct_cascade.dicom.values import number_of, private_tag, word_of
 from petct_training.errors import InputError
 
@@ -86,9 +87,14 @@ def reference_time(series: PetSeries) -> tuple[str, datetime, dict[str, float]]:
     candidates = _candidates(series)
     if not candidates:
         raise InputError("does not say when it was acquired (SeriesTime, AcquisitionTime): export it again")
-    rule, reference = next(iter(candidates.items()))
+    rule, (reference, *different) = next(iter(candidates.items()))
+    if different and different[-1] - reference > SAME_TIME:
+        raise InputError(
+            f"says different things in its slices of {RULE_NAMES[rule]}, {stamp(reference)} and {stamp(different[-1])}: export it "
+            "again"
+        )
     others = {}
-    for other, moment in candidates.items():
+    for other, (moment, *_) in candidates.items():
         if abs(_half_lives(series, moment - reference)) >= IMPOSSIBLE_DELAY_HALF_LIVES:
             # A date that contradicts the others lies, but the time of day may be right.
             moment = closest(moment.time(), reference)
@@ -103,31 +109,39 @@ def reference_time(series: PetSeries) -> tuple[str, datetime, dict[str, float]]:
     return rule, reference, others
 
 
-def _candidates(series: PetSeries) -> dict[str, datetime]:
-    """Return the times to which a series may be corrected for decay by rule, the most trustworthy first."""
-    header, first = series.frames[0], series.first_acquisition
-    stated = series.series_time
-    clock = time_of(word_of(header, "SeriesTime"))
-    if stated is None and clock is not None:
-        stated = closest(clock, first) if first else datetime.combine(series.other_day, clock)
-    begins = stated is not None and (first is None or -SAME_TIME <= first - stated <= LONGEST_SERIES)
-    candidates = {
-        "decay_correction_time": moment_of(word_of(header, "DecayCorrectionDateTime"), series.zone),
-        "series_time": stated if begins else None,
-        "ge_scan_time": _ge_scan_time(series, first or stated),
-        "frame_reference_time": _time_of_frames(series),
-        "first_acquisition": first,
+def _candidates(series: PetSeries) -> dict[str, list[datetime]]:
+    """Return the times to which a series may be corrected for decay by rule, the most trustworthy first.
+
+    Each is one time, or several, sorted, where the slices say different things.
+    """
+    first, stated = series.first_acquisition, series.series_times
+    begins = any(first is None or -SAME_TIME <= first - moment <= LONGEST_SERIES for moment in stated)
+    corrected = (moment_of(word_of(frame, "DecayCorrectionDateTime"), series.zone) for frame in series.frames)
+    near = first or next(iter(stated), None)
+    scans = (_ge_scan_time(frame, series.zone, near) for frame in series.frames)
+    of_frames = _time_of_frames(series)
+    candidates: dict[str, list[datetime]] = {
+        "decay_correction_time": _sorted(corrected),
+        "series_time": stated if begins else [],
+        "ge_scan_time": _sorted(scans),
+        "frame_reference_time": [of_frames] if of_frames else [],
+        "first_acquisition": [first] if first else [],
     }
     if not begins:
         # It comes last: such a series was made from an earlier one.
         candidates["series_time"] = candidates.pop("series_time") or stated
-    return {rule: moment for rule, moment in candidates.items() if moment is not None}
+    return {rule: moments for rule, moments in candidates.items() if moments}
 
 
-def _ge_scan_time(series: PetSeries, near: datetime | None) -> datetime | None:
+def _sorted(moments: Iterable[datetime | None]) -> list[datetime]:
+    """Return different moments, sorted; None among them does not count."""
+    return sorted({moment for moment in moments if moment is not None})
+
+
+def _ge_scan_time(frame: Dataset, zone: timedelta | None, near: datetime | None) -> datetime | None:
     """Return the beginning of the scan that GE writes into a private attribute; as time of day, when its date is another."""
-    text = word_of(series.frames[0], private_tag(series.frames[0], *GE, GE_SCAN_TIME))
-    moment = moment_of(text, series.zone)
+    text = word_of(frame, private_tag(frame, *GE, GE_SCAN_TIME))
+    moment = moment_of(text, zone)
     clock = moment.time() if moment else time_of(text)
     return closest(clock, near) if clock and near else moment
 
@@ -155,12 +169,10 @@ def injection_time(series: PetSeries, reference: datetime) -> datetime:
         reference: the time to which the activity is corrected, or the first acquisition.
     """
     given = series.options.injection_time
-    stated = moment_of(word_of(series.injection, "RadiopharmaceuticalStartDateTime"), series.zone)
-    clock = time_of(word_of(series.injection, "RadiopharmaceuticalStartTime"))
     if given is not None:
-        stated, clock = moment_of(given, series.zone), time_of(given)
-        trusted = stated
+        trusted, clock = moment_of(given, series.zone), time_of(given)
     else:
+        stated, clock = series.injection_moment, series.injection_clock
         latest = timedelta(seconds=LATEST_DELAY_HALF_LIVES * series.half_life)
         trusted = stated if stated and EARLIEST_DELAY <= reference - stated < latest else None
         if trusted is not None and clock is not None:
@@ -203,7 +215,7 @@ def _check_delay(series: PetSeries, moment: datetime, injection: datetime) -> No
     if not EARLIEST_DELAY <= delay < timedelta(seconds=IMPOSSIBLE_DELAY_HALF_LIVES * series.half_life):
         raise InputError(
             f"was acquired {_minutes(delay):.0f} minutes after the injection, which cannot be right at a half-life of "
-            f"{series.half_life / 60:.0f} minutes: {give('injection_time')}"
+            f"{series.half_life / 60:.0f} minutes: {give('injection_time')}, or the half-life with {option('half_life')}, in s"
         )
 
 

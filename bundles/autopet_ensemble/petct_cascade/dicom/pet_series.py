@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from functools import cached_property
 from typing import Any
 
 from pydicom import Dataset
 
-from petct_cascade.dicom.body_size import SEXES
-from petct_cascade.dicom.moments import NO_DATE, closest, date_of, moment_of, time_of, zone_of
-from petct_cascade.dicom.suv_options import RANGES, SuvOptions, give, option, words_of_option
+from petct_cascade.dicom.body_size import SEXES, Body
+from petct_cascade.dicom.moments import NO_DATE, closest, date_of, moment_of, stamp, time_of, zone_of
+from petct_cascade.dicom.suv_options import RANGES, SuvOptions, article, give, option, words_of_option
 from petct_cascade.dicom.values import items_of, number_of, word_of
+from petct_cascade.problems import first_names
 from petct_training.errors import InputError
 
 # The manual's limits: a dose below this is in MBq, a weight above this in grams; a height above this can only be in cm.
@@ -30,6 +31,11 @@ FACTS = (
     *("sex", "dose_mbq", "half_life_s", "decayed_dose_mbq", "factor", "given", "other_rules"),
 )
 
+
+# Where the injection stands, what is said of it that an option gives, too, and what may be said of a sex.
+INJECTIONS = "RadiopharmaceuticalInformationSequence"
+OF_INJECTION = ("dose", "half_life", "injection_time")
+SEXES = ("M", "F", "O")
 
 # Share by which two numbers may differ that are told apart by rounding alone.
 ALIKE = 0.01
@@ -69,56 +75,71 @@ class PetSeries:
         if not found:
             raise InputError(f"does not say {what} ({keyword}): export it again")
         if len(found) > 1:
-            raise InputError(f"says different things in its slices, {found[0]!r} and {found[1]!r} ({keyword}): export it again")
+            raise InputError(_different(repr(found[0]), repr(found[1]), keyword))
         return found[0]
 
-    def stated(self, name: str, header: Dataset, keyword: str) -> float:
-        """Return a number that the header states, and that must be there.
+    def stated(self, name: str, headers: Iterable[Dataset], keyword: str) -> float:
+        """Return the one number that headers state, and that must be there; those that say nothing do not count.
 
         Args:
             name: of the option that replaces it.
-            header: that of a slice, or an item of it.
+            headers: those of all slices, or an item of each.
             keyword: of the attribute.
         """
-        number = number_of(header, keyword)
-        if number is None or number <= 0:
+        numbers = _numbers(headers, keyword)
+        if not numbers:
             raise InputError(f"has no {words_of_option(name)} ({keyword}): {give(name)}")
-        return number
+        if len(numbers) > 1:
+            # As a header does that was corrected in part.
+            raise InputError(_different(f"{numbers[0]:g}", f"{numbers[-1]:g}", keyword, give(name)))
+        return numbers[0]
 
     def checked(self, name: str, value: float, keyword: str) -> float:
         """Return a value of the header that lies where it can be right."""
         low, high, unit = RANGES[name]
         if not low <= value <= high:
+            words = words_of_option(name)
             raise InputError(
-                f"has a {words_of_option(name)} of {value:.4g} {unit} ({keyword}), which cannot be right: {give(name)}"
+                f"has {article(words)} {words} of {value:.4g} {unit} ({keyword}), which cannot be right: {give(name)}"
             )
         return value
 
-    def _warn_of_other(self, name: str, source: Dataset, keyword: str, *units: float) -> None:
-        """Warn where an option takes the place of another number in the header, which may be in any of some units."""
-        given, stated = getattr(self.options, name), number_of(source, keyword)
-        if stated is not None and stated > 0 and not any(math.isclose(unit * stated, given, rel_tol=ALIKE) for unit in units):
+    def _warn_of_other(self, name: str, headers: Iterable[Dataset], keyword: str, *units: float) -> None:
+        """Warn where an option takes the place of other numbers in the headers, which may be in any of some units."""
+        given, words = getattr(self.options, name), words_of_option(name)
+        others = [
+            number
+            for number in _numbers(headers, keyword)
+            if not any(math.isclose(unit * number, given, rel_tol=ALIKE) for unit in units)
+        ]
+        if others:
+            numbers = " and ".join(f"{number:g}" for number in others)
             self.warnings.append(
-                f"states a {words_of_option(name)} of {stated:g} ({keyword}), in whose place {given:g} of {option(name)} is taken: "
+                f"states {article(words)} {words} of {numbers} ({keyword}), in whose place {given:g} of {option(name)} is taken: "
                 "check which one is right"
             )
 
-    def _refuse_different(self, name: str, keyword: str) -> None:
-        """Refuse slices that state different numbers, as a header that was corrected in part does."""
-        found = sorted({number for frame in self.frames if (number := number_of(frame, keyword)) is not None})
+    def _alike(self, values: Iterable[Any], show: Callable[[Any], str], keyword: str, remedy: str = "") -> Any:
+        """Return the one value that slices state, None where they state none; None among them does not count.
+
+        Args:
+            values: of the slices.
+            show: returns a value as it stands in a sentence.
+            keyword: of the attribute.
+            remedy: how else it is given; empty where no option gives it.
+        """
+        found = sorted({value for value in values if value is not None})
         if len(found) > 1:
-            raise InputError(
-                f"says different things in its slices, {found[0]:g} and {found[-1]:g} ({keyword}): export it again, or {give(name)}"
-            )
+            raise InputError(_different(show(found[0]), show(found[-1]), keyword, remedy))
+        return found[0] if found else None
 
     @cached_property
     def weight(self) -> float:
         """Body weight (kg)."""
         if self.options.weight is not None:
-            self._warn_of_other("weight", self.frames[0], "PatientWeight", 1, 1e-3)
+            self._warn_of_other("weight", self.frames, "PatientWeight", 1, 1e-3)
             return self._note("weight_kg", self.options.weight)
-        self._refuse_different("weight", "PatientWeight")
-        weight = self.stated("weight", self.frames[0], "PatientWeight")
+        weight = self.stated("weight", self.frames, "PatientWeight")
         if weight > MOST_KG:
             self.warnings.append(f"states a weight of {weight:g}, which is taken as grams: check it, or {give('weight')}")
             weight /= 1000
@@ -128,9 +149,9 @@ class PetSeries:
     def height(self) -> float:
         """Height of the body (m)."""
         if self.options.height is not None:
-            self._warn_of_other("height", self.frames[0], "PatientSize", 1, 1e-2)
+            self._warn_of_other("height", self.frames, "PatientSize", 1, 1e-2)
             return self._note("height_m", self.options.height)
-        height = self.stated("height", self.frames[0], "PatientSize")
+        height = self.stated("height", self.frames, "PatientSize")
         if height > MOST_M:
             self.warnings.append(f"states a height of {height:g}, which is taken as cm: check it, or {give('height')}")
             height /= 100
@@ -139,27 +160,42 @@ class PetSeries:
     @cached_property
     def sex(self) -> str:
         """M, F or O."""
-        sex = self.options.sex or word_of(self.frames[0], "PatientSex")
-        if sex not in SEXES:
-            raise InputError("has no sex of the patient (PatientSex): give it with --sex, as M, F or O")
+        remedy = "give it with --sex, as M, F or O"
+        words = (word for frame in self.frames if (word := word_of(frame, "PatientSex")) in SEXES)
+        sex = self.options.sex or self._alike(words, repr, "PatientSex", remedy)
+        if sex is None:
+            raise InputError(f"has no sex of the patient (PatientSex): {remedy}")
         return self._note("sex", sex)
 
     @cached_property
-    def injection(self) -> Dataset:
-        """What is said of the injection."""
-        found = items_of(self.frames[0], "RadiopharmaceuticalInformationSequence")
-        if len(found) > 1:
-            raise InputError(f"lists {len(found)} injections, and does not say which one it shows: export it with one")
-        return found[0] if found else Dataset()
+    def _injections(self) -> list[list[Dataset]]:
+        """What each slice says of injections; frames of one file share what it says, which counts once."""
+        return list({tuple(map(id, found)): found for found in (items_of(frame, INJECTIONS) for frame in self.frames)}.values())
+
+    @cached_property
+    def all_injections(self) -> list[Dataset]:
+        """What the slices say of injections, whether it is one or several."""
+        return [item for found in self._injections for item in found]
+
+    @property
+    def injection(self) -> list[Dataset]:
+        """What the slices say of the one injection, for what no option gives."""
+        most = max(map(len, self._injections), default=0)
+        if most > 1:
+            options = [option(name) for name in OF_INJECTION if getattr(self.options, name) is None]
+            raise InputError(
+                f"lists {most} injections, and does not say which one it shows: give what is true of that one with "
+                f"{first_names(options, len(options))}, or export it with one injection"
+            )
+        return self.all_injections
 
     @cached_property
     def dose(self) -> float:
         """Activity as injected (Bq)."""
-        injection = self.injection
         if self.options.dose is not None:
-            self._warn_of_other("dose", injection, "RadionuclideTotalDose", 1e-6, 1)
+            self._warn_of_other("dose", self.all_injections, "RadionuclideTotalDose", 1e-6, 1)
             return 1e6 * self._note("dose_mbq", self.options.dose)
-        dose = self.stated("dose", injection, "RadionuclideTotalDose")
+        dose = self.stated("dose", self.injection, "RadionuclideTotalDose")
         if dose < LEAST_BQ:
             self.warnings.append(f"states a dose of {dose:g}, which is taken as MBq: check it, or {give('dose')}")
         megabecquerel = dose if dose < LEAST_BQ else dose / 1e6
@@ -168,28 +204,39 @@ class PetSeries:
     @cached_property
     def half_life(self) -> float:
         """Half-life of the radionuclide (s)."""
-        injection = self.injection
         if self.options.half_life is not None:
-            self._warn_of_other("half_life", injection, "RadionuclideHalfLife", 1)
+            self._warn_of_other("half_life", self.all_injections, "RadionuclideHalfLife", 1)
             return self._note("half_life_s", self.options.half_life)
-        half_life = self.stated("half_life", injection, "RadionuclideHalfLife")
+        half_life = self.stated("half_life", self.injection, "RadionuclideHalfLife")
         return self._note("half_life_s", self.checked("half_life", half_life, "RadionuclideHalfLife"))
+
+    @property
+    def injection_moment(self) -> datetime | None:
+        """Date and time of the injection, if the header has them."""
+        moments = (moment_of(word_of(item, "RadiopharmaceuticalStartDateTime"), self.zone) for item in self.injection)
+        return self._alike(moments, stamp, "RadiopharmaceuticalStartDateTime", give("injection_time"))
+
+    @property
+    def injection_clock(self) -> time | None:
+        """Time of day of the injection, if the header has it."""
+        clocks = (time_of(word_of(item, "RadiopharmaceuticalStartTime")) for item in self.injection)
+        return self._alike(clocks, time.isoformat, "RadiopharmaceuticalStartTime", give("injection_time"))
 
     @cached_property
     def zone(self) -> timedelta | None:
         """Offset of the scanner's clock from UTC, if it is said."""
-        return zone_of(word_of(self.frames[0], "TimezoneOffsetFromUTC"))
+        words = (word for frame in self.frames if zone_of(word := word_of(frame, "TimezoneOffsetFromUTC")) is not None)
+        return zone_of(self._alike(words, repr, "TimezoneOffsetFromUTC") or "")
 
     @cached_property
-    def series_time(self) -> datetime | None:
-        """When the series began, if its date is said, too."""
-        day, clock = date_of(word_of(self.frames[0], "SeriesDate")), time_of(word_of(self.frames[0], "SeriesTime"))
-        return datetime.combine(day, clock) if day and clock else None
+    def series_times(self) -> list[datetime]:
+        """When the series began, sorted: several times where the slices say different things."""
+        return sorted({moment for frame in self.frames if (moment := self._series_time_of(frame)) is not None})
 
     @cached_property
     def acquisitions(self) -> list[datetime | None]:
         """When the acquisition of each slice began; None for a slice that does not say it."""
-        return [self._acquisition_of(frame) for frame in self.frames]
+        return [_acquisition_of(frame) for frame in self.frames]
 
     @cached_property
     def first_acquisition(self) -> datetime | None:
@@ -211,25 +258,57 @@ class PetSeries:
         exponent = math.log(2) / self.half_life * seconds
         return exponent / -math.expm1(-exponent)
 
-    def _acquisition_of(self, frame: Dataset) -> datetime | None:
-        """Return when the acquisition of a slice began: on its own date, or else on the series' or the study's."""
-        day, clock = date_of(word_of(frame, "AcquisitionDate")), time_of(word_of(frame, "AcquisitionTime"))
-        if day and clock:
-            return datetime.combine(day, clock)
-        moment = moment_of(word_of(frame, "AcquisitionDateTime"), self.zone)
-        if moment or not clock:
-            return moment
-        if self.series_time is not None:
-            return closest(clock, self.series_time)
-        return datetime.combine(self.other_day, clock)
-
-    @property
-    def other_day(self) -> date:
-        """The day of times that come without one."""
-        dates = (date_of(word_of(self.frames[0], keyword)) for keyword in ("SeriesDate", "StudyDate"))
-        return next((day for day in dates if day), NO_DATE)
+    def _series_time_of(self, frame: Dataset) -> datetime | None:
+        """Return when the series began by one slice; without its date, the time of day that is closest to the first acquisition."""
+        dated, clock = _dated_series_time(frame), time_of(word_of(frame, "SeriesTime"))
+        if dated or clock is None:
+            return dated
+        return closest(clock, self.first_acquisition) if self.first_acquisition else datetime.combine(_other_day(frame), clock)
 
     def _note(self, name: str, value: Any) -> Any:
         """Keep a value among the facts."""
         self.facts[name] = value
         return value
+
+
+def body_of(frames: Sequence[Dataset], options: SuvOptions) -> Body | None:
+    """Return the patient's body by headers and options; None where they do not say weight, height and sex."""
+    series = PetSeries(frames, options)
+    try:
+        return Body(series.weight, series.height, series.sex)
+    except InputError:
+        return None
+
+
+def _numbers(headers: Iterable[Dataset], keyword: str) -> list[float]:
+    """Return the different numbers above zero that headers state, sorted."""
+    return sorted({number for header in headers if (number := number_of(header, keyword)) is not None and number > 0})
+
+
+def _different(first: str, other: str, keyword: str, remedy: str = "") -> str:
+    """Return what is wrong with slices that state two values of an attribute; `remedy` says how else it is given."""
+    return f"says different things in its slices, {first} and {other} ({keyword}): export it again{remedy and f', or {remedy}'}"
+
+
+def _acquisition_of(frame: Dataset) -> datetime | None:
+    """Return when the acquisition of a slice began: on its own date, or else on the series' or the study's."""
+    day, clock = date_of(word_of(frame, "AcquisitionDate")), time_of(word_of(frame, "AcquisitionTime"))
+    if day and clock:
+        return datetime.combine(day, clock)
+    moment = moment_of(word_of(frame, "AcquisitionDateTime"), zone_of(word_of(frame, "TimezoneOffsetFromUTC")))
+    if moment or not clock:
+        return moment
+    began = _dated_series_time(frame)
+    return closest(clock, began) if began is not None else datetime.combine(_other_day(frame), clock)
+
+
+def _dated_series_time(frame: Dataset) -> datetime | None:
+    """Return when the series began by one slice, if that says the date, too."""
+    day, clock = date_of(word_of(frame, "SeriesDate")), time_of(word_of(frame, "SeriesTime"))
+    return datetime.combine(day, clock) if day and clock else None
+
+
+def _other_day(frame: Dataset) -> date:
+    """Return the day of times that come without one."""
+    dates = (date_of(word_of(frame, keyword)) for keyword in ("SeriesDate", "StudyDate"))
+    return next((day for day in dates if day), NO_DATE)

@@ -11,9 +11,11 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.pixels import pixel_array
 
+from petct_cascade.dicom.body_size import Body
 from petct_cascade.dicom.files import read_dataset
 from petct_cascade.dicom.frames import frames_of, number_of_frames
 from petct_cascade.dicom.geometry import Stack, name_of, stack_of
+from petct_cascade.dicom.pet_series import body_of
 from petct_cascade.dicom.suv import implausible, suv_conversion
 from petct_cascade.dicom.suv_options import SuvOptions
 from petct_cascade.dicom.values import number_of, text_of
@@ -54,12 +56,14 @@ class SeriesVolume:
         affine: (4, 4), from voxel indices to the world (RAS) in mm.
         facts: what was found out on the way, as JSON knows it: number of slices, and how SUV were computed.
         warnings: each the end of a sentence that begins with the series.
+        body: the patient's, by a PET and what the user says; None where weight, height or sex is not known.
     """
 
     array: np.ndarray
     affine: np.ndarray
     facts: dict[str, Any]
     warnings: list[str]
+    body: Body | None = None
 
 
 def read_ct(files: Sequence[Path]) -> SeriesVolume:
@@ -94,14 +98,16 @@ def read_pet(files: Sequence[Path], options: SuvOptions | None = None) -> Series
     if any(stack.shift):
         raise InputError("has slices that are shifted against each other, as no PET scanner makes them: export it again")
     slopes, intercepts = _rescaling(frames)
-    conversion = suv_conversion([frame.header for frame in frames], options or SuvOptions())
+    options, headers = options or SuvOptions(), [frame.header for frame in frames]
+    conversion = suv_conversion(headers, options)
     order = stack.order
     factors = np.asarray(conversion.factors, dtype=float)[order]
     pixels = [frames[index].pixels for index in order]
     array = _rescaled(pixels, slopes[order] * factors, intercepts[order] * factors, np.dtype(np.float32))
     facts = {**_facts(files, stack), "suv": conversion.facts}
     warnings += _fewer_than_stated(frames, stack)
-    return SeriesVolume(array, stack.affine, facts, [*warnings, *conversion.warnings, *_implausible(array)])
+    said = [*warnings, *conversion.warnings, *_implausible(array)]
+    return SeriesVolume(array, stack.affine, facts, said, body_of(headers, options))
 
 
 def _fewer_than_stated(frames: Sequence[Frame], stack: Stack) -> list[str]:

@@ -18,13 +18,16 @@ from petct_cascade.dicom.frames import frames_of
 from petct_cascade.dicom.geometry import name_of, stack_of
 from petct_cascade.dicom.headers import STRUCTURE_CLASS
 from petct_cascade.dicom.labels import Grid, contour_mask, segmentation_mask
-from petct_cascade.dicom.pet_series import PetSeries
+from petct_cascade.dicom.pet_series import body_of
 from petct_cascade.dicom.reading import read_ct, read_pet
 from petct_cascade.dicom.series import Stack
 from petct_cascade.dicom.suv import suv_conversion
 from petct_cascade.dicom.suv_options import SuvOptions
 from petct_cascade.volumes import Volume
 from petct_training.errors import InputError
+
+# What is said of a patient's body, of the whole file also in an enhanced one.
+TAGS_OF_BODY = [Tag(keyword) for keyword in ("PatientWeight", "PatientSize", "PatientSex")]
 
 # Facts about SUV that are dates and times.
 MOMENTS = ("reference_time", "injection_time")
@@ -55,6 +58,8 @@ class DicomSource(os.PathLike):
     frame_of_reference: str = ""
     segments: tuple[str, ...] | None = None
     facts: dict[str, Any] = field(default_factory=dict, compare=False)
+    # Of the patient, once a PET was read.
+    _body: list[Body | None] = field(default_factory=list, compare=False, repr=False)
 
     def __fspath__(self) -> str:
         return os.fspath(self.files[0])
@@ -96,6 +101,7 @@ class DicomSource(os.PathLike):
             return self._read_label()
         read = read_ct(self.files) if self.role == "ct" else read_pet(self.files, self.options)
         self.facts.update(self._identity | read.facts)
+        self._body[:] = [read.body]
         return Volume(self, read.array, read.affine), read.warnings
 
     def describe(self, identifying: bool = True) -> dict[str, Any]:
@@ -116,12 +122,10 @@ class DicomSource(os.PathLike):
         return {"files": len(self.files), **({"suv": suv} if suv else {})}
 
     def body(self) -> Body | None:
-        """Return the patient's body by the header of a PET and its options; None where they do not say weight, height and sex."""
-        try:
-            series = PetSeries(headers_of(self.files[:1])[0], self.options)
-            return Body(series.weight, series.height, series.sex)
-        except InputError:
-            return None
+        """Return the patient's body by the headers of a PET and its options; None where they do not say weight, height and sex."""
+        if not self._body:
+            self._body.append(body_of([read_dataset(file, tags=TAGS_OF_BODY) for file in self.files], self.options))
+        return self._body[0]
 
     @property
     def _identity(self) -> dict[str, Any]:

@@ -246,11 +246,16 @@ def _warnings_of_delay(series: PetSeries) -> list[str]:
 
 
 def _is_fdg(series: PetSeries) -> bool:
-    """Return whether the radiopharmaceutical's name or code is that of FDG."""
-    codes = items_of(series.injection, "RadiopharmaceuticalCodeSequence")
+    """Return whether the radiopharmaceutical's name or code is that of FDG; of several, that of each."""
+    said = {_words_of_tracer(injection) for injection in series.all_injections}
+    return bool(said) and all(any(word in of_one for word in FDG_WORDS) for of_one in said)
+
+
+def _words_of_tracer(injection: Dataset) -> str:
+    """Return the names and codes of the radiopharmaceutical of an injection."""
+    codes = items_of(injection, "RadiopharmaceuticalCodeSequence")
     names = [word_of(code, keyword) for code in codes for keyword in ("CodeValue", "CodeMeaning")]
-    said = " ".join((word_of(series.injection, "Radiopharmaceutical"), *names))
-    return any(word in said for word in FDG_WORDS)
+    return " ".join((word_of(injection, "Radiopharmaceutical"), *names))
 
 
 def _summary(factors: np.ndarray) -> float | dict[str, float]:

@@ -74,6 +74,11 @@ def words_of_option(name: str) -> str:
     return {"weight": "patient weight", "height": "patient height", "dose": "injected dose"}.get(name, name.replace("_", "-"))
 
 
+def article(words: str) -> str:
+    """Return the article of words, "a" or "an"."""
+    return "an" if words[0] in "aeiou" else "a"
+
+
 def give(name: str) -> str:
     """Return how an option is given."""
     unit = f"in {RANGES[name][2]}" if name in RANGES else "as HH:MM, or with the date as 2025-01-31T10:15"

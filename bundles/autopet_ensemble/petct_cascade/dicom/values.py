@@ -107,9 +107,9 @@ def private_tag(header: Dataset, group: int, creator: str, element: int) -> int 
         creator: name of the owner of the block of attributes (PS3.5, 7.8).
         element: the attribute's number in its block.
     """
-    blocks = {block: word_of(header, (group << 16) + block) for block in range(0x10, 0x20)}
+    blocks = {block: word_of(header, (group << 16) + block) for block in range(0x10, 0x20) if (group << 16) + block in header}
     named = [block for block, name in blocks.items() if name == creator.upper()]
-    if not named and blocks[0x10]:
+    if not named and blocks.get(0x10):
         return None
     block = named[0] if named else 0x10
     return (group << 16) + (block << 8) + element
