@@ -21,7 +21,8 @@ from pydicom.uid import (
 )
 
 from dicom_writer import headers
-from dicom_writer.edits import Change, Edit, as_gates, as_time_frames, setting
+from dicom_writer.edits import Change, Edit, as_gates, as_time_frames, flavoured, setting
+from dicom_writer.enhanced import as_one_file
 from dicom_writer.slices import ct_volume, pet_volume
 from dicom_writer.study import Study, permute, turned
 from dicom_writer.variant import nothing, unchanged
@@ -76,9 +77,27 @@ def second_ct(name: str, number: int, description: str, kernel: str, share: floa
     return add
 
 
+def enhanced_pet(name: str, number: int, description: str, change: Change, edit: Edit = nothing) -> Addition:
+    """Return an addition of another PET on the same grid as one enhanced file, edited after it was made of the changed slices."""
+
+    def add(written: WrittenStudy, study: Study) -> None:
+        volume = pet_volume(study, written.variant, name, number, description)
+        ds = as_one_file(change(volume.slices), written.variant)
+        edit(ds)
+        _write(written, name, [ds])
+
+    return add
+
+
 no_attenuation_correction = second_pet("nac", 5, "PET WB NAC", 0.55, edit=not_attenuation_corrected)
 dynamic_pet = second_pet("dynamic", 6, "PET dynamic liver", 0.8, change=as_time_frames)
 gated_pet = second_pet("gated", 7, "PET lung gated", 0.9, change=as_gates)
+# Numbered before the study's own PET, which would be the second of equals.
+enhanced_dynamic_pet = enhanced_pet("enhanced dynamic", 3, "PET 3 frames", as_time_frames)
+enhanced_gate = enhanced_pet(
+    "gate", 3, "Thorax 3 of 6", unchanged, setting(ImageType=["ORIGINAL", "PRIMARY", "RESP_GATED", "NONE"])
+)
+enhanced_gate_in_each_frame = enhanced_pet("gate in frames", 3, "Thorax 3 of 6", unchanged, flavoured("CARDIAC_GATED"))
 pet_of_the_head = second_pet(
     "head",
     8,

@@ -61,6 +61,16 @@ def times_of_frames_in_zone(hours: int, own: int) -> Edit:
     return edit
 
 
+def flavoured(flavour: str) -> Edit:
+    """Return an edit of an enhanced PET that gives each frame's type a flavour, such as RESP_GATED."""
+
+    def edit(ds: Dataset) -> None:
+        for frame in ds.SharedFunctionalGroupsSequence:
+            frame.PETFrameTypeSequence[0].FrameType = ["ORIGINAL", "PRIMARY", flavour, "NONE"]
+
+    return edit
+
+
 def private_as_bytes(ds: Dataset) -> None:
     """Give the private elements the VR UN and bytes as their values, as archives do that do not know them."""
     for element in list(ds):
@@ -122,6 +132,13 @@ def brighter(ds: Dataset) -> None:
     """Change the pixels of a slice."""
     words = np.frombuffer(ds.PixelData, "<i2")
     ds.PixelData = (words // 2 + 100).astype("<i2").tobytes()
+
+
+def repeated_with_slopes_of_other_digits(slices: list[Dataset]) -> list[Dataset]:
+    """Return the slices with copies of two, whose slope has a zero more at its end."""
+    for at in (4, 9):
+        slices[at].RescaleSlope = f"{slices[at].RescaleSlope:.7f}"
+    return repeated(True, lambda ds: setattr(ds, "RescaleSlope", f"{ds.RescaleSlope:.7f}0"))(slices)
 
 
 def halved(ds: Dataset) -> None:

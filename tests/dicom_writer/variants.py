@@ -184,6 +184,20 @@ GEOMETRY = {
     "NumberOfFrames 1": everywhere(setting(NumberOfFrames=1)),
     "duplicates": Variant(change_pet=edits.repeated(), change_ct=edits.repeated()),
     "duplicates with new UIDs": Variant(change_pet=edits.repeated(new_uid=True), change_ct=edits.repeated(new_uid=True)),
+    "enhanced, one frame twice": Variant(
+        enhanced=("PT",), change_pet=edits.repeated(), warning=("has 2 slices that are there twice",)
+    ),
+    "enhanced, duplicates that differ": Variant(
+        enhanced=("PT",),
+        change_pet=edits.repeated(True, edits.brighter),
+        refusal=("position, 0001.dcm (frame 5, z =", "and 0001.dcm (frame 17, z ="),
+    ),
+    "duplicates with slopes of other digits": Variant(
+        change_pet=edits.repeated_with_slopes_of_other_digits, warning=("has 2 slices that are there twice",)
+    ),
+    "duplicates with other slopes": Variant(
+        change_pet=edits.repeated(True, setting(RescaleSlope="1")), refusal=("has two different slices at one position",)
+    ),
     "duplicates that differ": Variant(change_pet=edits.repeated(True, edits.brighter), refusal=("position",)),
     "CT duplicates that differ": Variant(change_ct=edits.repeated(True, edits.brighter), refusal=("position",)),
     "PET slice missing": Variant(change_pet=edits.without_slices(6), refusal=("PET", "missing", "-222.5")),
@@ -238,12 +252,19 @@ BESIDE = {
     "reports beside": Variant(beside=(beside.dose_report,)),
     "dynamic PET beside": Variant(beside=(beside.dynamic_pet,)),
     "gated PET beside": Variant(beside=(beside.gated_pet,)),
+    "enhanced dynamic PET beside": Variant(enhanced=("PT",), beside=(beside.enhanced_dynamic_pet,)),
+    "enhanced dynamic PET beside slices": Variant(beside=(beside.enhanced_dynamic_pet,)),
+    "enhanced gate beside": Variant(enhanced=("PT",), beside=(beside.enhanced_gate,)),
+    "enhanced gate in each frame beside": Variant(beside=(beside.enhanced_gate_in_each_frame,)),
     "PET of the head beside": Variant(beside=(beside.pet_of_the_head,)),
     "all beside": Variant(path=layouts.mixed, beside=(*EVERYTHING, beside.other_files)),
     "all beside, RLE": Variant(path=layouts.without_suffix, beside=EVERYTHING, transfer_syntax=RLELossless),
     "NAC alone": Variant(edit_pet=beside.not_attenuation_corrected, warning=("attenuation",)),
     "no DECY": Variant(edit_pet=setting(CorrectedImage=["ATTN", "SCAT", "RAN"]), warning=("decay",)),
     "dynamic PET alone": Variant(change_pet=edits.as_time_frames, refusal=("dynamic",)),
+    "enhanced dynamic PET alone": Variant(enhanced=("PT",), change_pet=edits.as_time_frames, refusal=("dynamic or gated",)),
+    "enhanced gated PET alone": Variant(enhanced=("PT",), change_pet=edits.as_gates, refusal=("dynamic or gated",)),
+    "enhanced gate alone": Variant(enhanced=("PT",), edit_pet=edits.flavoured("CARDRESP_GATED"), refusal=("is gated",)),
     "gated PET alone": Variant(change_pet=edits.as_gates, refusal=("gated",)),
     "no CT": Variant(change_ct=lambda slices: [], refusal=("CT",)),
     "no PET": Variant(change_pet=lambda slices: [], refusal=("PET",)),

@@ -182,9 +182,21 @@ def _check_heights(heights: np.ndarray, names: Sequence[str]) -> None:
     )
 
 
-def name_of(frame: Dataset, file_name: str) -> str:
-    """Return what a slice is called in a sentence: its file and its position."""
+def names_of(frames: Sequence[Dataset], file_name: str) -> list[str]:
+    """Return what the slices of a file are called in a sentence: by the file, the number and the position.
+
+    The number is that of the slice, or, where the file holds several, that of the frame, as DICOM counts them.
+    """
+    if len(frames) > 1:
+        return [_name_of(frame, file_name, f"frame {number}") for number, frame in enumerate(frames, 1)]
+    instances = [number_of(frame, "InstanceNumber") for frame in frames]
+    return [
+        _name_of(frame, file_name, f"slice {'?' if number is None else int(number)}")
+        for frame, number in zip(frames, instances, strict=True)
+    ]
+
+
+def _name_of(frame: Dataset, file_name: str, number: str) -> str:
     position = numbers_of(frame, "ImagePositionPatient", 3)
-    number = number_of(frame, "InstanceNumber")
     place = "" if position is None else f", z = {position[2]:.1f} mm"
-    return f"{file_name} (slice {'?' if number is None else int(number)}{place})" if text_of(frame, "SOPClassUID") else file_name
+    return f"{file_name} ({number}{place})" if text_of(frame, "SOPClassUID") else file_name

@@ -217,7 +217,13 @@ def _with_what_differs(header: Header, file: Path, kind: str, dataset: Dataset) 
         kind=kind,
         uid=text_of(dataset, "SOPInstanceUID"),
         study=text_of(dataset, "StudyInstanceUID"),
-        words=frozenset((*words_of(first, "ImageType"), *words_of(dataset, "SeriesType"), *_corrections_of(dataset))),
+        words=frozenset(
+            (
+                *(word for each in (dataset, first) for word in words_of(each, "ImageType")),
+                *words_of(dataset, "SeriesType"),
+                *_corrections_of(dataset),
+            )
+        ),
         orientation=numbers_of(first, "ImageOrientationPatient", 6),
         positions=tuple(position for position in positions if position is not None),
         size=(int(number_of(dataset, "Columns") or 0), int(number_of(dataset, "Rows") or 0)),

@@ -14,7 +14,7 @@ from pydicom.pixels import pixel_array
 from petct_cascade.dicom.body_size import Body
 from petct_cascade.dicom.files import read_dataset
 from petct_cascade.dicom.frames import frames_of, number_of_frames
-from petct_cascade.dicom.geometry import Stack, name_of, stack_of
+from petct_cascade.dicom.geometry import Stack, names_of, stack_of
 from petct_cascade.dicom.pet_series import body_of
 from petct_cascade.dicom.suv import implausible, suv_conversion
 from petct_cascade.dicom.suv_options import SuvOptions
@@ -145,7 +145,7 @@ def _read(files: Sequence[Path]) -> tuple[list[Frame], Stack, list[str]]:
     for kept, left_out in stack.repeated:
         if not _are_equal(frames[kept], frames[left_out]):
             names = f"{frames[kept].name} and {frames[left_out].name}"
-            raise InputError(f"has two different slices at one position, {names}: take one of them away")
+            raise InputError(f"has two different slices at one position, {names}: take one of them away, or export it again")
     number = len(stack.repeated)
     what = "a slice that is there twice: it was" if number == 1 else f"{number} slices that are there twice: they were"
     return frames, stack, [f"has {what} read once"] if number else []
@@ -154,7 +154,7 @@ def _read(files: Sequence[Path]) -> tuple[list[Frame], Stack, list[str]]:
 def _are_equal(frame: Frame, other: Frame) -> bool:
     """Whether two frames show the same."""
     same_numbers = all(
-        text_of(frame.header, name) == text_of(other.header, name) for name in ("RescaleSlope", "RescaleIntercept")
+        number_of(frame.header, name) == number_of(other.header, name) for name in ("RescaleSlope", "RescaleIntercept")
     )
     return same_numbers and np.array_equal(frame.pixels, other.pixels)
 
@@ -177,7 +177,7 @@ def _frames_of_file(file: Path) -> list[Frame]:
     for header in headers:
         if "PixelData" in header:
             del header.PixelData
-    return [Frame(header, name_of(header, file.name), slice_) for header, slice_ in zip(headers, pixels, strict=True)]
+    return list(map(Frame, headers, names_of(headers, file.name), pixels))
 
 
 def _check_pixels(dataset: Dataset, file: Path) -> None:

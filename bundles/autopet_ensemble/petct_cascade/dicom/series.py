@@ -23,9 +23,16 @@ MOST_NAMED = 5
 # read, in a sentence.
 SAME_DIRECTION = 0.01
 
-# Words of image types and of descriptions that tell a picture made from slices, or slices of a moving body part.
+# Words of image types and of descriptions that tell a picture made from slices.
 NOT_SLICES = {"LOCALIZER", "MIP", "MAXIMUM", "PROJECTION IMAGE", "REPROJECTION", "SCREEN SAVE", "SCOUT", "DOSE_REPORT", "CSA MPR"}
-MOVING = {"DYNAMIC", "GATED"}
+# What slices at several times are called: in SeriesType (PS3.3, C.8.9.1), and as the flavour of enhanced images (C.8.16.1.3).
+MOVING = {
+    "DYNAMIC": "dynamic",
+    "GATED": "gated",
+    "CARDIAC_GATED": "gated",
+    "CARDRESP_GATED": "gated",
+    "RESP_GATED": "gated",
+}
 
 # Names of kernels that draw sharp edges, for lung and bone; soft ones suit soft tissue.
 SHARP = (
@@ -96,7 +103,8 @@ class Stack:
     @property
     def _is_repeated(self) -> bool:
         """Whether files of one object are there twice, as in a folder that was copied into itself."""
-        return len({header.uid for header in self.headers}) <= self.number_of_slices
+        images = {(header.uid, number) for header in self.headers for number in range(len(header.positions))}
+        return len(images) <= self.number_of_slices
 
     @property
     def is_axial(self) -> bool:
@@ -106,9 +114,9 @@ class Stack:
     @property
     def flaw(self) -> str:
         """Why it can be no scan of a body, as the end of a sentence; empty when it can."""
-        moving = self.first.words & MOVING
+        moving = self.first.words & MOVING.keys()
         if moving:
-            return f"is {min(moving).lower()}"
+            return f"is {MOVING[min(moving)]}"
         words = self.first.words | {word for word in NOT_SLICES if _has_word(self.first.description, word, "S?(?![A-Z])")}
         if words & NOT_SLICES:
             return f"is no scan but a {min(words & NOT_SLICES).lower()}"

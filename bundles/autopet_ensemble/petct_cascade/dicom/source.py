@@ -15,7 +15,7 @@ from pydicom.tag import Tag
 from petct_cascade.dicom.body_size import Body
 from petct_cascade.dicom.files import read_dataset
 from petct_cascade.dicom.frames import frames_of
-from petct_cascade.dicom.geometry import name_of, stack_of
+from petct_cascade.dicom.geometry import names_of, stack_of
 from petct_cascade.dicom.headers import STRUCTURE_CLASS
 from petct_cascade.dicom.labels import Grid, contour_mask, segmentation_mask
 from petct_cascade.dicom.pet_series import body_of
@@ -158,11 +158,12 @@ def headers_of(files: Sequence[Path]) -> tuple[list[Dataset], list[str]]:
     Raises:
         InputError: when a file cannot be read; the message is the end of a sentence that begins with the file's name.
     """
-    frames, names = [], []
+    frames: list[Dataset] = []
+    names: list[str] = []
     for file in files:
-        for frame in frames_of(read_dataset(file)):
-            frames.append(frame)
-            names.append(name_of(frame, file.name))
+        of_file = frames_of(read_dataset(file))
+        frames += of_file
+        names += names_of(of_file, file.name)
     return frames, names
 
 
