@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -421,6 +422,17 @@ def small(tmp_path_factory) -> bytes:
     return write_seg(tmp_path_factory.mktemp("seg") / "seg.dcm", mask, grid).read_bytes()
 
 
+def test_segments_that_are_called_a_margin_are_left_out_beside_a_tumour(tmp_path):
+    grid = grid_of()
+    tumour, margin = np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, np.uint8)
+    tumour[3:5, 3:5, 3:5], margin[2:6, 2:6, 2:6] = 1, 1
+    both = np.stack((tumour, margin), axis=-1)
+    file = write_seg(tmp_path / "a.dcm", both, grid, [described(1, "GTV"), described(2, "PTV 60 Gy")])
+    label = segmentation_mask([file], grid)
+    np.testing.assert_array_equal(label.array, tumour)
+    assert "2 'PTV 60 Gy': its name says PTV, which adds a margin, and there is a GTV" in label.warnings[0]
+
+
 class TestDamagedSegmentation:
     @MANY
     @given(data=st.data())
@@ -670,6 +682,36 @@ class TestContours:
         )
         assert label.array.sum() == 9
         assert "of the type PTV: see that it has no margin" in label.warnings[0]
+
+    @pytest.mark.parametrize("kinds", [("", ""), ("GTV", ""), ("", "PTV"), (None, None)])
+    @pytest.mark.parametrize("name", ["PTV 60 Gy", "ptv_boost", "CTV1", "Lung ITV", "PTV (GTV + 5 mm)"])
+    def test_regions_that_are_called_a_margin_are_left_out_beside_a_tumour(self, tmp_path, name, kinds):
+        grid = grid_of()
+        tumour = Region([placed(grid, square(1.5, 4.5), 4)], "GTVp" if not kinds[0] else "x", kinds[0])
+        margin = Region([placed(grid, square(0.5, 5.5), 4)], name, kinds[1])
+        label = contour_mask([write_structures(tmp_path / "rs.dcm", tumour, margin)], grid)
+        assert label.array.sum() == 9
+        (warning,) = label.warnings
+        assert re.search(r"2 '.*': its (name says|type is) [CIP]TV, which adds a margin, and there is a GTV", warning)
+        # In a file of its own, too.
+        files = [write_structures(tmp_path / f"{number}.dcm", region) for number, region in enumerate((margin, tumour))]
+        assert contour_mask(files, grid).array.sum() == 9
+        assert contour_mask(files, grid, [name]).array.sum() == 25
+
+    @pytest.mark.parametrize("name", ["PTV 60 Gy", "itv"])
+    def test_margin_by_its_name_alone_is_used_with_a_warning(self, tmp_path, name):
+        grid = grid_of()
+        regions = [Region([placed(grid, square(1.5, 4.5), 4)], name, ""), Region([], "GTV", "GTV")]
+        label = contour_mask([write_structures(tmp_path / "rs.dcm", *regions)], grid)
+        assert label.array.sum() == 9
+        assert f"has ROI 1 {name!r} with {name[:3].upper()} in its name: see that it has no margin" in label.warnings
+
+    @pytest.mark.parametrize("name", ["GTV of PTV 1", "Lesion", "aptv"])
+    def test_names_that_only_resemble_those_of_margins_are_lesions(self, tmp_path, name):
+        grid = grid_of()
+        regions = [Region([placed(grid, square(low, low + 3), 4)], each, "") for low, each in ((0.5, "GTV"), (5.5, name))]
+        label = contour_mask([write_structures(tmp_path / "rs.dcm", *regions)], grid)
+        assert (label.array.sum(), label.warnings) == (18, [])
 
     @pytest.mark.parametrize("name", ["BODY", "Left lung", "liver"])
     def test_regions_without_a_type_are_judged_by_their_names(self, tmp_path, name):

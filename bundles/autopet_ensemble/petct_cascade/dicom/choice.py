@@ -28,6 +28,11 @@ ORGAN_WORDS = (
     *("myocardium", "oesophagus", "pancreas", "parotid", "pool", "prostate", "salivary", "skeleton", "skin", "spinal", "spleen"),
     *("stomach", "submandibular", "table", "thyroid", "tonsil", "tonsils", "urinary"),
 )
+# Volumes of radiotherapy (ICRU reports 50 and 62; types of regions, PS3.3, C.8.8.8.1): the tumour that is seen, those that add
+# a margin to it, and those that words of a label begin with.
+TUMOUR, WITH_MARGIN = "GTV", ("CTV", "ITV", "PTV", "TREATED_VOLUME", "IRRAD_VOLUME")
+NAMED_VOLUMES = ("GTV", "CTV", "ITV", "PTV")
+
 SIDE_WORDS = ("and", "l", "left", "lt", "r", "right", "rt", "the")
 
 
@@ -60,6 +65,17 @@ def reason_against(label: str, category: str = "", kind: str = "", kind_words: s
     return "its label is the name of an organ" if is_organ else None
 
 
+def volume_named(label: str) -> str:
+    """Return which volume of radiotherapy a label names first; an empty text when it names none.
+
+    Example:
+        >>> volume_named("PTV60 (GTV + 5 mm)"), volume_named("GTVp"), volume_named("Lesion 1")
+        ('PTV', 'GTV', '')
+    """
+    found = re.search(rf"(?<![A-Z])({'|'.join(NAMED_VOLUMES)})", label.upper())
+    return found[1] if found else ""
+
+
 def choose(
     files: Sequence[LabelFile], names: Sequence[object] | None, remedy: str
 ) -> list[tuple[LabelFile, dict[Segment, str | None]]]:
@@ -85,10 +101,27 @@ def choose(
         if all(segment.reason for segment in known):
             found = some_of((f"{segment}: {segment.reason}" for segment in known), "; ")
             raise InputError(f"holds no {noun} that may be a lesion ({found}): {remedy}")
-        return [(file, {segment: segment.reason for segment in file.segments}) for file in files]
+        has_tumour = any(segment.volume == TUMOUR and segment.reason is None for segment in known)
+        return [(file, {segment: _reason_of(segment, has_tumour) for segment in file.segments}) for file in files]
     wanted = [_matching(known, str(name).strip(), noun) for name in ([names] if isinstance(names, (str, int)) else names)]
     used = {segment for segments in wanted for segment in segments}
     return [(file, {segment: None if segment in used else "it was not asked for" for segment in file.segments}) for file in files]
+
+
+def _reason_of(segment: Segment, has_tumour: bool) -> str | None:
+    """Return why a segment is no lesion; `has_tumour` says whether one of those beside it is a tumour without a margin."""
+    if segment.reason is not None or segment.volume not in WITH_MARGIN or not has_tumour:
+        return segment.reason
+    said = f"its type is {segment.volume}" if segment.by_type else f"its name says {segment.volume}"
+    return f"{said}, which adds a margin, and there is a {TUMOUR}"
+
+
+def warning_of_margin(segment: Segment, noun: str) -> str:
+    """Return what is to be said of a segment that is used, the end of a sentence that begins with the file; empty for most."""
+    if segment.volume not in WITH_MARGIN:
+        return ""
+    said = f"of the type {segment.volume}" if segment.by_type else f"with {segment.volume} in its name"
+    return f"has {noun} {segment} {said}: see that it has no margin"
 
 
 def _matching(segments: Sequence[Segment], name: str, noun: str) -> list[Segment]:

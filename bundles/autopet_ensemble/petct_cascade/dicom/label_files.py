@@ -41,12 +41,16 @@ class Segment:
         label: as the file calls it, without spaces around it.
         reason: why it is no lesion by what the file says of it; None when nothing speaks against it.
         frame_of_reference: UID of the space in which it lies; empty when it is unknown.
+        volume: which volume of radiotherapy it is, such as GTV or PTV; empty when nothing says that it is one.
+        by_type: whether the file's type of the region says so, and not its name.
     """
 
     number: int
     label: str
     reason: str | None
     frame_of_reference: str
+    volume: str = ""
+    by_type: bool = False
 
     def __str__(self) -> str:
         return f"{self.number} {self.label!r}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from petct_cascade.dicom.choice import choose
+from petct_cascade.dicom.choice import choose, warning_of_margin
 from petct_cascade.dicom.label_files import LabelFile, Segment, some_of
 from petct_cascade.dicom.planes import Grid
 from petct_cascade.dicom.segmentations import read_segmentation
@@ -173,7 +173,7 @@ def _add(
         label.array[drawing.mask] = 1
         voxels = int(np.count_nonzero(drawing.mask))
         facts["used"].append({"file": name, "number": drawing.segment.number, "label": drawing.segment.label, "voxels": voxels})
-        messages.extend(drawing.warnings)
+        messages += [message for message in (warning_of_margin(drawing.segment, file.noun), *drawing.warnings) if message]
         shares.append(drawing.outside)
         is_lost |= drawing.is_lost
         if drawing.outside:

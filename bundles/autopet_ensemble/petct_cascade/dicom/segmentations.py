@@ -11,7 +11,7 @@ from nibabel.affines import apply_affine
 from pydicom import Dataset
 from pydicom.pixels import iter_pixels
 
-from petct_cascade.dicom.choice import reason_against
+from petct_cascade.dicom.choice import reason_against, volume_named
 from petct_cascade.dicom.geometry import LPS_TO_RAS
 from petct_cascade.dicom.label_files import (
     COPY_AGAIN,
@@ -257,7 +257,7 @@ def _segments_of(dataset: Dataset) -> tuple[Segment, ...]:
         category, _ = _code_of(item, "SegmentedPropertyCategoryCodeSequence")
         kind, words = _code_of(item, "SegmentedPropertyTypeCodeSequence")
         if number > 0:
-            found.append(Segment(number, label, reason_against(label, category, kind, words), space))
+            found.append(Segment(number, label, reason_against(label, category, kind, words), space, volume_named(label)))
     if len({segment.number for segment in found}) < len(found):
         raise InputError("gives several segments one number: export it again")
     return tuple(found)

@@ -12,7 +12,7 @@ from pydicom import Dataset
 from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
-from petct_cascade.dicom.choice import reason_against
+from petct_cascade.dicom.choice import TUMOUR, WITH_MARGIN, reason_against, volume_named
 from petct_cascade.dicom.geometry import LPS_TO_RAS
 from petct_cascade.dicom.label_files import (
     FARTHEST_MM,
@@ -35,13 +35,12 @@ SOP_CLASSES = ("1.2.840.10008.5.1.4.1.1.481.3",)
 # Contours that enclose an area (PS3.3, C.8.8.6.1). Inner ones are holes in either, as most programs draw them.
 CLOSED_TYPES = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
 
-# Types of regions (PS3.3, C.8.8.8.1) that are no lesions, and those that add a margin around one.
+# Types of regions (PS3.3, C.8.8.8.1) that are no lesions.
 OTHER_TYPES = (
     *("EXTERNAL", "ORGAN", "AVOIDANCE", "MARKER", "ISOCENTER", "SUPPORT", "BOLUS", "FIXATION", "REGISTRATION", "CAVITY"),
     *("CONTRAST_AGENT", "CONTROL", "DOSE_REGION", "DOSE_MEASUREMENT", "BRACHY_CHANNEL", "BRACHY_ACCESSORY"),
     *("BRACHY_SRC_APP", "BRACHY_CHNL_SHLD"),
 )
-LESION_TYPE, MARGIN_TYPES = "GTV", ("CTV", "PTV", "TREATED_VOLUME", "IRRAD_VOLUME")
 
 # How far (voxels) a contour's points may lie beside its plane, as tilted ones do.
 OUT_OF_PLANE = 0.5
@@ -121,16 +120,8 @@ def read_structures(file: Path) -> Structures:
             found, messages = _contours_of(item, name_of[number])
             contours[number] += found
             warnings += messages
-        has_gtv = any(types.get(number) == LESION_TYPE and contours[number] for number in named)
-        margins = [] if has_gtv else [number for number in named if types.get(number) in MARGIN_TYPES and contours[number]]
-        warnings += [f"has ROI {name_of[number]} of the type {types[number]}: see that it has no margin" for number in margins]
         segments = tuple(
-            Segment(
-                number,
-                text_of(item, "ROIName"),
-                _reason_against(text_of(item, "ROIName"), types.get(number, ""), bool(contours[number]), has_gtv),
-                _space_of(item, dataset),
-            )
+            _segment_of(number, item, types.get(number, ""), bool(contours[number]), _space_of(item, dataset))
             for number, item in named.items()
         )
     return Structures(file, text_of(dataset, "SeriesInstanceUID"), segments, contours, tuple(warnings))
@@ -150,22 +141,35 @@ def _space_of(item: Dataset, dataset: Dataset) -> str:
     )
 
 
-def _reason_against(label: str, kind: str, has_contours: bool, has_gtv: bool) -> str | None:
-    """Return why a region is no lesion; None when nothing speaks against it.
+def _segment_of(number: int, item: Dataset, kind: str, has_contours: bool, frame_of_reference: str) -> Segment:
+    """Return what a file says of a region.
 
     Args:
-        label: name of the region.
+        number: of the region.
+        item: of StructureSetROISequence.
         kind: its interpreted type; empty when there is none.
         has_contours: whether it has closed contours.
-        has_gtv: whether a region of the file is a gross tumour volume.
+        frame_of_reference: in which it lies.
     """
+    label = text_of(item, "ROIName")
+    by_type = kind in (TUMOUR, *WITH_MARGIN)
+    return Segment(
+        number,
+        label,
+        _reason_against(label, kind, has_contours),
+        frame_of_reference,
+        volume=kind if by_type else volume_named(label),
+        by_type=by_type,
+    )
+
+
+def _reason_against(label: str, kind: str, has_contours: bool) -> str | None:
+    """Return why a region is no lesion, whatever lies beside it; None when nothing speaks against it."""
     if not has_contours:
         return "it has no closed contours"
     if kind in OTHER_TYPES:
         return f"its type is {kind}"
-    if kind in MARGIN_TYPES and has_gtv:
-        return f"its type is {kind}, which adds a margin, and there is a GTV"
-    return None if kind == LESION_TYPE else reason_against(label)
+    return None if kind == TUMOUR else reason_against(label)
 
 
 def _contours_of(region: Dataset, name: str) -> tuple[list[np.ndarray], list[str]]:
