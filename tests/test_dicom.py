@@ -19,6 +19,7 @@ from dicom_writer import Person, Variant, edits, small_study, write_seg, write_s
 from dicom_writer import layouts as dicom_layouts
 from dicom_writer.beside import second_pet
 from dicom_writer.damages import patched
+from dicom_writer.headers import make_uid
 from dicom_writer.variants import VARIANTS
 from helpers import SARCOMA, SHARED, needs_shared
 from helpers import write_study as write_pair
@@ -26,6 +27,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from petct_cascade.convert import convert
+from petct_cascade.deidentification import Words
 from petct_cascade.dicom.body_size import Body
 from petct_cascade.dicom.finding import DicomOptions, find_in_folder
 from petct_cascade.dicom.headers import scan
@@ -142,6 +144,56 @@ def test_label_that_has_lost_its_patient_belongs_to_the_study_of_its_uid(tmp_pat
     dataset.save_as(file)
     (found,), _ = find_in_folder(tmp_path)
     np.testing.assert_array_equal(read_volume(found.label)[0].array, study.label)
+
+
+def test_ct_that_has_lost_its_patient_belongs_to_the_study_of_its_uid(tmp_path):
+    study = written(tmp_path, edit_ct=edits.removing("PatientID", "PatientName"))
+    (found,), problems = find_in_folder(tmp_path)
+    assert (found.ct.series, problems) == (study.ct_uid, [])
+    np.testing.assert_array_equal(read_volume(found.ct)[0].array, study.ct)
+    # Nothing says whose it is where several patients have that UID.
+    for file in study.pet_files:
+        dataset = pydicom.dcmread(file)
+        dataset.PatientID, dataset.SeriesInstanceUID = "another", make_uid("second series")
+        dataset.SOPInstanceUID = make_uid(dataset.SOPInstanceUID, "second series")
+        dataset.save_as(file.with_suffix(".second"))
+    studies, problems = find_in_folder(tmp_path)
+    assert studies == []
+    said = [problem.sentence for problem in problems if problem.error]
+    assert ["is of somebody else: 'CT WB 3.0 B30f'" in sentence for sentence in said] == [True, True]
+    assert ["of no patient that is named; if both are of one person" in sentence for sentence in said] == [True, True]
+
+
+def test_ct_of_another_patient_in_the_space_of_a_pet_is_named(tmp_path, capsys):
+    study = written(tmp_path / "dicom", person=Person(identifier="P07"), edit_ct=edits.setting(PatientID="p07"))
+    studies, problems = find_in_folder(tmp_path / "dicom")
+    assert studies == []
+    (sentence,) = [problem.sentence for problem in problems if problem.error]
+    assert f"25 slices, {study.ct_uid}) of patient 'p07'; if both are of one person, name both with --ct and --pet" in sentence
+    assert "is of patient 'P07'" in sentence
+    # So it does where no CT is needed, which is then none.
+    convert(tmp_path / "dicom", tmp_path / "nifti")
+    assert "of patient 'p07'; if both are of one person" in capsys.readouterr().out
+    convert(tmp_path / "dicom", tmp_path / "without names", deidentified=True)
+    assert "p07" not in capsys.readouterr().out.casefold()
+    for folder in ("nifti", "without names"):
+        assert len(list((tmp_path / folder / "imagesTr").iterdir())) == 1
+    found, said = study_of_places(study.ct_files[0].parent, study.pet_files[0].parent)
+    assert (found.ct.series, len(said)) == (study.ct_uid, 1)
+    assert "check that both are of one person" in said[0].sentence
+
+
+def test_patients_are_quoted_so_that_de_identified_results_do_not_name_them(tmp_path):
+    study = written(tmp_path, person=Person(identifier="Mueller"), edit_ct=edits.setting(PatientID="Schmidt"))
+    _, (said,) = study_of_places(study.ct_files[0].parent, study.pet_files[0].parent)
+    assert "Schmidt" in said.sentence
+    assert not any(name in Words({}, frozenset()).hide(said.sentence) for name in ("Schmidt", "Mueller"))
+
+
+def test_ct_that_is_stored_as_a_study_of_its_own_is_converted_with_its_pet(tmp_path):
+    study = written(tmp_path / "dicom", edit_ct=edits.setting(StudyInstanceUID=make_uid("a study of its own")))
+    convert(tmp_path / "dicom", tmp_path / "nifti")
+    np.testing.assert_array_equal(voxels(next((tmp_path / "nifti/imagesTr").glob("*_0000*"))), study.ct)
 
 
 def test_patients_whose_series_have_one_uid_are_told_apart(tmp_path):
@@ -385,7 +437,7 @@ def test_half_of_a_label_is_none(tmp_path):
 def test_ct_and_pet_of_two_persons_are_not_one_study(tmp_path):
     written(tmp_path / "A", person=Person(identifier="A1", name="Able^Ann"))
     write_study(tmp_path / "B", small_study(1), replace(PLAIN, person=Person(identifier="B2", name="Baker^Bob"), study_key="b"))
-    with pytest.raises(InputError, match=r"is of patient A1 and its PET .* of patient B2.*: name CT and PET of one patient"):
+    with pytest.raises(InputError, match=r"is of patient 'A1' and its PET .* of patient 'B2'.*: name CT and PET of one patient"):
         study_of_places(tmp_path / "A/ct", tmp_path / "B/pet")
     (tmp_path / "list.csv").write_text("case,ct,pet\na,A/ct,B/pet\nb,B/ct,B/pet\n")
     studies, (problem,) = find_studies(tmp_path / "list.csv", labels=False)

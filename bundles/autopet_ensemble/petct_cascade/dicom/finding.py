@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from petct_cascade.dicom.headers import Damaged, Header, header_of_file, scan
-from petct_cascade.dicom.series import Choice, Stack, choose_ct, choose_pet, stacks_of
+from petct_cascade.dicom.series import MOST_NAMED, Stack, choose_ct, choose_pet, stacks_of
 from petct_cascade.dicom.source import DicomSource, image_source
 from petct_cascade.dicom.suv_options import SuvOptions
-from petct_cascade.problems import Problem
+from petct_cascade.problems import Problem, first_names
 from petct_training.errors import InputError
 
 # Ends of what is said of damaged files: of those without which a study may lack its end, and of others.
@@ -148,21 +148,22 @@ def find_in_folder(
 def studies_of(headers: Iterable[Header]) -> dict[str, list[Header]]:
     """Group headers into studies, by what tells these apart: the UID and the patient.
 
-    Careless de-identification gives studies of several patients one UID. A label without its patient belongs to the study of
-    its UID, where that is one.
+    Careless de-identification gives studies of several patients one UID. A label, or a CT without its patient, belongs to the
+    study of its UID, where that is one.
     """
     studies: dict[str, list[Header]] = {}
-    labels = []
+    others = []
     for header in headers:
-        if header.kind in ("seg", "rtstruct"):
-            labels.append(header)
+        if header.kind in ("seg", "rtstruct") or (header.kind == "ct" and not header.patient):
+            others.append(header)
         else:
             studies.setdefault(f"{header.study} {header.patient}", []).append(header)
-    for label in labels:
-        own = f"{label.study} {label.patient}"
-        of_uid = [key for key in studies if key.partition(" ")[0] == label.study]
-        key = of_uid[0] if own not in studies and len(of_uid) == 1 else own
-        studies.setdefault(key, []).append(label)
+    of_uid: dict[str, list[str]] = {}
+    for key in studies:
+        of_uid.setdefault(key.partition(" ")[0], []).append(key)
+    for header in others:
+        own, same = f"{header.study} {header.patient}", of_uid.get(header.study, [])
+        studies.setdefault(same[0] if own not in same and len(same) == 1 else own, []).append(header)
     return studies
 
 
@@ -267,8 +268,11 @@ def _study(
         return None, [said] if images and not _holds_ct_of_other_study(headers, everything) else []
     try:
         pet = choose_pet(pets, options.pet_series)
-        has_ct = needs_ct or any(stack.first.kind == "ct" for stack in stacks)
-        ct = _ct_of(stacks, pet.stack, everything, options.ct_series) if has_ct else None
+        cts = of_kind(stacks, "ct") or _cts_of_other_studies(pet.stack.first, everything, of_patient=True)
+        strangers = "" if cts else _said_of_strangers(pet.stack, everything)
+        if strangers and needs_ct:
+            raise InputError(strangers)
+        ct = choose_ct(cts, pet.stack, options.ct_series) if needs_ct or cts else None
     except InputError as error:
         return None, [Problem(name, None, str(error), error=True)]
     label, said_of_label = label_of(headers, pet.stack, options.segments) if labels else (None, "")
@@ -282,27 +286,39 @@ def _study(
         pet=image_source("pet", pet.stack, options.suv),
         label=label,
     )
-    sentences = [pet.why, "" if ct is None else ct.why, said_of_label]
+    sentences = [pet.why, strangers if ct is None else ct.why, said_of_label]
     return study, [Problem(name, None, sentence, error=False) for sentence in sentences if sentence]
 
 
-def _ct_of(stacks: Sequence[Stack], pet: Stack, everything: Sequence[Header], wanted: str | None) -> Choice:
-    """Choose the CT of a study, or, where it has none, of the patient's other studies in the same space."""
-    own = of_kind(stacks, "ct")
-    if not own and pet.first.frame_of_reference:
-        own = of_kind(stacks_of(header for header in everything if _is_same_scan(header, pet.first)), "ct")
-    return choose_ct(own, pet, wanted)
+def _cts_of_other_studies(pet: Header, everything: Iterable[Header], of_patient: bool) -> list[Stack]:
+    """Return the CTs in the space of a PET: those of its patient, stored as studies of their own, or those of all others."""
+    if not pet.frame_of_reference:
+        return []
+    in_space = (header for header in everything if header.kind == "ct" and header.frame_of_reference == pet.frame_of_reference)
+    return stacks_of(header for header in in_space if (header.patient == pet.patient) is of_patient)
 
 
-def _is_same_scan(header: Header, pet: Header) -> bool:
-    """Whether an image is of the PET's patient, in the same space, though of another study."""
-    return header.frame_of_reference == pet.frame_of_reference and header.patient == pet.patient
+def _said_of_strangers(pet: Stack, everything: Iterable[Header]) -> str:
+    """Return what is to be said of CTs that would be a PET's, were they not of another patient; empty when there are none."""
+    strangers = _cts_of_other_studies(pet.first, everything, of_patient=False)
+    if not strangers:
+        return ""
+    texts = [f"{stack.text} of {_patient_in_words(stack.first)}" for stack in strangers]
+    return (
+        f"its PET {pet.text} is of {_patient_in_words(pet.first)}, and CT in its frame of reference is of somebody else: "
+        f"{first_names(texts, MOST_NAMED)}; if both are of one person, name both with --ct and --pet of petct segment, or in a list"
+    )
 
 
-def _holds_ct_of_other_study(headers: Sequence[Header], everything: Iterable[Header]) -> bool:
-    """Whether images of a study without PET share the space of a PET elsewhere."""
-    spaces = {header.frame_of_reference for header in everything if header.kind == "pet"} - {""}
-    return any(header.frame_of_reference in spaces for header in headers)
+def _patient_in_words(header: Header) -> str:
+    """Return whose a series is, quoted, so that `--deidentified` leaves it out."""
+    return f"patient {header.patient!r}" if header.patient else "no patient that is named"
+
+
+def _holds_ct_of_other_study(headers: Iterable[Header], everything: Iterable[Header]) -> bool:
+    """Whether images of a study without PET share patient and space with a PET elsewhere, whose CT they may be."""
+    scans = {(header.patient, header.frame_of_reference) for header in everything if header.kind == "pet"}
+    return any(header.frame_of_reference and (header.patient, header.frame_of_reference) in scans for header in headers)
 
 
 def _name_of(headers: Sequence[Header]) -> str:

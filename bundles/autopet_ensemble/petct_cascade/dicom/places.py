@@ -149,7 +149,7 @@ def _said_of_pair(ct: Stack, pet: Stack) -> str:
     """
     patients, spaces = ({getattr(stack.first, name) for stack in (ct, pet)} - {""} for name in ("patient", "frame_of_reference"))
     if len(patients) > 1:
-        said = f"its CT {ct.text} is of patient {ct.first.patient} and its PET {pet.text} of patient {pet.first.patient}"
+        said = f"its CT {ct.text} is of patient {ct.first.patient!r} and its PET {pet.text} of patient {pet.first.patient!r}"
         if len(spaces) > 1:
             raise InputError(f"{said}, and they lie in different frames of reference: name CT and PET of one patient")
         return f"{said}: check that both are of one person"
