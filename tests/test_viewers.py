@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -96,8 +97,16 @@ def test_highdicom_reads_both(folder):
     assert np.count_nonzero(found) == np.count_nonzero(label)
     assert sorted(np.unique(found)) == [0, 1, 2, 3]
     said = done.stdout.splitlines()
-    assert [line.split(" [")[0] for line in said] == ["Lesion 1", "Lesion 2", "Lesion 3"]
-    assert all("'Metabolic Volume'" in line for line in said)
+    assert [line.split(" [")[0] for line in said] == ["Lesion 1", "Lesion 2", "Lesion 3", "Study"]
+    assert all("'Metabolic Volume'" in line for line in said[:3])
+    readouts = json.loads((folder / "readouts.json").read_text())
+    for line, values in zip(said, [*readouts["lesions"], readouts["study"]], strict=True):
+        items = ast.literal_eval(line[line.index("[") :])
+        found = {name: value for name, value, _ in items}
+        assert len(found) == len(items)
+        assert found["SUVbw, Peak Value Within ROI"] == pytest.approx(values["suv_peak"])
+        assert found["SUVbw, Maximum"] == pytest.approx(values["suv_max"])
+    assert found["Metabolic Volume, Total"] == pytest.approx(readouts["study"]["tmtv_ml"])
 
 
 @pytest.fixture(scope="module")
