@@ -321,6 +321,18 @@ class TestSegmentationOnAnotherGrid:
         assert not label.array.any()
         assert any("it is lost" in warning for warning in label.warnings)
 
+    def test_lesions_of_one_segment_of_which_some_are_lost_are_counted(self, tmp_path):
+        drawn_on, grid = grid_of((40, 40, 20), (1, 1, 3)), grid_of()
+        mask = np.zeros(drawn_on.shape, np.uint8)
+        # Two that are nearest to no voxel, one above the other with an empty slice between; and a large one.
+        mask[9:11, 12:14, [3, 5]] = 1
+        mask[20:32, 20:34, 6:9] = 1
+        label = segmentation_mask([write_seg(tmp_path / "seg.dcm", mask, drawn_on)], grid)
+        expected = resample_from_to(nib.Nifti1Image(mask, drawn_on.affine), (grid.shape, grid.affine), order=0).get_fdata()
+        np.testing.assert_array_equal(label.array, expected)
+        said = "loses 2 of 3 lesions of segment 1 'Lesion', which lie outside of the PET or are nearest to no voxel of it"
+        assert said in label.warnings
+
 
 class TestChoice:
     LIVER = described(2, "Liver", codes.SCT.AnatomicalStructure, codes.SCT.Liver)

@@ -26,8 +26,9 @@ from petct_cascade.dicom.label_files import (
     required_numbers,
     whole_number,
 )
-from petct_cascade.dicom.planes import Grid, common_spacing, grid_words, merged, nearest_plane
+from petct_cascade.dicom.planes import ONE_SPACING, Grid, common_spacing, grid_words, merged, nearest_plane
 from petct_cascade.dicom.values import text_of
+from petct_training.components import labelled_components
 from petct_training.errors import InputError
 from petct_training.grids import PLACE_TOLERANCE_MM
 
@@ -131,7 +132,8 @@ class Segmentation:
         mask = np.zeros(grid.shape, bool)
         columns = int(self.dataset.Columns)
         size = (columns, int(self.dataset.Rows))
-        outside, warnings = 0, []
+        outside, number, lost = 0, 0, 0
+        warnings = []
         for frames in _stacks_of(parts):
             stack = _stack_of(frames, size, grid)
             outside += stack.voxels_outside(grid)
@@ -140,11 +142,18 @@ class Segmentation:
                     f"lies on another grid (slices of {grid_words(size, stack.pixel)}) than the PET ({grid}): each of its voxels "
                     "takes the nearest one"
                 )
-            stack.draw_into(mask, grid)
+            taken = stack.draw_into(mask, grid)
+            if not stack.is_on_grid:
+                labels, lesions = stack.lesions()
+                number += lesions
+                lost += lesions - np.count_nonzero(np.unique(labels[taken]))
         count = sum(indices.size for _, indices in parts)
         is_lost = count > outside and not mask.any()
         if is_lost:
             warnings.append(f"has segment {segment}, which is so small that it is nearest to no voxel of the PET: it is lost")
+        elif lost:
+            what = f"{lost} of {number} lesions of segment {segment}"
+            warnings.append(f"loses {what}, which lie outside of the PET or are nearest to no voxel of it")
         return Drawing(segment, mask, outside / max(count, 1), tuple(warnings), is_lost)
 
 
@@ -193,11 +202,29 @@ class _Stack:
             count += int(((at < -0.5) | (at > shape - 0.5)).any(axis=1).sum())
         return count
 
-    def draw_into(self, mask: np.ndarray, grid: Grid) -> None:
-        """Set those voxels of a mask (X, Y, Z) on a grid whose nearest voxel in this stack lies in the segment."""
+    def lesions(self) -> tuple[np.ndarray, int]:
+        """Return the number of the lesion in which each voxel lies (N, rows, columns), 0 outside of them, and how many there are.
+
+        Planes with a gap between them are no neighbours.
+        """
+        gaps = np.flatnonzero(np.diff(self.offsets) >= ONE_SPACING * self.spacing) + 1
+        runs, number = [], 0
+        for voxels in np.split(self.voxels, gaps):
+            labels, lesions = labelled_components(voxels)
+            runs.append(np.where(voxels, labels.astype(np.int64) + number, 0))
+            number += lesions
+        return np.concatenate(runs), number
+
+    def draw_into(self, mask: np.ndarray, grid: Grid) -> np.ndarray:
+        """Set those voxels of a mask (X, Y, Z) on a grid whose nearest voxel in this stack lies in the segment.
+
+        Returns:
+            bool, (N, rows, columns): the voxels of the segment that are nearest to one of the grid's.
+        """
+        taken = np.zeros_like(self.voxels)
         first, stop = self._box(grid)
         if (first >= stop).any():
-            return
+            return taken
         x, y = np.ogrid[first[0] : stop[0], first[1] : stop[1]]
         # Along the normal in mm, along rows in columns, along columns in rows.
         along = np.stack([step / (step @ step) for step in (self.normal, self.along_row, self.along_column)])
@@ -209,14 +236,19 @@ class _Stack:
                 np.floor(np.round(place - origin[plane], 6) + 0.5).astype(int)
                 for place, origin in zip(places[1:], origins[1:], strict=True)
             )
-            mask[first[0] : stop[0], first[1] : stop[1], z] |= self._at(plane, column - self.corner[0], row - self.corner[1])
+            mask[first[0] : stop[0], first[1] : stop[1], z] |= self._at(
+                plane, column - self.corner[0], row - self.corner[1], taken
+            )
+        return taken & self.voxels
 
-    def _at(self, plane: np.ndarray, column: np.ndarray, row: np.ndarray) -> np.ndarray:
-        """Return whether voxels lie in the segment, also for indices that `voxels` does not have."""
+    def _at(self, plane: np.ndarray, column: np.ndarray, row: np.ndarray, taken: np.ndarray) -> np.ndarray:
+        """Return whether voxels lie in the segment, also for indices that `voxels` does not have; note the others as taken."""
         _, rows, columns = self.voxels.shape
         known = (plane >= 0) & (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
         found = np.zeros(plane.shape, bool)
-        found[known] = self.voxels[plane[known], row[known], column[known]]
+        index = plane[known], row[known], column[known]
+        found[known] = self.voxels[index]
+        taken[index] = True
         return found
 
     def _box(self, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
