@@ -32,10 +32,9 @@ FACTS = (
 )
 
 
-# Where the injection stands, what is said of it that an option gives, too, and what may be said of a sex.
+# Where the injection stands, and what is said of it that an option gives, too.
 INJECTIONS = "RadiopharmaceuticalInformationSequence"
 OF_INJECTION = ("dose", "half_life", "injection_time")
-SEXES = ("M", "F", "O")
 
 # Share by which two numbers may differ that are told apart by rounding alone.
 ALIKE = 0.01
