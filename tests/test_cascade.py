@@ -117,6 +117,18 @@ def test_evaluator_gives_every_voxel_of_the_one_network(cascade, image):
     torch.testing.assert_close(evaluate(cascade.train(), image)["pred"], expected, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("part", ["stage1", *MEMBERS])
+def test_network_that_answers_with_nan_is_one_sentence_and_never_an_empty_mask(cascade, image, part):
+    window = {"stage1": cascade.stage1, **cascade.members}[part]
+    # One voxel of one study.
+    window.network.register_forward_hook(lambda module, given, answer: answer.index_fill(-1, torch.tensor([3]), torch.nan))
+    sentence = f"^{type(window.network).__name__} answers with what is no number"
+    with torch.no_grad(), pytest.raises(InputError, match=sentence):
+        cascade(image)
+    with pytest.raises(InputError, match=sentence):
+        evaluate(cascade, image)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("third", [None, -1, "mask"], ids=["plain", "clicks", "mask"])
 def test_evaluator_takes_stage_1s_share_as_the_one_network_does(cascade, image, third):

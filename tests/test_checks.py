@@ -197,6 +197,15 @@ def test_the_tensors_that_differ_are_named(tmp_path):
     checks.check_weights(torch.nn.Linear(3, 2), tmp_path / "model.pt")
 
 
+def test_weights_that_are_no_numbers_are_refused_with_a_sentence_of_their_own(tmp_path):
+    network = torch.nn.Linear(3, 2)
+    torch.save({**network.state_dict(), "bias": torch.tensor([0, torch.nan])}, tmp_path / "model.pt")
+    with pytest.raises(
+        InputError, match=r"model\.pt has values that are no numbers in bias: a training failed, or the file is damaged"
+    ):
+        checks.check_weights(network, tmp_path / "model.pt")
+
+
 def test_a_list_that_is_not_json_is_one_sentence(tmp_path):
     (tmp_path / "datalist.json").write_text('{"training": [')
     with pytest.raises(InputError, match=r"datalist\.json is damaged \(.*\): prepare the data set again"):

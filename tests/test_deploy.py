@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import zoo
 from deploy_stand_in import Ports, forgotten, installed, mask_of_operator, operator_of
 from helpers import BUNDLES, ENSEMBLE, FINGERPRINT, STAGE1, las, make_study
@@ -72,6 +74,15 @@ def test_what_cannot_be_ct_in_hu_and_pet_in_suv_is_refused_with_one_sentence(dep
     with pytest.raises(InputError, match=words) as error:
         mask_of_operator(deploy, bundle, *change(ct, pet, las((4, 4, 5))))
     assert "\n" not in str(error.value)
+
+
+def test_network_that_answers_with_nan_is_one_sentence_and_never_an_empty_mask(deploy, bundle, tmp_path):
+    broken = shutil.copytree(bundle, tmp_path / "broken")
+    weights = torch.load(broken / "models/model.pt", weights_only=True)
+    torch.save({name: tensor * torch.nan for name, tensor in weights.items()}, broken / "models/model.pt")
+    ct, pet, _ = make_study((24, 20, 22))
+    with pytest.raises(InputError, match=r"answers with what is no number \(NaN\)"):
+        mask_of_operator(deploy, broken, ct, las((4, 4, 5)), pet, las((4, 4, 5)))
 
 
 def test_folder_that_is_no_bundle_is_refused_when_the_operator_is_made(deploy, tmp_path):

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events
-from monai.data import Dataset, DistributedSampler, MetaTensor
+from monai.data import DataLoader, Dataset, DistributedSampler, MetaTensor
+from monai.engines import IterationEvents, SupervisedEvaluator
+from monai.inferers import SimpleInferer
 from monai.transforms import RandGaussianNoise
 
 from petct_training.claims import Claims
@@ -76,7 +78,7 @@ def losses_as_given() -> Engine:
     """A trainer whose batches are its losses, on an image with a name."""
     image = MetaTensor(torch.zeros(1), meta={"filename_or_obj": "images/a.nii"})
     trainer = Engine(lambda engine, loss: [{"loss": loss, "image": image}])
-    StopIfNotFinite().attach(trainer)
+    StopIfNotFinite(torch.nn.Linear(1, 1)).attach(trainer)
     return trainer
 
 
@@ -92,6 +94,25 @@ def test_finite_losses_do_not_stop():
     trainer = losses_as_given()
     trainer.run([1.0, 1e30])
     assert trainer.state.iteration == 2
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_the_last_step_of_an_epoch_has_spoilt_stop_before_anything_is_written(value):
+    network, written = torch.nn.Linear(2, 1), []
+
+    def step(engine: Engine, last: bool) -> list[dict[str, float]]:
+        if last and engine.state.epoch == 2:
+            network.weight.data[0, 1] = value
+        return [{"loss": 1.0}]
+
+    trainer = Engine(step)
+    StopIfNotFinite(network).attach(trainer)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda engine: written.append(engine.state.epoch))
+    with pytest.raises(
+        InputError, match=r"^the weights are not finite after epoch 2, such as weight: those of earlier epochs stay"
+    ):
+        trainer.run([False, True], max_epochs=3)
+    assert written == [1]
 
 
 @pytest.fixture
@@ -154,6 +175,7 @@ class Writer(Engine):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(lambda engine, name: (folder / f"{name}.nii.gz").write_text(name))
+        self.register_events(*IterationEvents)
 
     def run(self) -> None:
         super().run(["a", "b"])
@@ -202,3 +224,23 @@ def test_inference_without_studies_says_so_and_makes_no_folder(tmp_path, capsys)
     infer(Engine(lambda engine, batch: None), [], masks_in(tmp_path / "out", "masks"), tmp_path / "out/.unfinished")
     assert "nothing to do" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("value", "stops"), [(float("nan"), True), (float("inf"), False), (-3.0, False)])
+def test_answer_of_nan_stops_an_inference_and_names_the_study_instead_of_leaving_an_empty_mask(items, tmp_path, value, stops):
+    unfinished, written = tmp_path / "out/.unfinished/part 1 of 1", []
+    images = [{"image": MetaTensor(torch.zeros(1, 2, 2, 2), meta={"filename_or_obj": item["image"]})} for item in items]
+    images[1]["image"][0, 1, 0, 1] = value
+    evaluator = SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=DataLoader(Dataset(images)),
+        network=torch.nn.Identity(),
+        inferer=SimpleInferer(),
+        postprocessing=lambda item: written.append(float(item["pred"].min())) or item,
+    )
+    if stops:
+        with pytest.raises(InputError, match=r"/b\.nii: Identity answers with what is no number \(NaN\): pass --amp false"):
+            infer(evaluator, items, masks_in(tmp_path / "out", "masks"), unfinished)
+    else:
+        infer(evaluator, items, masks_in(tmp_path / "out", "masks"), unfinished)
+    assert len(written) == (1 if stops else 2)

@@ -182,6 +182,37 @@ def test_tensors_that_do_not_fit_are_listed_and_nothing_is_written(shared, tmp_p
     assert f"has in another shape {second} (1, 2, 3) instead of" in sentence
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tensor: tensor.fill_(torch.nan), "has values that are no numbers in"),
+        (lambda tensor: torch.where(tensor == tensor.max(), -torch.inf, tensor), "has values that are no numbers in"),
+        (lambda tensor: tensor.double().fill_(1e300), "has values that are no numbers in"),
+        (lambda tensor: tensor.to(torch.complex64), "does not fit UNet: it has complex numbers in"),
+    ],
+    ids=["nan", "infinity", "double", "complex"],
+)
+def test_weights_that_are_no_numbers_are_refused_with_their_tensors_and_nothing_is_written(shared, tmp_path, change, words):
+    content = torch.load(shared["UNet"], weights_only=False)
+    state = content["state_dict"]
+    first, second = sorted(name for name, tensor in state.items() if tensor.ndim > 1)[:2]
+    for name in (second, first):
+        state[name] = change(state[name])
+    torch.save(content, shared["UNet"])
+    sentence = refusal(shared, tmp_path)
+    assert f"{shared['UNet']} {words} {first} and 1 more" in sentence
+
+
+def test_weights_in_half_precision_that_are_numbers_are_taken(shared, tmp_path):
+    content = torch.load(shared["UNet"], weights_only=False)
+    half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in content["state_dict"].items()}
+    torch.save({**content, "state_dict": half}, shared["UNet"])
+    folders = {name: tmp_path / "bundles" / name for name in NAMES}
+    import_weights(make_cascade(), shared, folders, PUBLISHED, tmp_path / "bundles/ensemble")
+    written = torch.load(folders["UNet"] / "model.pt", weights_only=True)
+    assert all(torch.equal(written[name], tensor.to(written[name].dtype)) for name, tensor in half.items())
+
+
 def test_two_files_that_are_confused_are_noticed(shared, tmp_path):
     sentence = refusal({**shared, "UNet": shared["SegResNet"], "SegResNet": shared["UNet"]}, tmp_path)
     assert "does not fit SegResNetDS: it lacks" in sentence

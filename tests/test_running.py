@@ -11,6 +11,7 @@ from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.inferers import SimpleInferer
 
+from petct_cascade.cascade import SlidingWindow
 from petct_cascade.running import run_each_study
 from petct_cascade.writing import SaveMasksd
 from petct_training.errors import InputError
@@ -33,12 +34,12 @@ class Fails:
         return item | {"image": image, "label": 0}
 
 
-def evaluator_of(transform, postprocessing=None) -> SupervisedEvaluator:
+def evaluator_of(transform, postprocessing=None, network=None) -> SupervisedEvaluator:
     loader = DataLoader(Dataset([{"case": case} for case in CASES], transform), batch_size=1, num_workers=0)
     return SupervisedEvaluator(
         device=torch.device("cpu"),
         val_data_loader=loader,
-        network=torch.nn.Identity(),
+        network=network or torch.nn.Identity(),
         inferer=SimpleInferer(),
         postprocessing=postprocessing,
     )
@@ -51,6 +52,22 @@ def test_studies_that_fail_are_named_and_all_others_are_done(failing):
     assert [str(problem) for problem in problems] == [f"study {case}: the PET is empty: copy it again" for case in failing]
     assert all(problem.error for problem in problems)
     assert transform.done == [case for case in CASES if case not in failing]
+
+
+def test_study_to_which_a_network_answers_nan_is_an_error_and_all_others_are_done():
+    transform, thresholded = Fails({}), []
+    network = SlidingWindow(torch.nn.Identity(), (3, 4, 5))
+
+    def spoilt(item: dict) -> dict:
+        item = transform(item)
+        item["image"][0, 1, 2, 3] = torch.nan if item["case"] == "b" else 1
+        return item
+
+    evaluator = evaluator_of(spoilt, lambda item: thresholded.append(item["case"]) or item, network)
+    problems = [str(problem) for problem in run_each_study(evaluator)]
+    assert len(problems) == 1
+    assert problems[0].startswith("study b: Identity answers with what is no number (NaN): pass --amp false")
+    assert thresholded == ["a", "c", "d"]
 
 
 def test_study_is_named_once_in_a_sentence_that_names_it_itself():

@@ -21,6 +21,7 @@ from petct_cascade.transforms import mean, with_found_kept, with_stage1
 from petct_training.clicks import corrected, marks_in
 from petct_training.cpu import channels_last, freed_memory_kept
 from petct_training.errors import InputError, boolean
+from petct_training.inference import check_answer
 
 # CT and PET.
 CHANNELS = 2
@@ -116,7 +117,11 @@ class SlidingWindow(nn.Module):
         self.inferer = SlidingWindowInferer(roi_size=roi_size, sw_batch_size=sw_batch_size, overlap=overlap, mode="constant")
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Return the lesion probability (B, 1, X, Y, Z) of normalised channels (B, C, X, Y, Z)."""
+        """Return the lesion probability (B, 1, X, Y, Z) of normalised channels (B, C, X, Y, Z).
+
+        Raises:
+            InputError: when it is no number somewhere, see `petct_training.inference.check_answer`.
+        """
         padded, (x, y, z) = pad_to_window(image, self.roi_size)
         started = time.monotonic()
         with self.computing(image.device.type) as network:
@@ -133,6 +138,7 @@ class SlidingWindow(nn.Module):
                 logits = self._logits(padded.flip(dims), call).flip(dims)[..., x, y, z]
                 probability += torch.sigmoid(logits.float()).to(image.device)
                 passes, longest = passes + 1, max(longest, self._seconds_since(begun, image.device))
+        check_answer(probability, type(self.network).__name__)
         return probability if passes == 1 else probability / passes
 
     def _seconds_since(self, begun: float, device: torch.device) -> float:

@@ -16,6 +16,7 @@ from petct_cascade.judging import judge_volumes
 from petct_cascade.loading import LoadImagePETCTd
 from petct_cascade.volumes import Volume
 from petct_training.errors import InputError
+from petct_training.inference import check_answer
 
 
 class PETCTBundleInferenceOperator(MonaiBundleInferenceOperator):
@@ -59,8 +60,14 @@ class PETCTBundleInferenceOperator(MonaiBundleInferenceOperator):
         )
 
     def predict(self, data: Any, *args: Any, **kwargs: Any) -> Any:
-        """Return the network's answer to an image (1, 2, X, Y, Z). What else the preprocessing leaves serves the inversion only."""
-        return super().predict(data)
+        """Return the network's answer to an image (1, 2, X, Y, Z). What else the preprocessing leaves serves the inversion only.
+
+        Raises:
+            InputError: when it holds what is no number.
+        """
+        answer = super().predict(data)
+        check_answer(answer, "the bundle's network")
+        return answer
 
     def _get_compose(self, obj_name: str, disallowed_prefixes: list[str]) -> Any:
         # The first that is read of the configs and names a file of the bundle.

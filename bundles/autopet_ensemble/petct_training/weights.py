@@ -32,7 +32,8 @@ def load_weights(network: torch.nn.Module, file: str | os.PathLike, remedy: str)
         remedy: what to do when the file does not fit, the end of a sentence.
 
     Raises:
-        InputError: when the file is unreadable, or its tensors are not those of the network; the sentence names them.
+        InputError: when the file is unreadable, or its tensors are not those of the network or hold what is no number; the sentence
+            names them.
     """
     put_weights(network, read_state_dict(file, remedy), file, remedy)
 
@@ -54,11 +55,12 @@ def put_weights(network: torch.nn.Module, state: Mapping[str, Any], file: str | 
     """Put a state dict into a network, if it is that of the network.
 
     Raises:
-        InputError: when the tensors are not those of the network; the sentence names the file and them.
+        InputError: when the tensors are not those of the network, or hold what is no number; the sentence names the file and them.
     """
     fault = misfit(network, state)
     if fault:
         raise InputError(f"{file} does not fit {type(network).__name__}: {fault}; {remedy}")
+    check_numbers(network, state, file)
     network.load_state_dict(state)
 
 
@@ -86,7 +88,7 @@ def misfit(network: torch.nn.Module, state: object) -> str:
     The octants of `OctantPatchMerging` may be absent, which has a meaning of its own.
 
     Returns:
-        The names of missing, additional and differently shaped tensors, one of each and how many more, after "it".
+        The names of missing, additional, differently shaped and complex tensors, one of each and how many more, after "it".
     """
     if not isinstance(state, Mapping):
         return f"it is a {type(state).__name__}, not a state dict"
@@ -99,9 +101,47 @@ def misfit(network: torch.nn.Module, state: object) -> str:
             for name, tensor in expected.items()
             if name in state and _shape(state[name]) != _shape(tensor)
         ),
+        "has complex numbers in": sorted(
+            name for name in expected.keys() & state.keys() if isinstance(state[name], torch.Tensor) and state[name].is_complex()
+        ),
     }
     said = ", ".join(f"{what} {_shorten(names)}" for what, names in faults.items() if names)
     return f"it {said}" if said else ""
+
+
+def check_numbers(network: torch.nn.Module, state: Mapping[str, torch.Tensor], file: str | os.PathLike) -> None:
+    """Refuse weights with NaN or infinity: the network would find no lesion in any study.
+
+    Args:
+        network: which the state fits, see `misfit`; in its precision values may be infinite that are not so in the file.
+        state: its state dict, as it was read.
+        file: from which it was read.
+
+    Raises:
+        InputError: with the tensors that hold them.
+    """
+    precision = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    names = not_finite({name: tensor.to(precision[name]) for name, tensor in state.items()})
+    if names:
+        raise InputError(
+            f"{file} has values that are no numbers in {_shorten(names)}: a training failed, or the file is damaged; "
+            "train again, or name other weights"
+        )
+
+
+def not_finite(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """Return the names of the tensors that hold NaN or infinity, sorted.
+
+    Example:
+        >>> not_finite({"weight": torch.tensor([1, torch.nan]), "bias": torch.zeros(2), "steps": torch.tensor(3)})
+        ['weight']
+    """
+    return sorted(name for name, tensor in tensors.items() if tensor.numel() and not _is_finite(tensor))
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    # NaN is passed on, and infinity is an extreme: one reading of the tensor, and no copy.
+    return bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
 
 
 def _shape(value: object) -> tuple[int, ...] | str:

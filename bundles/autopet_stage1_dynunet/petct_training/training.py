@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import ignite.engine.engine
+import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 from monai.data.utils import set_rnd
@@ -20,6 +21,7 @@ from monai.utils import set_determinism
 from petct_training.errors import InputError
 from petct_training.processes import rank
 from petct_training.saving import BestWeights
+from petct_training.weights import not_finite
 
 # Far more than there are processes, so that no two epochs and processes have one seed.
 SEEDS_PER_EPOCH = 1000
@@ -67,11 +69,19 @@ class ValidationAtEnd(ValidationHandler):
 
 
 class StopIfNotFinite:
-    """Stop a training whose loss is not finite, and name the studies of the batch."""
+    """Stop a training whose loss is not finite, and name the studies of the batch; or whose weights are not, before they are kept.
+
+    Args:
+        network: that is trained.
+    """
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        self.network = network
 
     def attach(self, engine: Engine) -> None:
-        """Let a trainer call this after each step."""
+        """Let a trainer call this after each step and each epoch; what writes weights must be attached after."""
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.check_weights)
 
     def __call__(self, engine: Engine) -> None:
         """Look at the loss of a step.
@@ -85,6 +95,19 @@ class StopIfNotFinite:
             raise InputError(
                 f"the loss is not finite in epoch {engine.state.epoch}, studies {studies}: look at these images, "
                 "or begin anew, without --resume, with a lower --learning_rate"
+            )
+
+    def check_weights(self, engine: Engine) -> None:
+        """Look at the weights, which the last step of an epoch may have spoilt with no further loss to tell.
+
+        Raises:
+            InputError: when they are not finite.
+        """
+        names = not_finite(self.network.state_dict())
+        if names:
+            raise InputError(
+                f"the weights are not finite after epoch {engine.state.epoch}, such as {names[0]}: those of earlier epochs stay; "
+                "begin anew, without --resume, with a lower --learning_rate"
             )
 
 

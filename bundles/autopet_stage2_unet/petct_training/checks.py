@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from petct_training.files import read_json
 from petct_training.grids import open_volume
 from petct_training.merging import OCTANTS
 from petct_training.processes import number_of_processes, rank
-from petct_training.weights import misfit, read_weights
+from petct_training.weights import check_numbers, misfit, read_weights
 
 PREPARE = "python -m monai.bundle run prepare --config_file configs/prepare.json"
 TRAIN = "python -m monai.bundle run training --config_file configs/train.json --dataset_dir ..."
@@ -213,13 +213,13 @@ def check_weights(network: nn.Module, file: str | os.PathLike) -> None:
     """Refuse a file whose weights are not those of a network.
 
     Raises:
-        InputError: when the file is damaged, or its tensors have other names or shapes.
+        InputError: when the file is damaged, or its tensors have other names or shapes, or hold what is no number.
     """
     check_fit(network, read_weights(file, DAMAGED), file)
 
 
 def check_fit(network: nn.Module, state: object, file: str | os.PathLike) -> None:
-    """Refuse what a file holds as a network's weights when its tensors have other names or shapes.
+    """Refuse what a file holds as a network's weights when its tensors have other names or shapes, or hold what is no number.
 
     Raises:
         InputError: with the tensors that differ.
@@ -231,6 +231,7 @@ def check_fit(network: nn.Module, state: object, file: str | os.PathLike) -> Non
             f"{file} holds the weights of another network, or of one of another size ({fault}): name the configs "
             f"with which it was trained, such as {example}, or another folder with --ckpt_dir"
         )
+    check_numbers(network, cast("Mapping[str, torch.Tensor]", state), file)
 
 
 def has_lesion(item: Item) -> bool:
