@@ -11,6 +11,7 @@ import inspect
 import itertools
 import json
 import math
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -397,6 +398,30 @@ def test_other_data_are_not_overwritten(tmp_path):
     with pytest.raises(SystemExit, match="not phantoms"):
         write_phantoms(tmp_path, **PARAMETERS)
     assert not files_of(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["lesions.csv", "phantoms.json"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b'{"name": "my phantoms"}', b"case,lesion\n", b"\xff\xfe"])
+def test_files_of_the_users_own_with_the_names_of_phantoms_are_not_overwritten(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(SystemExit, match=rf"^error: .*{re.escape(name)}.* name another folder\.$") as end:
+        write_phantoms(tmp_path, **PARAMETERS)
+    assert "\n" not in str(end.value)
+    assert files_of(tmp_path) == {name}
+    assert (tmp_path / name).read_bytes() == content
+
+
+def test_table_of_lesions_that_the_user_has_changed_is_not_replaced(tmp_path):
+    parameters = PARAMETERS | {"num_patients": 1, "shrink": 10}
+    write_phantoms(tmp_path, **parameters)
+    table = (tmp_path / "lesions.csv").read_bytes()
+    (tmp_path / "lesions.csv").write_bytes(table + b"a note\n")
+    with pytest.raises(SystemExit, match=r"lesions\.csv was changed after this program had written it, and is not replaced"):
+        write_phantoms(tmp_path, **parameters)
+    assert (tmp_path / "lesions.csv").read_bytes() == table + b"a note\n"
+    (tmp_path / "lesions.csv").unlink()
+    write_phantoms(tmp_path, **parameters)
+    assert (tmp_path / "lesions.csv").read_bytes() == table
 
 
 def test_config_names_the_defaults_of_the_function():

@@ -16,10 +16,13 @@ from petct_cascade.phantom.scanners import SCANNERS
 from petct_cascade.readouts import csv_table
 from petct_cascade.volumes import write_volume
 from petct_training.errors import InputError
-from petct_training.files import read_json, remove_unfinished, write_json, write_text
+from petct_training.files import read_json_or_none, remove_unfinished, write_json, write_text
 
 # Raised whenever the same parameters give other images, so that those of both are never mixed.
 VERSION = 2
+# What phantoms of every version say that they were made with.
+PARAMETERS = {"num_patients", "seed", "shrink"}
+LESIONS = "lesions.csv"
 LESION_COLUMNS = (
     *("case", "lesion", "site", "location", "volume_ml", "suv"),
     *("x_mm", "y_mm", "z_mm", "radius_x_mm", "radius_y_mm", "radius_z_mm"),
@@ -66,7 +69,7 @@ def write_phantoms(
     _claim(output_dir, parameters | {"difficulty": difficulty, "scanners": scanners})
     remove_unfinished(output_dir)
     studies = plan_studies(num_patients, seed, shrink, chosen, SCANNERS[scanners])
-    write_text(output_dir / "lesions.csv", lesion_table(studies))
+    _write_table(output_dir / LESIONS, lesion_table(studies))
     with ThreadPoolExecutor(num_workers) as pool, tqdm(total=len(studies), desc="phantoms", unit="study") as progress:
         for _ in pool.map(lambda study: _write_study(study, output_dir), studies):
             progress.update()
@@ -87,15 +90,27 @@ def _claim(output_dir: Path, parameters: dict[str, Any]) -> None:
     """Record that a folder holds phantoms with these parameters; refuse one that holds anything else."""
     record = output_dir / "phantoms.json"
     if record.exists():
+        content = read_json_or_none(record)
+        if not isinstance(content, dict) or not content.keys() >= PARAMETERS:
+            raise InputError(f"{record} does not say what phantoms are made with: move it away, or name another folder.")
         # Phantoms that say none of these are of the first version, which had no others.
-        found = {"version": 1, "difficulty": "plain", "scanners": "challenge", **read_json(record)}
+        found = {"version": 1, "difficulty": "plain", "scanners": "challenge", **content}
         if found != parameters:
             raise InputError(
                 f"{output_dir} holds phantoms made with {found}, not {parameters}; name another folder or delete it."
             )
-    elif any((output_dir / name).exists() for name in ("imagesTr", "labelsTr")):
-        raise InputError(f"{output_dir} holds images that are not phantoms; name another folder.")
+    elif foreign := next((name for name in ("imagesTr", "labelsTr", LESIONS) if (output_dir / name).exists()), None):
+        raise InputError(f"{output_dir} holds {foreign}, and these are not phantoms; name another folder.")
     write_json(record, parameters)
+
+
+def _write_table(file: Path, table: str) -> None:
+    """Write the table of lesions; refuse to replace one that says anything else."""
+    if file.exists() and file.read_bytes() != table.encode():
+        raise InputError(
+            f"{file} was changed after this program had written it, and is not replaced: move it away, or name another folder."
+        )
+    write_text(file, table)
 
 
 def _write_study(study: PhantomStudy, output_dir: Path) -> None:
