@@ -234,7 +234,7 @@ def test_a_list_says_which_converted_studies_are_of_one_patient_and_a_training_t
     commands.convert(folder, tmp_path / "out", deidentified=True)
     studies, problems = find_studies(tmp_path / "out/studies.csv", labels=True)
     assert (len(studies), problems) == (3, [])
-    patients = {item["case"]: item["patient"] for item in reference_items(tmp_path / "out")}
+    patients = {item["case"]: item["patient"] for item in reference_items(tmp_path / "out").items}
     assert patients == {study.case: study.patient for study in studies}
     (tmp_path / "own").mkdir()
     (tmp_path / "own/studies.csv").write_text("case,ct,pet\n")
@@ -351,6 +351,23 @@ class TestScores:
         assert (tmp_path / "out/report.html").read_bytes() == page
         with pytest.raises(SystemExit, match="another kind"):
             commands.score_folder(masks, commands.reference_items(raw), tmp_path / "out")
+
+    def test_reference_that_cannot_be_used_tells_nothing_and_all_others_are_scored(self, tmp_path, capfd):
+        raw, masks = self.write(tmp_path)
+        for name in ("Balduin", "Xanthippe"):
+            _, _, label = write_nifti_study(tmp_path / "raw", f"fdg_{name}_2020-01-02", seed=7)
+            shutil.copy(label, masks)
+            label.rename(label.with_name(label.name.replace(".nii.gz", ".NII.GZ")))
+        shutil.copy(label.parent / "fdg_Quittengelee_2020-01-02.nii.gz", masks / "fdg_Adalbert_2020-01-02.nii.gz")
+        with pytest.raises(SystemExit, match=r"could not be scored, all others were:") as end:
+            self.score(raw, masks, tmp_path / "out")
+        assert end.value.code == 3
+        told = sorted(row["case"] for row in json.loads((tmp_path / "out/problems.json").read_text()))
+        assert told == ["unnamed 1", "unnamed reference 1", "unnamed reference 2"]
+        words = {*self.SECRETS, "balduin", "xanthippe", "adalbert"}
+        assert_nothing_tells(tmp_path / "out", words, "".join(capfd.readouterr()) + str(end.value))
+        with open(tmp_path / "out/scores.csv", newline="") as file:
+            assert [row["dice"] for row in csv.DictReader(file)] == ["1.0", "1.0"]
 
     def test_intervals_are_over_the_same_patients(self, tmp_path):
         references, masks = tmp_path / "raw/labelsTr", tmp_path / "masks"

@@ -104,7 +104,7 @@ def test_item_knows_the_tracer_and_patient_of_the_challenges_names_only(tmp_path
 def test_references_of_the_challenges_layout_come_with_its_images(tmp_path):
     touch(tmp_path / "labelsTr", "fdg_a_1.nii.gz")
     touch(tmp_path / "imagesTr", "fdg_a_1_0000.nii.gz", "fdg_a_1_0001.nii.gz")
-    (item,) = reference_items(tmp_path)
+    (item,), _ = reference_items(tmp_path)
     assert item["label"] == str(tmp_path / "labelsTr/fdg_a_1.nii.gz")
     assert item["image"] == [str(tmp_path / f"imagesTr/fdg_a_1_{number}.nii.gz") for number in ("0000", "0001")]
 
@@ -119,7 +119,7 @@ def test_prepared_data_set_gives_its_validation_studies_with_their_original_file
     raw = prepared / "../raw"
     expected = {"image": [str(raw / "ct.nii"), str(raw / "pet.nii")], "label": str(raw / "label.nii")}
     assert validation_items(prepared) == [{"case": "a", "patient": "7", "tracer": "fdg", **expected}]
-    assert reference_items(dataset_dir=prepared) == validation_items(prepared)
+    assert reference_items(dataset_dir=prepared) == (validation_items(prepared), [])
 
 
 def test_row_of_a_problem_names_case_file_and_reason(tmp_path):

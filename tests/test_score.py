@@ -22,6 +22,7 @@ from processes import run_python
 import petct_cascade.tasks
 from petct_cascade.commands import read_out_folder, reference_items, score_folder
 from petct_cascade.gathering import gather
+from petct_cascade.items import References
 from petct_cascade.metrics import METRIC_NAMES
 from petct_cascade.readouts import READOUT_FILES
 from petct_cascade.results import write_results
@@ -85,6 +86,41 @@ def few(tmp_path) -> tuple[Path, Path]:
         files = write_study(tmp_path / "few", name, seed=number)
         shutil.copy(files[2], new_folder(tmp_path / "copies") / files[2].name)
     return tmp_path / "few", tmp_path / "copies"
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (
+            lambda raw: shutil.copy(raw / "labelsTr/b.nii.gz", raw / "labelsTr/b.mha"),
+            r"b\.nii\.gz of the references is not this study's only mask, there is a second file b\.mha: take one of them away",
+        ),
+        (
+            lambda raw: (raw / "labelsTr/b.nii.gz").rename(raw / "labelsTr/b.NII.GZ"),
+            r"b\.NII\.GZ of the references ends with \.NII\.GZ: rename it, with \.nii\.gz in small letters",
+        ),
+        (
+            lambda raw: shutil.copy(raw / "imagesTr/b_0001.nii.gz", raw / "imagesTr/b_0001.mha"),
+            r"its PET b_0001\.mha is there as b_0001\.nii\.gz, too: keep one of the two",
+        ),
+    ],
+    ids=["two references", "capitals", "two PET"],
+)
+def test_reference_that_cannot_be_used_is_named_and_all_others_are_scored(few, tmp_path, damage, words):
+    raw, masks = few
+    score_folder(masks, reference_items(raw), tmp_path / "whole")
+    damage(raw)
+    with pytest.raises(SystemExit, match=rf"could not be scored, all others were:\n  study b: {words}$") as end:
+        score_folder(masks, reference_items(raw), tmp_path / "out")
+    assert end.value.code == 3
+    whole, scored = ((tmp_path / name / "scores.csv").read_text().splitlines() for name in ("whole", "out"))
+    assert scored == [line for line in whole if not line.startswith("b,")] != whole
+    assert [row["case"] for row in json.loads((tmp_path / "out/problems.json").read_text())] == ["b"]
+    for case in "ac":
+        (raw / f"labelsTr/{case}.nii.gz").unlink()
+    with pytest.raises(SystemExit, match=rf"labelsTr can be scored, and nothing was done:\n  study b: {words}$") as end:
+        reference_items(raw)
+    assert end.value.code == str(end.value), "a message is the exit code 1"
 
 
 def tables_in(folder: Path) -> dict[str, bytes]:
@@ -235,7 +271,7 @@ def test_images_may_be_named_by_the_folder_of_their_data_set(raw, tmp_path):
         read_outs.append((tmp_path / f"{number}/readouts_lesions.csv").read_bytes())
     assert read_outs[0] == read_outs[1]
     of_labels = reference_items(raw / "labelsTr", images=raw)
-    assert [item["image"] for item in of_labels] == [item["image"] for item in reference_items(raw)]
+    assert [item["image"] for item in of_labels.items] == [item["image"] for item in reference_items(raw).items]
 
 
 def test_where_no_mask_can_be_used_nothing_was_done_which_is_exit_code_1(raw, tmp_path):
@@ -264,14 +300,14 @@ def test_pictures_of_studies_that_are_no_longer_scored_are_taken_away_and_those_
     for seed, case in enumerate(cases):
         label = nib.load(write_study(tmp_path / "raw", case, seed=seed)[2])
         write_nifti(tmp_path / f"masks/{case}.nii.gz", np.asarray(label.dataobj), label.affine)
-    items = reference_items(tmp_path / "raw")
+    references = reference_items(tmp_path / "raw")
     pictures = tmp_path / "out/pictures"
-    score_folder(tmp_path / "masks", items, tmp_path / "out")
+    score_folder(tmp_path / "masks", references, tmp_path / "out")
     (pictures / "mine.png").write_text("mine")
     assert {file.name for file in pictures.iterdir()} == {"fdg_1_a.png", "fdg_2_b.png", "mine.png"}
     assert "taken away" not in capsys.readouterr().out
     (tmp_path / f"masks/{cases[1]}.nii.gz").unlink()
-    score_folder(tmp_path / "masks", items[:1], tmp_path / "out")
+    score_folder(tmp_path / "masks", References(references.items[:1], []), tmp_path / "out")
     assert {file.name for file in pictures.iterdir()} == {"fdg_1_a.png", "mine.png"}
     assert "were taken away, of which this one has none: fdg_2_b.\n" in capsys.readouterr().out
 
@@ -299,10 +335,10 @@ def test_masks_are_scored_without_images(raw, tmp_path):
 
 @pytest.mark.slow
 def test_number_of_processes_changes_no_result(raw, tmp_path):
-    items = reference_items(raw)
+    references = reference_items(raw)
     for number in (1, 2):
         with pytest.raises(SystemExit):
-            score_folder(tmp_path / "masks", items, tmp_path / f"out{number}", options=ReadoutOptions(num_workers=number))
+            score_folder(tmp_path / "masks", references, tmp_path / f"out{number}", options=ReadoutOptions(num_workers=number))
     for file in ("scores.csv", "summary.json", "readouts.json", "problems.json", "report.html"):
         assert (tmp_path / "out1" / file).read_bytes() == (tmp_path / "out2" / file).read_bytes()
 

@@ -183,7 +183,7 @@ def reference_items(
     images: str | os.PathLike | None = None,
     allow_outside: bool = False,
     deidentified: bool = False,
-) -> list[dict[str, Any]]:
+) -> _items.References:
     """Return the studies against which masks are scored, as `petct_cascade.items.reference_items`; what is wrong with them tells
     nothing of their patients if `deidentified`.
     """
@@ -194,14 +194,14 @@ def reference_items(
 @command
 def score_folder(
     predictions: str | os.PathLike | None,
-    items: Sequence[Mapping[str, Any]],
+    references: _items.References,
     output_dir: str | os.PathLike,
     options: ReadoutOptions | None = None,
     **further: Any,
 ) -> None:
     """Score a folder of masks, as `petct_cascade.scoring.score_folder`."""
     with _hiding(options is not None and options.deidentified, predictions, (output_dir,)):
-        _scoring.score_folder(predictions, items, output_dir, options=options, **further)
+        _scoring.score_folder(predictions, references, output_dir, options=options, **further)
 
 
 @command

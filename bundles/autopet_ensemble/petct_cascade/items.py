@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from petct_cascade.lists import read_list
-from petct_cascade.problems import Problem
+from petct_cascade.problems import Problem, raise_if_any
 from petct_cascade.studies import CHANNELS, TRACERS, identity, is_inside, list_without_names
 from petct_cascade.volumes import flaw_of_suffix, read_mask, without_suffix
 from petct_training.errors import InputError
@@ -17,6 +18,19 @@ from petct_training.folds import has_folds, held_out
 from petct_training.records import HELD_OUT
 
 Item = dict[str, Any]
+
+
+class References(NamedTuple):
+    """Studies against which masks are scored.
+
+    Attributes:
+        items: {"case", "label"} of each, with "image" ([CT file or None, PET file]), "patient", "tracer", "centre" where they are
+            known.
+        problems: why further studies cannot be scored.
+    """
+
+    items: list[Item]
+    problems: list[Problem]
 
 
 def validation_items(dataset_dir: str | os.PathLike, split: str = "validation", allow_outside: bool = False) -> list[Item]:
@@ -113,7 +127,7 @@ def reference_items(
     dataset_dir: str | os.PathLike | None = None,
     images: str | os.PathLike | None = None,
     allow_outside: bool = False,
-) -> list[Item]:
+) -> References:
     """Return the studies against which masks are scored: of a folder of references, or else of a prepared data set's validation.
 
     Args:
@@ -124,17 +138,14 @@ def reference_items(
             pictures of `references`; or a data set in the challenge's layout.
         allow_outside: see `validation_items`.
 
-    Returns:
-        Items {"case", "label"}, with "image" ([CT file or None, PET file]), "patient", "tracer", "centre" where they are known.
-
     Raises:
-        InputError: nothing is given, a folder is missing or empty, or a study has two references.
+        InputError: nothing is given, a folder is missing or empty, or none of its references can be used.
     """
     if references is not None:
         return _items_of_folder(Path(references), None if images is None else Path(images))
     if dataset_dir is None:
         raise InputError("no references are given: name a folder with --references, or a prepared data set with --dataset_dir.")
-    return validation_items(dataset_dir, allow_outside=allow_outside)
+    return References(validation_items(dataset_dir, allow_outside=allow_outside), [])
 
 
 def item_of_case(case: str, images: Path | None = None) -> Item:
@@ -251,7 +262,7 @@ def _files_of(item: Item) -> list[str]:
     return [*item["image"], item["label"]]
 
 
-def _items_of_folder(references: Path, images: Path | None) -> list[Item]:
+def _items_of_folder(references: Path, images: Path | None) -> References:
     """Return the studies of a folder of reference masks, or of a data set in the challenge's layout."""
     if (references / "labelsTr").is_dir():
         images = images or references
@@ -259,8 +270,10 @@ def _items_of_folder(references: Path, images: Path | None) -> list[Item]:
     images = images and images_in(images)
     files, problems = masks_in_folder(references)
     items, without_images = items_of_cases(files, images)
-    if problems := [*problems, *without_images]:
-        raise InputError(str(problems[0]))
+    problems = [*(replace(problem, message=f"of the references {problem.message}") for problem in problems), *without_images]
+    if not items:
+        raise_if_any(problems, f"no study of {references} can be scored", anything_done=False)
     known = list_without_names(references)
     patients = {} if known is None else {entry.texts["case"]: {"patient": entry.texts["patient"]} for entry in read_list(known)}
-    return [item | patients.get(item["case"], {}) | {"label": str(files[item["case"]])} for item in items]
+    items = [item | patients.get(item["case"], {}) | {"label": str(files[item["case"]])} for item in items]
+    return References(items, problems)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from petct_cascade.deidentification import deidentified_items, kind_of_results
-from petct_cascade.items import masks_in_folder
+from petct_cascade.items import References, masks_in_folder
 from petct_cascade.problems import Problem, raise_if_any
 from petct_cascade.provenance import record_of, summary_of
 from petct_cascade.report.study_parts import StudyPage
@@ -29,7 +29,7 @@ Masks = Mapping[str, Mapping[str, Path]]
 
 def score_folder(
     predictions: str | os.PathLike | None,
-    items: Sequence[Mapping[str, Any]],
+    references: References,
     output_dir: str | os.PathLike,
     model: str = "Prediction",
     options: ReadoutOptions | None = None,
@@ -39,7 +39,7 @@ def score_folder(
 
     Args:
         predictions: folder with one binary mask a study, `<case>.nii.gz` or `<case>.nii`, on the grid of the reference.
-        items: the studies, as `petct_cascade.items.reference_items` returns them.
+        references: the studies, as `petct_cascade.items.reference_items` returns them.
         output_dir: where scores and report appear.
         model: what the masks are called in the tables.
         options: how studies are read out and drawn.
@@ -48,17 +48,20 @@ def score_folder(
     Raises:
         InputError: the folder is missing or empty, or no mask could be scored, or, of results without names, an image cannot be
             read or is there twice.
-        SomeFailedError: after all other masks were scored, some masks could not be scored.
+        SomeFailedError: after all other masks were scored, some masks could not be scored, or some references cannot be used.
     """
     if predictions is None:
         raise InputError("no masks are given: name their folder with --predictions.")
     options, names = options or ReadoutOptions(), None
+    items, known = references
     if options.deidentified:
         named = deidentified_items(items, {item["case"]: Path(item["label"]) for item in items})
         names = {item["case"]: new["case"] for item, new in zip(items, named, strict=True)}
-        items = named
+        unusable = sorted({problem.case for problem in known})
+        names |= {case: f"unnamed reference {number}" for number, case in enumerate(unusable, 1)}
+        items, known = named, [replace(problem, case=names[problem.case]) for problem in known]
     kind = kind_of_results("scores", options.deidentified)
-    score_studies(items, {model: predictions}, output_dir, options, seed=seed, kind=kind, names=names)
+    score_studies(items, {model: predictions}, output_dir, options, seed=seed, kind=kind, known=known, names=names)
 
 
 def score_studies(
@@ -87,7 +90,7 @@ def score_studies(
         seed: of the bootstrap.
         kind: what is run; an output folder holds results of one kind, see `petct_training.records`.
         known: why further studies, or items without masks, cannot be scored.
-        names: the items' names by those of the masks' files, where they differ.
+        names: the items' names, and those of studies that are `known`, by those of the masks' files, where they differ.
 
     Returns:
         The rows of `scores.csv`.
