@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import json
 import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from helpers import BUNDLES, NETWORKS
 from monai.bundle import ConfigParser
 
+from petct_cascade.gathering import gather
+from petct_cascade.method import RECIPES, Method, plan
 from petct_training.errors import InputError, boolean
 from petct_training.options import (
     BEYOND_THE_PAPER,
@@ -22,6 +27,7 @@ from petct_training.options import (
     TRIPLES,
     check_names,
     check_options,
+    check_taken,
     check_values,
 )
 
@@ -60,6 +66,58 @@ def test_an_unknown_option_that_is_like_no_other_is_refused_with_the_file_that_h
 def test_a_former_name_is_refused_with_the_present_one(config):
     with pytest.raises(InputError, match=r"^--stage1_dir is not known any more: give --coarse_mask_dir$"):
         check_names({"stage1_dir": "a"}, [config], {"stage1_dir": "coarse_mask_dir"})
+
+
+SCORE = BUNDLES / "autopet_ensemble/configs/score.json"
+
+
+def plain_ids(file: Path) -> list[str]:
+    """The ids of a config that are values of their own, and so options."""
+    return [name for name, value in json.loads(file.read_text()).items() if not isinstance(value, dict) and str(value)[:1] != "@"]
+
+
+@pytest.mark.parametrize(
+    ("run_id", "left_aside"),
+    [
+        # What `gather` has no argument for, and neither does what its config runs before.
+        (
+            "report",
+            {*plain_ids(SCORE)} - {*inspect.signature(gather).parameters, "_desc_", "imports", "bundle_root", "initialize"},
+        ),
+        ("score", {"weight", "height", "sex"}),
+        ("run", {"weight", "height", "sex"}),
+        ("readout", {"references", "dataset_dir", "allow_outside", "seed"}),
+    ],
+)
+def test_an_option_that_only_another_run_of_the_config_reads_is_refused(run_id, left_aside):
+    refused = set()
+    for name in plain_ids(SCORE):
+        with contextlib.suppress(InputError):
+            check_taken({name: "1"}, [str(SCORE)], run_id)
+            continue
+        refused.add(name)
+    assert refused == left_aside
+    with pytest.raises(
+        InputError, match=r"^report takes no --deidentified, which would change nothing: it is an option of score, readout$"
+    ):
+        check_taken({"deidentified": "true"}, [str(SCORE)], "report")
+
+
+def test_an_option_that_another_option_names_is_read(tmp_path):
+    check_taken({"output_dir": "$@predictions + '/report'", "predictions": "a"}, [str(SCORE)], "report")
+
+
+def test_every_option_of_the_steps_of_the_method_is_read(tmp_path):
+    steps = [
+        step
+        for recipe in RECIPES
+        for folds in (0, 3)
+        for step in plan(Method(tmp_path / "raw", tmp_path / "work", BUNDLES, "demo", folds=folds, num_gpus=2, recipe=recipe))
+    ]
+    assert len(steps) > 20
+    for step in steps:
+        given = {name: str(value) for name, value in step.overrides.items()}
+        check_taken(given, [str(step.bundle / file) for file in step.files], step.run_id)
 
 
 def test_a_run_of_monai_bundle_ends_with_the_sentence(config, monkeypatch):

@@ -358,6 +358,18 @@ def test_what_is_missing_is_one_sentence(raw, tmp_path, options, sentence):
     assert end.value.code == str(end.value), "a message is the exit code 1"
 
 
+def test_report_refuses_options_that_it_would_leave_aside(few, tmp_path):
+    raw, masks = few
+    score_folder(masks, reference_items(raw), tmp_path / "out")
+    before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}
+    done = run("report", output_dir=tmp_path / "out", deidentified="true")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "error: report takes no --deidentified, which would change nothing: it is an option of score, readout"
+    )
+    assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()} == before
+
+
 def run(run_id: str, **options) -> subprocess.CompletedProcess:
     command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", run_id, "--config_file", "configs/score.json"]
     command += [text for name, value in options.items() for text in (f"--{name}", str(value))]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
+import json
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import monai.bundle
@@ -136,7 +137,8 @@ PATHS = (
 
 @command
 def check_options(renamed: Mapping[str, str] | None = None) -> None:
-    """Refuse options of this process that neither `monai.bundle run` nor its configs know, and values that make no sense.
+    """Refuse options of this process that neither `monai.bundle run` nor its configs know, that the run does not read, and values
+    that make no sense.
 
     MONAI takes an unknown option for a new id of the config, which nothing reads. Where this process is no `monai.bundle run`,
     such as in a notebook or a server, there is nothing to check.
@@ -149,7 +151,9 @@ def check_options(renamed: Mapping[str, str] | None = None) -> None:
     """
     given = options_of(sys.argv)
     if given is not None:
-        check_names(given, _config_files(given), renamed or {})
+        files = _config_files(given)
+        check_names(given, files, renamed or {})
+        check_taken(given, files, run_id_of(sys.argv, given))
         check_values(given)
 
 
@@ -205,6 +209,63 @@ def check_names(given: Mapping[str, str], config_files: Sequence[str], renamed: 
             nearest = difflib.get_close_matches(first, known, n=1)
             advice = f"did you mean --{nearest[0]}?" if nearest else f"options are the ids of {config_files[0]}"
             raise InputError(f"--{name} is not known: {advice}")
+
+
+def run_id_of(arguments: Sequence[str], given: Mapping[str, str]) -> str:
+    """Return the id that `monai.bundle run` runs, from a process's arguments and their options.
+
+    Example:
+        >>> run_id_of(["monai/bundle/__main__.py", "run", "training", "--seed", "1"], {"seed": "1"})
+        'training'
+    """
+    first = arguments[2] if len(arguments) > 2 and not arguments[2].startswith("-") else "run"
+    return given.get("run_id", first)
+
+
+def check_taken(given: Mapping[str, str], config_files: Sequence[str], run_id: str) -> None:
+    """Refuse the first option that another run of the configs reads, and this one does not.
+
+    What a run reads follows from the configs: its id and those that prepare and end it name other ids, which name others.
+
+    Args:
+        given: options by their names, as on the command line.
+        config_files: later ones patch earlier ones.
+        run_id: the id that is run.
+
+    Raises:
+        InputError: with a sentence that names those whose option it is.
+    """
+    named = _ids_named(config_files, given)
+    ends = (given.get("init_id", "initialize"), given.get("final_id", "finalize"))
+    taken = _reached([run_id, *ends], named)
+    known = {name for ids in named.values() for name in ids}
+    runs = [name for name in named if name not in known and name not in ends]
+    for name in given:
+        first = first_part(name)
+        others = [run for run in runs if first != run and first in _reached([run], named)]
+        if first not in taken and others:
+            raise InputError(f"{run_id} takes no --{name}, which would change nothing: it is an option of {', '.join(others)}")
+
+
+def _ids_named(config_files: Sequence[str], given: Mapping[str, str]) -> dict[str, set[str]]:
+    """Return which top-level ids each top-level id of configs, as options change it, names."""
+    named: dict[str, set[str]] = {}
+    changes = [change for file in config_files for change in ConfigParser.load_config_file(file).items()]
+    for name, value in [*changes, *given.items()]:
+        first = first_part(name)
+        ids = {first_part(found) for found in re.findall(r"[@%]([A-Za-z_][\w:#]*)", json.dumps(value))}
+        named[first] = ids if first == name else named.get(first, set()) | ids
+    return named
+
+
+def _reached(ids: Iterable[str], named: Mapping[str, set[str]]) -> set[str]:
+    """Return ids with all that they name, that these name, and so on."""
+    reached: set[str] = set()
+    waiting = set(ids)
+    while waiting:
+        reached |= waiting
+        waiting = set().union(*(named.get(name, set()) for name in waiting)) - reached
+    return reached
 
 
 def check_values(given: Mapping[str, str]) -> None:
