@@ -280,3 +280,28 @@ def test_removing_a_result_that_was_begun_again_leaves_no_earlier_file(records, 
     records.begin(plan_of(study, threshold=0.4))
     records.remove("a")
     assert not [file for file in records.folder.rglob("*") if file.is_file()]
+
+
+def test_folder_of_a_results_own_goes_with_its_last_file_and_no_other_folder_does(records, study, tmp_path):
+    plan = replace(
+        plan_of(study),
+        outputs=["a.nii.gz", "pictures/a.png", "studies/a_files/x.js", "studies/a_files/y.js", "../maps/own/a.nii"],
+    )
+    make(records, plan)
+    write(records.folder / "studies/b_files/mine.txt", b"mine")
+    # A run that wants fewer files.
+    make(records, replace(plan, outputs=plan.outputs[:3]))
+    assert [file.name for file in (records.folder / "studies/a_files").iterdir()] == ["x.js"]
+    records.remove("a")
+    left = {
+        path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_dir() and "records" not in path.parts
+    }
+    assert left == {"study", "maps", "maps/own", "out", "out/pictures", "out/studies", "out/studies/b_files"}
+
+
+def test_folder_with_a_file_of_somebody_else_stays(records, study):
+    plan = replace(plan_of(study), outputs=["studies/a_files/x.js"])
+    make(records, plan)
+    write(records.folder / "studies/a_files/mine.txt", b"mine")
+    records.remove("a")
+    assert [file.name for file in (records.folder / "studies/a_files").iterdir()] == ["mine.txt"]

@@ -312,6 +312,26 @@ def test_pictures_of_studies_that_are_no_longer_scored_are_taken_away_and_those_
     assert "were taken away, of which this one has none: fdg_2_b.\n" in capsys.readouterr().out
 
 
+def test_folder_of_a_study_goes_with_its_last_file_unless_somebody_elses_lies_there(few, tmp_path):
+    raw, masks = few
+    references, out = reference_items(raw), tmp_path / "out"
+    score_folder(masks, references, out)
+    assert {folder.name for folder in (out / "studies").iterdir() if folder.is_dir()} == {
+        "a_files",
+        "b_files",
+        "c_files",
+        "viewer",
+    }
+    (out / "studies/b_files/mine.txt").write_text("mine")
+    for case in "ab":
+        (masks / f"{case}.nii.gz").unlink()
+    score_folder(masks, References(references.items[2:], []), out)
+    assert {folder.name for folder in (out / "studies").iterdir() if folder.is_dir()} == {"b_files", "c_files", "viewer"}
+    assert [file.name for file in (out / "studies/b_files").iterdir()] == ["mine.txt"]
+    score_folder(masks, References(references.items[2:], []), out, options=ReadoutOptions(single_file=True))
+    assert {folder.name for folder in (out / "studies").iterdir() if folder.is_dir()} == {"b_files", "viewer"}
+
+
 def test_a_report_of_somebody_else_is_not_replaced(raw, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/report.html").write_text("my notes")

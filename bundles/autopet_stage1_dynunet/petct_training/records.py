@@ -259,7 +259,17 @@ class Records:
         written = record["written"]
         for output in record["outputs"] if written is None else written:
             if output not in kept and (written is None or self.is_unchanged(output, written[output])):
-                (self.folder / output).unlink(missing_ok=True)
+                self.delete(output)
+
+    def delete(self, output: str) -> None:
+        """Delete a file of a result, and with the last one the folder of the result's own, which may be called after a patient."""
+        (self.folder / output).unlink(missing_ok=True)
+        own = Path(output).parent
+        # A folder that lies in the output folder itself is that of all results, and other runs may write to it at the moment.
+        if len(own.parts) > 1 and ".." not in own.parts:
+            # Somebody else's files may lie there.
+            with contextlib.suppress(OSError):
+                (self.folder / own).rmdir()
 
     def _keep_unknown(self, record: Mapping[str, Any]) -> None:
         """Keep aside the files of a result that was begun and not finished, but for those that lay there at its beginning."""
