@@ -485,6 +485,52 @@ def test_a_mask_that_could_not_be_replaced_is_not_taken_for_that_of_the_new_opti
     assert (read_masks(tmp_path / "masks")[CASES[0]] != before[CASES[0]]).any()
 
 
+@pytest.mark.parametrize("edited", ["pictures/{}.png", "studies/{}.json"])
+def test_a_result_of_one_study_that_somebody_has_edited_costs_no_other_study(workflow, raw, tmp_path, edited):
+    output = tmp_path / "masks"
+    workflow("inference", studies=str(raw)).run()
+    file, mask = output / edited.format(CASES[0]), (output / f"{CASES[0]}.nii.gz").read_bytes()
+    file.write_bytes(file.read_bytes() + b" ")
+    content = file.read_bytes()
+    sentence = rf"study {re.escape(CASES[0])}: .*{file.name} was changed after this program had written it"
+    for options in ({}, {"threshold": 0.9}):
+        workflow("inference", studies=str(raw), output_dir=str(tmp_path / "alone"), **options).run()
+        with pytest.raises(SystemExit, match=rf"^error: 1 study cannot be used, all others were done:\n  {sentence}") as end:
+            workflow("inference", studies=str(raw), **options).run()
+        assert end.value.code == 3
+        of_other, alone = (read_masks(folder)[CASES[1]] for folder in (output, tmp_path / "alone"))
+        np.testing.assert_array_equal(of_other, alone)
+        assert (file.read_bytes(), (output / f"{CASES[0]}.nii.gz").read_bytes()) == (content, mask)
+        tables = [json.loads((folder / "readouts.json").read_text()) for folder in (output, tmp_path / "alone")]
+        assert tables[0] == {CASES[1]: tables[1][CASES[1]]}
+        assert [row["case"] for row in json.loads((output / "problems.json").read_text())] == [CASES[0]]
+        written = {name: (output / name).read_bytes() for name in ("problems.json", "readouts.json", "readouts_studies.csv")}
+        gather(output)
+        assert {name: (output / name).read_bytes() for name in written} == written
+    with pytest.raises(SystemExit, match=rf"^error: {sentence}"):
+        workflow("inference", studies=str(raw), strict=True).run()
+
+
+def test_a_score_of_one_study_that_somebody_has_edited_costs_no_other_study(workflow, dataset, tmp_path):
+    options, output = {"dataset_dir": str(dataset), "allow_outside": True}, tmp_path / "masks"
+    workflow("inference", "evaluate", **options).run()
+    picture = output / f"pictures/{CASES[0]}.png"
+    picture.write_bytes(picture.read_bytes() + b" ")
+    before = {
+        file: file.read_bytes() for file in output.rglob("*") if file.is_file() and CASES[0] in str(file.relative_to(output))
+    }
+    for further in ({}, {"threshold": 0.9}):
+        workflow("inference", "evaluate", output_dir=str(tmp_path / "alone"), **options, **further).run()
+        with pytest.raises(SystemExit, match=rf"\n  study {re.escape(CASES[0])}: .*{picture.name} was changed after this") as end:
+            workflow("inference", "evaluate", **options, **further).run()
+        assert end.value.code == 3
+        rows, alone = ((folder / "scores.csv").read_text().splitlines() for folder in (output, tmp_path / "alone"))
+        assert rows == [alone[0], *(row for row in alone if row.startswith(CASES[1]))]
+        assert [row["case"] for row in json.loads((output / "problems.json").read_text())] == [CASES[0]]
+        now = {file: file.read_bytes() for file in before}
+        assert now == before
+
+
 def test_a_study_that_another_run_is_doing_is_left_to_it(workflow, raw, masks, tmp_path, capsys):
     other = Claims(tmp_path / "masks")
     assert other.claim(CASES[0])

@@ -295,6 +295,30 @@ def test_read_outs_and_scores_do_not_replace_each_other(raw, tmp_path):
     assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()} == before
 
 
+@pytest.mark.parametrize("name", ["read-outs", "scores"])
+def test_a_picture_that_somebody_has_edited_costs_no_other_study(few, tmp_path, name):
+    raw, masks = few
+    output, picture = tmp_path / "out", tmp_path / "out/pictures/a.png"
+    run = {
+        "read-outs": partial(read_out_folder, masks, raw / "imagesTr", output),
+        "scores": partial(score_folder, masks, reference_items(raw), output),
+    }[name]
+    run()
+    picture.write_bytes(picture.read_bytes() + b" ")
+    content = {file: file.read_bytes() for file in (picture, output / "studies/a.json", output / "studies/a.html")}
+    for case in "ab":
+        rewrite(masks / f"{case}.nii.gz", np.ones(SHAPE, np.uint8))
+    with pytest.raises(
+        SystemExit, match=r"all others were:\n  study a: .*a\.png was changed after this program had written it"
+    ) as end:
+        run()
+    assert end.value.code == 3
+    table = json.loads((output / "readouts.json").read_text())
+    assert {case: readouts["study"]["tmtv_ml"] > 300 for case, readouts in table.items()} == {"b": True, "c": False}
+    assert {file: file.read_bytes() for file in content} == content
+    assert [row["case"] for row in json.loads((output / "problems.json").read_text())] == ["a"]
+
+
 def test_pictures_of_studies_that_are_no_longer_scored_are_taken_away_and_those_of_somebody_else_stay(tmp_path, capsys):
     cases = ("fdg_1_a", "fdg_2_b")
     for seed, case in enumerate(cases):

@@ -10,7 +10,7 @@ from typing import Any
 from monai.engines import Evaluator
 
 from petct_cascade.keeping import RecordKeeper
-from petct_cascade.problems import number_of_studies, raise_if_any
+from petct_cascade.problems import number_of_studies, raise_if_any, raise_if_strict
 from petct_cascade.provenance import SUMMARY
 from petct_cascade.running import run_each_study
 from petct_cascade.scoring import score_studies, score_tasks
@@ -61,11 +61,15 @@ def evaluate(
     made.records.check_kind()
     options, kept = options or ReadoutOptions(), StudyResults(made.records)
     tasks = _tasks_of(items, masks, Path(output_dir), options)
+    refused = [problem if words is None else words.problem(problem) for problem in kept.check(tasks.values())]
+    raise_if_strict(strict, refused)
     # Of other cases, an earlier evaluation may have left masks.
     made.keep_only(item["case"] for item in items)
     with ResultStream(kept, min(options.num_workers, len(selection.items))) as stream:
         keeper = RecordKeeper(made, selection.items, lambda case, done: stream.submit(tasks[case], done))
-        told = run_each_study(evaluator, strict, selection.check, keeper, words) if selection.items else []
+        for problem in refused:
+            keeper.fail(problem)
+        told = [*refused, *(run_each_study(evaluator, strict, selection.check, keeper, words) if selection.items else ())]
     failed = {problem.case for problem in told}
     if waiting := [case for case in keeper.unsettled(items) if case not in failed]:
         print(
@@ -76,7 +80,11 @@ def evaluate(
         try:
             told += [problem for problem in keeper.problems_of(items) if problem.case not in failed]
             failed = {problem.case for problem in told}
-            made.keep_only(item["case"] for item in items if item["case"] not in failed)
+            # What is refused stays as it is.
+            failed -= {problem.case for problem in refused}
+            good = [item["case"] for item in items if item["case"] not in failed]
+            made.keep_only(good)
+            kept.keep_only(good)
             score_studies(items, masks, output_dir, options, seed=seed, kind=made.records.kind, known=[*errors, *told])
         finally:
             keeper.claims.release(SUMMARY)

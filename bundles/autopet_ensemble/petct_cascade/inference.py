@@ -10,8 +10,8 @@ from typing import Any
 from monai.engines import Evaluator
 
 from petct_cascade.deidentification import Words
-from petct_cascade.keeping import RecordKeeper
-from petct_cascade.problems import Problem, number_of_studies, raise_if_any
+from petct_cascade.keeping import Keeper, RecordKeeper
+from petct_cascade.problems import Problem, number_of_studies, raise_if_any, raise_if_strict
 from petct_cascade.provenance import SUMMARY, check_summary, summary_of
 from petct_cascade.readout_run import read_out_studies, readout_tasks, tell_warnings
 from petct_cascade.running import run_each_study
@@ -57,14 +57,17 @@ def infer(
     tasks = {task.item["case"]: task for task in readout_tasks(named, masks, records.folder, MODEL, options)}
     kept = StudyResults(records)
     check_summary(records)
-    kept.check(tasks[item["case"]] for item in named if selection.masks is None or selection.masks.may_make(item))
+    words = words_if_hidden(everyone, options)
+    refused = kept.check(tasks[item["case"]] for item in named if selection.masks is None or selection.masks.may_make(item))
+    refused = [problem if words is None else words.problem(problem) for problem in refused]
+    raise_if_strict(strict, refused)
     with ResultStream(kept, min(options.num_workers, len(selection.items))) as stream:
         then = None if selection.masks is None else lambda case, done: stream.submit(tasks[case], done)
         keeper = None if selection.masks is None else RecordKeeper(selection.masks, mine, then)
-        problems = _segment(evaluator, selection, keeper, strict, words_if_hidden(everyone, options))
+        problems = _segment(evaluator, selection, keeper, refused, strict, words)
     tell_warnings(stream.results, everyone, options)
     items, what = _usable(mine, problems), "all others were done"
-    waiting = [] if keeper is None else keeper.unsettled([*items, *selection.others])
+    waiting = [] if keeper is None else keeper.unsettled(_usable(everyone, problems))
     reports = not waiting and (keeper is None or keeper.claims.claim(SUMMARY))
     if waiting:
         print(
@@ -133,13 +136,23 @@ def _usable(items: Iterable[dict[str, Any]], problems: Iterable[Problem]) -> lis
 
 
 def _segment(
-    evaluator: Evaluator, selection: Selection, keeper: RecordKeeper | None, strict: bool, words: Words | None
+    evaluator: Evaluator,
+    selection: Selection,
+    keeper: Keeper | None,
+    refused: Sequence[Problem],
+    strict: bool,
+    words: Words | None,
 ) -> list[Problem]:
-    """Print the warnings about the selected studies, run the evaluator over them, and return what makes others unusable."""
+    """Print the warnings about the selected studies, run the evaluator over them but for those that are refused, and return what
+    makes studies unusable.
+    """
+    keeper = keeper or Keeper()
+    for problem in refused:
+        keeper.fail(problem)
     for problem in selection.problems:
         if not problem.error:
             print(f"warning: {problem}", flush=True)
-    problems = [problem for problem in selection.problems if problem.error]
+    problems = [*(problem for problem in selection.problems if problem.error), *refused]
     if selection.items:
         problems += run_each_study(evaluator, strict, selection.check, keeper, words)
     elif not problems:

@@ -24,11 +24,14 @@ PROBLEMS = f"{RECORDS}/problems"
 
 
 class Keeper:
-    """What a run tells of its studies as it does them; this one keeps nothing."""
+    """What a run tells of its studies as it does them; this one keeps in mind which have failed, and nothing else."""
+
+    def __init__(self) -> None:
+        self.failed: set[str] = set()
 
     def claim(self, case: str) -> bool:
         """Return whether this run is to do a study; it is asked just before the study is read."""
-        return True
+        return case not in self.failed
 
     def begin(self, reading: Reading) -> None:
         """Learn that a study was read, and is going to be segmented.
@@ -41,7 +44,8 @@ class Keeper:
         """Learn that a study's files are written."""
 
     def fail(self, problem: Problem) -> None:
-        """Learn why a study cannot be done."""
+        """Learn why a study cannot be done, before or after it is claimed."""
+        self.failed.add(problem.case)
 
 
 class RecordKeeper(Keeper):
@@ -60,6 +64,7 @@ class RecordKeeper(Keeper):
         items: Iterable[Mapping[str, Any]],
         then: Callable[[str, Callable[[], object]], object] | None = None,
     ) -> None:
+        super().__init__()
         self.masks, self.records, self.claims, self.then = masks, masks.records, Claims(masks.records.folder), then
         # What has no name for a file fails when it is loaded.
         self.plans = {item["case"]: masks.plan(item) for item in items if problem_of_name(item["case"]) is None}
@@ -67,7 +72,7 @@ class RecordKeeper(Keeper):
     def claim(self, case: str) -> bool:
         if case not in self.plans:
             return True
-        if not self.claims.claim(case):
+        if not super().claim(case) or not self.claims.claim(case):
             return False
         self._problem_file(case).unlink(missing_ok=True)
         try:
@@ -93,6 +98,7 @@ class RecordKeeper(Keeper):
             self.then(case, release)
 
     def fail(self, problem: Problem) -> None:
+        super().fail(problem)
         if problem.case in self.plans:
             # On a full disk this run tells it, and the others wait for a rerun.
             with contextlib.suppress(InputError):

@@ -52,6 +52,11 @@ def number_of_studies(number: int) -> str:
     return f"{number} {'study' if number == 1 else 'studies'}"
 
 
+def problem_of_sentence(sentence: str, case: str) -> Problem:
+    """Return the error of a study that a sentence tells, which may begin with the study's name."""
+    return Problem(case, None, sentence.removeprefix(f"study {case}: "), error=True)
+
+
 def raise_if_any(problems: Iterable[Problem], what: str, anything_done: bool, others: str = "all others were") -> None:
     """End a command that has met errors.
 

@@ -14,7 +14,7 @@ from petct_cascade.dicom.source import DicomSource
 from petct_cascade.dicom_output import DicomOutput
 from petct_cascade.items import images_in, items_of_cases, masks_in_folder
 from petct_cascade.problems import Problem, raise_if_any
-from petct_cascade.provenance import check_summary, record_of, summary_of
+from petct_cascade.provenance import record_of, summary_of
 from petct_cascade.report.study_parts import StudyPage
 from petct_cascade.results import picture_of, write_results
 from petct_cascade.studies import problem_of_name
@@ -77,8 +77,6 @@ def read_out_folder(
         items = named
     records = Records(Path(output_dir), kind_of_results("read-outs", hidden), identifying=not hidden)
     tasks, kept = readout_tasks(items, files, records.folder, model, options), StudyResults(records)
-    check_summary(records)
-    kept.check(tasks)
     with summary_of(records):
         problems += read_out_studies(tasks, kept, model, options, problems)
         kept.keep_only(files)

@@ -89,7 +89,7 @@ def score_studies(
         primary: the model that is read out and drawn; the last of `predictions` by default.
         seed: of the bootstrap.
         kind: what is run; an output folder holds results of one kind, see `petct_training.records`.
-        known: why further studies, or items without masks, cannot be scored.
+        known: why further studies, or items among these, are not scored; what an earlier run has found out about them stays.
         names: the items' names, and those of studies that are `known`, by those of the masks' files, where they differ.
 
     Returns:
@@ -115,10 +115,11 @@ def score_studies(
     with summary_of(records):
         maps = {} if options.uncertainty_dir is None else masks_in_folder(Path(options.uncertainty_dir))[0]
         maps = maps if names is None else {names[case]: file for case, file in maps.items() if case in names}
-        tasks = score_tasks(items, masks, maps, output_dir, options, primary)
-        kept.check(tasks)
+        named = {problem.case for problem in known}
+        scored = [item for item in items if item["case"] not in named]
+        tasks = score_tasks(scored, masks, maps, output_dir, options, primary)
         results = make_results(tasks, kept, options.num_workers)
-        kept.keep_only(task.item["case"] for task in tasks)
+        kept.keep_only([*named, *(task.item["case"] for task in tasks)])
         origins = {task.item["case"]: record_of(records, task.item["case"], files_of(task)) for task in tasks}
         results.problems += [*known, *twice, *unpaired]
         if words is not None:

@@ -11,7 +11,7 @@ from typing import Any
 from petct_cascade.deidentification import deidentified_items, deidentified_studies, words_of_items
 from petct_cascade.dicom.finding import DicomOptions
 from petct_cascade.items import unseen_items
-from petct_cascade.problems import Problem, raise_if_strict
+from petct_cascade.problems import Problem, problem_of_sentence, raise_if_strict
 from petct_cascade.studies import Study, find_studies, problem_of_name, study_of_places
 from petct_cascade.study_results import StudyResults, files_of_case
 from petct_cascade.volumes import as_source
@@ -280,7 +280,7 @@ def _look_up(studies: Sequence[Study], masks: Masks) -> tuple[list[Study], list[
             if masks.records.is_current(masks.plan(item)):
                 done.append(study)
         except InputError as error:
-            problems.append(Problem(study.case, None, str(error).removeprefix(f"study {study.case}: "), error=True))
+            problems.append(problem_of_sentence(str(error), study.case))
     return done, problems
 
 

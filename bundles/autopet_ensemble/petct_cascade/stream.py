@@ -14,7 +14,7 @@ from torch.utils.data import Sampler
 
 from petct_cascade.coarse_mask import read_coarse_mask
 from petct_cascade.judging import read_study
-from petct_cascade.problems import Problem
+from petct_cascade.problems import Problem, problem_of_sentence
 from petct_cascade.studies import Study
 from petct_cascade.volumes import Source, Volume, as_source
 from petct_training.errors import InputError
@@ -159,7 +159,7 @@ def problem_of(error: BaseException, case: str) -> Problem:
     """
     sentence = _sentence_of(error)
     if sentence is not None:
-        return Problem(case, None, sentence.removeprefix(f"study {case}: "), error=True)
+        return problem_of_sentence(sentence, case)
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     text = str(error).strip() or type(error).__name__

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from petct_cascade.dicom_output import dicom_files
 from petct_cascade.metrics import COUNT_NAMES, METRIC_NAMES
-from petct_cascade.problems import first_names
+from petct_cascade.problems import Problem, first_names, problem_of_sentence
 from petct_cascade.provenance import record_of
 from petct_cascade.readouts import VERSION, readouts_without_nan, without_nan
 from petct_cascade.report.study_page import FOLDER, PROGRAM_FILES, VIEWER, files_of_page
@@ -69,14 +69,15 @@ class StudyResults:
         sources = {role: file for role, file in files_of(task).items() if file is not None}
         return Plan(_name(case), sources, settings, outputs)
 
-    def check(self, tasks: Iterable[StudyTask]) -> None:
-        """Refuse studies in whose place somebody else's files lie, before anything is done.
-
-        Raises:
-            InputError: as `petct_training.records.Records.check`.
-        """
+    def check(self, tasks: Iterable[StudyTask]) -> list[Problem]:
+        """Return an error for each study in whose place somebody else's files lie."""
+        problems = []
         for task in tasks:
-            self.records.check(self.plan(task))
+            try:
+                self.records.check(self.plan(task))
+            except InputError as error:
+                problems.append(problem_of_sentence(str(error), task.item["case"]))
+        return problems
 
     def is_current(self, task: StudyTask) -> bool:
         """Whether a study's results are there, and were made from this very content.
@@ -261,11 +262,17 @@ def make_results(tasks: Sequence[StudyTask], kept: StudyResults, num_workers: in
         kept: where results are kept.
         num_workers: number of processes.
 
+    Returns:
+        The results, with an error for each study in whose place somebody else's files lie.
+
     Raises:
         InputError: when results cannot be written, or a process was ended from outside.
     """
-    found, todo = Results(), []
+    found, todo = Results(problems=kept.check(tasks)), []
+    refused = {problem.case for problem in found.problems}
     for task in tasks:
+        if task.item["case"] in refused:
+            continue
         if kept.is_current(task):
             found.add(kept.read(task.item["case"]))
         else:
