@@ -511,6 +511,49 @@ def test_a_result_of_one_study_that_somebody_has_edited_costs_no_other_study(wor
         workflow("inference", studies=str(raw), strict=True).run()
 
 
+def test_a_study_that_fails_keeps_an_earlier_mask_and_is_in_no_table_and_no_report(workflow, raw, tmp_path, capsys):
+    folder, output = tmp_path / "raw", tmp_path / "masks"
+    shutil.copytree(raw, folder)
+    workflow("inference", studies=str(folder)).run()
+    pet = folder / f"imagesTr/{CASES[0]}_0001.nii.gz"
+    content, mask = pet.read_bytes(), (output / f"{CASES[0]}.nii.gz").read_bytes()
+
+    def check_that_it_is_in_no_table(reason: str) -> None:
+        """Whatever tells of the studies, by the run or by `petct report`."""
+        assert [row["case"] for row in csv.DictReader((output / "readouts_studies.csv").open())] == CASES[1:]
+        assert list(json.loads((output / "readouts.json").read_text())) == CASES[1:]
+        assert studies_shown(output) == CASES[1:]
+        (problem,) = json.loads((output / "problems.json").read_text())
+        assert problem["case"] == CASES[0]
+        assert reason in problem["reason"]
+
+    pet.write_bytes(content[:3000])
+    for damage, reason in ((lambda: None, "is damaged or cut off"), (pet.unlink, "there is no PET of this study")):
+        damage()
+        for threshold in (0.9, 0.5):
+            with pytest.raises(
+                SystemExit, match=rf"1 study cannot be used, all others were done:\n  study {re.escape(CASES[0])}: "
+            ):
+                workflow("inference", studies=str(folder), threshold=threshold).run()
+            said = capsys.readouterr().out
+            assert (
+                f"report.html: 1 study.\nMasks of an earlier run stay, and are in no table, since their studies failed now: {CASES[0]}.\n"
+                in said
+            )
+            assert (output / f"{CASES[0]}.nii.gz").read_bytes() == mask
+            check_that_it_is_in_no_table(reason)
+            gather(output)
+            assert capsys.readouterr().out.endswith("report.html: 1 study.\n")
+            check_that_it_is_in_no_table(reason)
+    pet.write_bytes(content)
+    workflow("inference", studies=str(folder)).run()
+    whole = (output / "readouts.json").read_bytes()
+    assert list(json.loads(whole)) == CASES
+    gather(output)
+    assert (output / "readouts.json").read_bytes() == whole
+    assert json.loads((output / "problems.json").read_text()) == []
+
+
 def test_a_score_of_one_study_that_somebody_has_edited_costs_no_other_study(workflow, dataset, tmp_path):
     options, output = {"dataset_dir": str(dataset), "allow_outside": True}, tmp_path / "masks"
     workflow("inference", "evaluate", **options).run()

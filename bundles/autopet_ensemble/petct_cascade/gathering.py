@@ -8,7 +8,7 @@ from pathlib import Path
 from petct_cascade import readout_run, scoring
 from petct_cascade.deidentification import kind_of_results
 from petct_cascade.keeping import known_problems, problem_of_row
-from petct_cascade.problems import Problem, number_of_studies
+from petct_cascade.problems import number_of_studies
 from petct_cascade.provenance import SUMMARY, summary_of
 from petct_cascade.results import write_results
 from petct_cascade.study_results import StudyResults
@@ -53,26 +53,22 @@ def _write(kept: StudyResults, seed: int) -> None:
     records, folder = kept.records, kept.records.folder
     with summary_of(records):
         results = Results()
-        cases = [case for case in kept.names() if kept.is_intact(case)]
+        failed = {problem.case: problem for problem in known_problems(records)}
+        cases = [case for case in kept.names() if case not in failed and kept.is_intact(case)]
         for case in cases:
             results.add(kept.read(case))
-        results.problems += _problems(records, {case for case in cases if kept.is_complete(case)})
+        done = {case for case in cases if kept.is_complete(case)}
+        told = [problem_of_row(row) for row in read_json_or_none(folder / "problems.json") or []]
+        results.problems += [*failed.values(), *(each for each in told if each.case not in failed and each.case not in done)]
         settings = [kept.settings(case) for case in cases]
         title = scoring.TITLE if results.rows else readout_run.TITLE
         model = settings[0]["model"] if settings else ""
         origins = {case: kept.origin(case) for case in cases}
         single_file = not any("page" in each for each in settings)
         write_results(folder, title, results, model, origins, single_file, seed)
-    others = [name for name in {*records.names(), *kept.names()} if not name.startswith(".") and name not in cases]
+    named = {*cases, *(problem.case for problem in results.problems)}
+    others = [name for name in {*records.names(), *kept.names()} if not name.startswith(".") and name not in named]
     if others:
         print(
             f"{number_of_studies(len(others))} without results yet, such as {min(others)}: run the same command again", flush=True
         )
-
-
-def _problems(records: Records, done: set[str]) -> list[Problem]:
-    """Return why studies that are not done could not be, as far as runs have said so."""
-    told = [problem_of_row(row) for row in read_json_or_none(records.folder / "problems.json") or []]
-    known = known_problems(records)
-    new = {problem.case for problem in known}
-    return [problem for problem in [*known, *(each for each in told if each.case not in new)] if problem.case not in done]

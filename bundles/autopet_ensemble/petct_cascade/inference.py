@@ -11,7 +11,7 @@ from monai.engines import Evaluator
 
 from petct_cascade.deidentification import Words
 from petct_cascade.keeping import Keeper, RecordKeeper
-from petct_cascade.problems import Problem, number_of_studies, raise_if_any, raise_if_strict
+from petct_cascade.problems import Problem, first_names, number_of_studies, raise_if_any, raise_if_strict
 from petct_cascade.provenance import SUMMARY, check_summary, summary_of
 from petct_cascade.readout_run import read_out_studies, readout_tasks, tell_warnings
 from petct_cascade.running import run_each_study
@@ -64,6 +64,9 @@ def infer(
     with ResultStream(kept, min(options.num_workers, len(selection.items))) as stream:
         then = None if selection.masks is None else lambda case, done: stream.submit(tasks[case], done)
         keeper = None if selection.masks is None else RecordKeeper(selection.masks, mine, then)
+        if keeper is not None:
+            for item in selection.done:
+                keeper.excuse(item["case"])
         problems = _segment(evaluator, selection, keeper, refused, strict, words)
     tell_warnings(stream.results, everyone, options)
     items, what = _usable(mine, problems), "all others were done"
@@ -78,7 +81,8 @@ def infer(
         problems += _told_by_others(keeper, everyone, problems)
         items = _usable(everyone, problems)
         try:
-            problems += _report(kept, [tasks[item["case"]] for item in items], list(tasks), problems, options)
+            cases = [*tasks, *(problem.case for problem in problems if problem.case not in selection.namesakes)]
+            problems += _report(kept, [tasks[item["case"]] for item in items], cases, problems, options)
         except InputError as error:
             if not problems:
                 raise
@@ -109,24 +113,24 @@ def _report(
     Args:
         kept: the results of studies in the output folder.
         tasks: of the studies that have masks.
-        cases: of all studies that were selected.
+        cases: of all studies that were selected, and are no namesakes; what earlier runs have found out about other ones stays in
+            the tables.
         problems: what is already known to be wrong with studies.
         options: how studies are read out and drawn.
 
     Returns:
         Why further studies could not be read out.
     """
+    intact = [name for name in kept.records.names() if not name.startswith(".") and kept.records.is_intact(name)]
+    selected = set(cases)
+    failed = selected - {task.item["case"] for task in tasks}
     with summary_of(kept.records):
-        errors = read_out_studies(tasks, kept, MODEL, options, problems, _others(kept.records, [task.item for task in tasks]))
+        errors = read_out_studies(tasks, kept, MODEL, options, problems, [name for name in intact if name not in selected])
         kept.keep_only([*cases, *kept.records.names()])
+    if stale := [name for name in intact if name in failed]:
+        names = first_names(stale, most=1)
+        print(f"Masks of an earlier run stay, and are in no table, since their studies failed now: {names}.", flush=True)
     return errors
-
-
-def _others(records: Records, items: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the cases of earlier runs over other studies whose masks are still there as they were written."""
-    cases = {item["case"] for item in items}
-    names = [name for name in records.names() if not name.startswith(".") and name not in cases]
-    return [name for name in names if records.is_intact(name)]
 
 
 def _usable(items: Iterable[dict[str, Any]], problems: Iterable[Problem]) -> list[dict[str, Any]]:
@@ -146,13 +150,14 @@ def _segment(
     """Print the warnings about the selected studies, run the evaluator over them but for those that are refused, and return what
     makes studies unusable.
     """
-    keeper = keeper or Keeper()
-    for problem in refused:
-        keeper.fail(problem)
     for problem in selection.problems:
         if not problem.error:
             print(f"warning: {problem}", flush=True)
     problems = [*(problem for problem in selection.problems if problem.error), *refused]
+    keeper = keeper or Keeper()
+    for problem in problems:
+        if problem.case not in selection.namesakes:
+            keeper.fail(problem)
     if selection.items:
         problems += run_each_study(evaluator, strict, selection.check, keeper, words)
     elif not problems:

@@ -74,7 +74,7 @@ class RecordKeeper(Keeper):
             return True
         if not super().claim(case) or not self.claims.claim(case):
             return False
-        self._problem_file(case).unlink(missing_ok=True)
+        self.excuse(case)
         try:
             # Another run may have done it since this one has begun.
             wanted = not self.records.is_current(self.plans[case])
@@ -99,11 +99,18 @@ class RecordKeeper(Keeper):
 
     def fail(self, problem: Problem) -> None:
         super().fail(problem)
-        if problem.case in self.plans:
+        if problem.case in self.plans or self._has_record(problem.case):
             # On a full disk this run tells it, and the others wait for a rerun.
             with contextlib.suppress(InputError):
                 write_json(self._problem_file(problem.case), row_of_problem(problem))
             self.claims.release(problem.case)
+
+    def excuse(self, case: str) -> None:
+        """Forget why an earlier run could not do a study."""
+        self._problem_file(case).unlink(missing_ok=True)
+
+    def _has_record(self, case: str) -> bool:
+        return problem_of_name(case) is None and self.records.read(case) is not None
 
     def unsettled(self, items: Iterable[Mapping[str, Any]]) -> list[str]:
         """Return the cases, of this run's studies and those of others, that are neither done nor known to fail, or that another

@@ -34,6 +34,7 @@ class Selection:
         done: the same of the studies whose masks an earlier run has made.
         others: the same of the studies that other processes do, see `SelectOptions`.
         problems: why other studies cannot be used, and what is remarkable about those that can.
+        namesakes: cases of studies that are refused, since an earlier run has given the name to another study, whose results stay.
         masks: what is made of each study, and where; None when nothing is recorded.
         check: whether each study is judged when it is read.
     """
@@ -42,6 +43,7 @@ class Selection:
     done: list[dict[str, Any]] = field(default_factory=list)
     others: list[dict[str, Any]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    namesakes: Set[str] = frozenset()
     masks: Masks | None = None
     check: bool = True
 
@@ -107,8 +109,9 @@ def select_studies(
     found = share_of(everything, options.part, options.of, lambda study: bytes_of(study.pet))
     raise_if_strict(options.strict, problems)
     done: list[Study] = []
+    namesakes: set[str] = set()
     if masks is not None:
-        done, refused = _look_up(found, masks)
+        done, refused, namesakes = _look_up(found, masks)
         if options.deidentified:
             words = words_of_items(map(inference_item, found))
             refused = [words.problem(problem) for problem in refused]
@@ -118,7 +121,7 @@ def select_studies(
     todo = [study for study in found if study not in done and study.case not in bad]
     others = [study for study in everything if study not in found]
     mine = _items_without(bad, todo), _items_without(bad, done)
-    return Selection(*mine, _items_without(bad, others), problems, masks, options.check)
+    return Selection(*mine, _items_without(bad, others), problems, namesakes, masks, options.check)
 
 
 def labelled_items(
@@ -265,23 +268,27 @@ def _items_without(bad: Set[str], studies: Sequence[Study]) -> list[dict[str, An
     return [inference_item(study) for study in studies if study.case not in bad]
 
 
-def _look_up(studies: Sequence[Study], masks: Masks) -> tuple[list[Study], list[Problem]]:
-    """Return the studies whose masks are there, and an error for each whose place is taken by something else."""
+def _look_up(studies: Sequence[Study], masks: Masks) -> tuple[list[Study], list[Problem], set[str]]:
+    """Return the studies whose masks are there, an error for each whose place is taken by something else, and the cases of those
+    whose place is another study's.
+    """
     for folder in masks.folders:
         make_folder(folder)
     masks.records.check_kind()
-    done, problems = [], []
+    done, problems, namesakes = [], [], set()
     is_given = any(study.coarse_mask is not None for study in studies)
     at_risk = _files_at_risk(masks, [study.case for study in studies]) if is_given else set()
     for study in studies:
+        item = inference_item(study)
         try:
-            item = inference_item(study)
             _refuse_to_replace(item, masks, at_risk)
             if masks.records.is_current(masks.plan(item)):
                 done.append(study)
         except InputError as error:
             problems.append(problem_of_sentence(str(error), study.case))
-    return done, problems
+            if masks.records.holds_other_study(masks.plan(item)):
+                namesakes.add(study.case)
+    return done, problems, namesakes
 
 
 def _refused_of_evaluation(items: Sequence[dict[str, Any]], masks: Masks) -> list[Problem]:

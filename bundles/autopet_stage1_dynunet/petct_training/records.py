@@ -187,6 +187,13 @@ class Records:
         written = (self.read(name) or {}).get("written")
         return written is not None and all(self.is_unchanged(output, state) for output, state in written.items())
 
+    def holds_other_study(self, plan: Plan) -> bool:
+        """Whether the result of this name is another study's: no file of the plan has the place or content of a recorded one."""
+        known = (self.read(plan.name) or {}).get("sources")
+        if not known or any(_is_same_place(path, self._place(known.get(role))) for role, path in plan.sources.items()):
+            return False
+        return not any(self._has_content(path, known.get(role)) for role, path in plan.sources.items())
+
     def is_unchanged(self, output: str, written: Mapping[str, Any]) -> bool:
         """Whether a file of the output folder is there with the content that was written."""
         return self._has_content(self.folder / output, written)
@@ -349,13 +356,10 @@ class Records:
             raise InputError(f"{study}{file} {what}, and is not replaced: move it away, or name another output folder")
 
     def _refuse_other_study(self, plan: Plan, record: Mapping[str, Any]) -> None:
-        """Refuse a study whose name is that of another: none of its files has the place or the content of the recorded ones."""
-        known = record["sources"]
-        if not known or any(_is_same_place(path, self._place(known.get(role))) for role, path in plan.sources.items()):
+        """Refuse a study whose name is that of another."""
+        if not self.holds_other_study(plan):
             return
-        if any(self._has_content(path, known.get(role)) for role, path in plan.sources.items()):
-            return
-        first = self._place(next(iter(known.values()))) or "other files"
+        first = self._place(next(iter(record["sources"].values()))) or "other files"
         raise InputError(
             f"study {plan.study}: {self.folder} holds a result of another study of this name, made from {first}: "
             "name another output folder, or give the study another name"
