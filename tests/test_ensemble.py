@@ -41,7 +41,7 @@ from petct_cascade.gathering import gather
 from petct_cascade.keeping import RecordKeeper
 from petct_cascade.provenance import SUMMARY
 from petct_training.claims import Claims
-from petct_training.errors import InputError
+from petct_training.errors import InputError, cannot_write
 from petct_training.files import write_json
 from petct_training.options import check_names
 from petct_training.records import Plan, Records
@@ -509,6 +509,26 @@ def test_a_result_of_one_study_that_somebody_has_edited_costs_no_other_study(wor
         assert {name: (output / name).read_bytes() for name in written} == written
     with pytest.raises(SystemExit, match=rf"^error: {sentence}"):
         workflow("inference", studies=str(raw), strict=True).run()
+
+
+def test_a_full_disk_after_the_masks_is_told_once_and_no_study_has_failed(workflow, raw, masks, tmp_path, monkeypatch, capsys):
+    def fill(folder: Path) -> None:
+        raise InputError(cannot_write(folder / "niivue.js", OSError(28, "No space left on device")))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("petct_cascade.study_results.write_program", fill)
+        with pytest.raises(SystemExit) as end:
+            workflow("inference", studies=str(raw)).run()
+    place = tmp_path / "masks/studies/viewer/niivue.js"
+    assert str(end.value) == (
+        f"error: all masks are written, but not all read-outs, and no report: {place} cannot be written (No space left on device): "
+        "see that there is room and that the folder may be written"
+    )
+    assert "niivue.js" not in "".join(capsys.readouterr())
+    assert_same(read_masks(tmp_path / "masks"), masks)
+    workflow("inference", studies=str(raw)).run()
+    assert "nothing to do" in capsys.readouterr().out
+    assert sorted(json.loads((tmp_path / "masks/readouts.json").read_text())) == CASES
 
 
 def test_a_study_that_fails_keeps_an_earlier_mask_and_is_in_no_table_and_no_report(workflow, raw, tmp_path, capsys):

@@ -85,7 +85,7 @@ def infer(
             problems += _report(kept, [tasks[item["case"]] for item in items], cases, problems, options)
         except InputError as error:
             if not problems:
-                raise
+                raise InputError(f"all masks are written, but not all read-outs, and no report: {error}") from error
             # Why the report could not be written shall not hide what is wrong with studies.
             what = f"there is no report of the others, since {error}"
         finally:

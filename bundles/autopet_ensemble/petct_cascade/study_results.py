@@ -218,15 +218,14 @@ class ResultStream:
         Args:
             task: what there is to do.
             done: called afterwards, whatever became of it.
-
-        Raises:
-            InputError: when somebody else's files lie in their place.
         """
         try:
             task = self.kept.begin(task)
-        except BaseException:
+        except Exception as error:
+            # No fault of its mask, which is there: it is read out at the end, where what is in the way is told once.
+            self.error = error
             done()
-            raise
+            return
         self.room.acquire()
         try:
             future = self.workers.submit(do_study, task)
