@@ -26,8 +26,10 @@ from petct_cascade.items import References
 from petct_cascade.metrics import METRIC_NAMES
 from petct_cascade.readouts import READOUT_FILES
 from petct_cascade.results import write_results
+from petct_cascade.scoring import score_studies
 from petct_cascade.summary import SCORE_FILES
 from petct_cascade.tasks import ReadoutOptions, Results
+from petct_training.errors import SomeFailedError
 
 SHAPE = (16, 14, 18)
 
@@ -61,7 +63,7 @@ def raw(tmp_path) -> Path:
 
 
 def test_every_bad_mask_is_named_and_all_others_are_scored(raw, tmp_path):
-    with pytest.raises(SystemExit, match=r"^error: \d+ masks could not be scored, all others were:") as end:
+    with pytest.raises(SystemExit, match=rf"^error: {len(MASKS) + 1} studies could not be scored, all others were:") as end:
         score_folder(tmp_path / "masks", reference_items(raw), tmp_path / "out")
     assert end.value.code == 3
     for number, (name, (_, words)) in enumerate(MASKS.items()):
@@ -266,7 +268,7 @@ def test_mask_whose_pet_is_missing_is_named_and_all_others_are_read_out(raw, tmp
 def test_images_may_be_named_by_the_folder_of_their_data_set(raw, tmp_path):
     read_outs = []
     for number, images in enumerate((raw, raw / "imagesTr")):
-        with pytest.raises(SystemExit, match=r"masks could not be read out, all others were"):
+        with pytest.raises(SystemExit, match=rf"^error: {len(MASKS)} studies could not be read out, all others were"):
             read_out_folder(tmp_path / "masks", images, tmp_path / f"{number}")
         read_outs.append((tmp_path / f"{number}/readouts_lesions.csv").read_bytes())
     assert read_outs[0] == read_outs[1]
@@ -278,21 +280,33 @@ def test_where_no_mask_can_be_used_nothing_was_done_which_is_exit_code_1(raw, tm
     (tmp_path / "of others").mkdir()
     (tmp_path / "masks/nobody.nii.gz").rename(tmp_path / "of others/nobody.nii.gz")
     for name, run in {
-        "read out": partial(read_out_folder, tmp_path / "of others", raw / "imagesTr"),
-        "scored": partial(score_folder, tmp_path / "of others", reference_items(raw)),
+        "1 study could not be read out": partial(read_out_folder, tmp_path / "of others", raw / "imagesTr"),
+        f"{len(MASKS) + 3} studies could not be scored": partial(score_folder, tmp_path / "of others", reference_items(raw)),
     }.items():
-        with pytest.raises(SystemExit, match=rf"masks could not be {name}, and nothing was done:\n  study") as end:
+        with pytest.raises(SystemExit, match=rf"^error: {name}, and nothing was done:\n  study") as end:
             run(tmp_path / name)
         assert end.value.code == str(end.value), "a message is the exit code 1"
 
 
 def test_read_outs_and_scores_do_not_replace_each_other(raw, tmp_path):
-    with pytest.raises(SystemExit, match=r"masks could not be read out"):
+    with pytest.raises(SystemExit, match=r"studies could not be read out"):
         read_out_folder(tmp_path / "masks", raw / "imagesTr", tmp_path / "out")
     before = {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()}
     with pytest.raises(SystemExit, match=r"out holds results of another kind \(read-outs, this is scores\)"):
         score_folder(tmp_path / "masks", reference_items(raw), tmp_path / "out")
     assert {file: file.read_bytes() for file in (tmp_path / "out").rglob("*") if file.is_file()} == before
+
+
+def test_a_study_without_masks_of_two_models_is_one_study_that_could_not_be_scored(few, tmp_path):
+    raw, masks = few
+    shutil.copytree(masks, tmp_path / "others")
+    for folder in (masks, tmp_path / "others"):
+        (folder / "b.nii.gz").unlink()
+    predictions = {"A": masks, "B": tmp_path / "others"}
+    with pytest.raises(
+        SomeFailedError, match=r"^1 study could not be scored, all others were:(\n  study b: there is no mask of [AB]){2}$"
+    ):
+        score_studies(reference_items(raw), predictions, tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["read-outs", "scores"])

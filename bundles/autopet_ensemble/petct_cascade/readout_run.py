@@ -13,7 +13,7 @@ from petct_cascade.dicom.body_size import Body
 from petct_cascade.dicom.source import DicomSource
 from petct_cascade.dicom_output import DicomOutput
 from petct_cascade.items import images_in, items_of_cases, masks_in_folder
-from petct_cascade.problems import Problem, raise_if_any
+from petct_cascade.problems import Problem, number_of_studies, raise_if_any
 from petct_cascade.provenance import record_of, summary_of
 from petct_cascade.report.study_parts import StudyPage
 from petct_cascade.results import picture_of, write_results
@@ -80,8 +80,9 @@ def read_out_folder(
     with summary_of(records):
         problems += read_out_studies(tasks, kept, model, options, problems)
         kept.keep_only(files)
-    done = {task.item["case"] for task in tasks} - {problem.case for problem in problems}
-    raise_if_any(problems, f"{len(problems)} masks could not be read out", bool(done))
+    failed = {problem.case for problem in problems}
+    done = {task.item["case"] for task in tasks} - failed
+    raise_if_any(problems, f"{number_of_studies(len(failed))} could not be read out", bool(done))
 
 
 def read_out_studies(

@@ -10,7 +10,7 @@ from typing import Any
 
 from petct_cascade.deidentification import deidentified_items, kind_of_results
 from petct_cascade.items import References, masks_in_folder
-from petct_cascade.problems import Problem, raise_if_any
+from petct_cascade.problems import Problem, number_of_studies, raise_if_any
 from petct_cascade.provenance import record_of, summary_of
 from petct_cascade.report.study_parts import StudyPage
 from petct_cascade.results import picture_of, write_results
@@ -127,8 +127,8 @@ def score_studies(
         order = {model: position for position, model in enumerate(predictions)}
         results.rows.sort(key=lambda row: (row["case"], order[row["model"]]))
         write_results(output_dir, TITLE, results, primary, origins, options.single_file, seed)
-    failed = f"{len(results.problems)} masks could not be scored"
-    raise_if_any(results.problems, failed, bool(results.rows or results.readouts))
+    failed = number_of_studies(len({problem.case for problem in results.problems}))
+    raise_if_any(results.problems, f"{failed} could not be scored", bool(results.rows or results.readouts))
     return results.rows
 
 
