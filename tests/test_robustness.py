@@ -100,7 +100,7 @@ KINDS = {
         lambda files: shutil.copy(files["ct"], str(files["ct"]).removesuffix(".gz")), "too: keep one of the two"
     ),
     "link to nothing": Kind(lambda files: link_to_nothing(files["pet"]), "does not exist"),
-    "folder in place of a file": Kind(lambda files: (files["ct"].unlink(), files["ct"].mkdir()), "does not exist"),
+    "folder in place of a file": Kind(lambda files: (files["ct"].unlink(), files["ct"].mkdir()), "is a folder in"),
     "same image as CT and PET": Kind(lambda files: shutil.copy(files["ct"], files["pet"]), "is the same image as the CT"),
     "CT and PET exchanged": Kind(exchange, "as if CT and PET were exchanged"),
     "control character": Kind(lambda files: None, "the name cannot be used for a file", case="fdg_a\tb_1"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -215,6 +217,39 @@ def test_values_of_json_are_texts_and_numbers(tmp_path):
     assert [study.case for study in studies] == ["0"]
     assert [str(problem) for problem in problems] == [
         "study b: list.json, entry 2 has no text as its pet and its label: write one in quotes"
+    ]
+
+
+def test_an_entry_of_json_that_is_no_object_costs_itself_alone(tmp_path):
+    rows = [{"case": "a", "ct": "ct.nii", "pet": "pet.nii"}, "x", {"case": "b", "ct": "ct.nii", "pet": "pet.nii"}, 4, ["c"], None]
+    (tmp_path / "list.json").write_text(json.dumps(rows))
+    studies, problems = find_studies(tmp_path / "list.json", labels=False)
+    assert [study.case for study in studies] == ["a", "b"]
+    assert [problem.case for problem in problems] == [f"list.json, entry {number}" for number in (2, 4, 5, 6)]
+    assert all(problem.error and "the entry is no object: write " in problem.sentence for problem in problems)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a backslash parts folders there")
+def test_a_path_of_windows_in_a_list_is_told_how_to_be_written(tmp_path):
+    ct, pet, _ = write_study(tmp_path, "fdg_a_1")
+    rows = [
+        f"a,imagesTr/{ct.name},imagesTr\\{pet.name}",
+        f"b,imagesTr/{ct.name},imagesTr/{pet.name}",
+        f"c,C:\\x.nii,imagesTr/{pet.name}",
+    ]
+    (tmp_path / "list.csv").write_text("case,ct,pet\n" + "\n".join(rows))
+    studies, problems = find_studies(tmp_path / "list.csv", labels=False)
+    assert [study.case for study in studies] == ["b", "c"]
+    assert [str(problem) for problem in problems] == [
+        f"study a: list.csv names imagesTr\\{pet.name}, which is a path of Windows: write slashes, as in imagesTr/{pet.name}"
+    ]
+
+
+def test_a_folder_that_is_called_like_a_volume_is_called_a_folder(study):
+    study.pet.unlink()
+    study.pet.mkdir()
+    assert [str(problem) for problem in check_study(study)] == [
+        f"study {CASE}: {study.pet.name} is a folder in {study.pet.parent}, and no file: put the volume itself in its place"
     ]
 
 
@@ -462,6 +497,17 @@ def test_broken_study_is_an_error_that_names_the_file(study, kind):
     assert len(problems[0].message.partition(": ")[2].split()) >= 3
 
 
+@pytest.mark.parametrize("kind", ["CT elsewhere", "exchanged"])
+def test_where_ct_and_pet_contradict_each_other_nothing_is_said_of_the_grid_of_the_label(study, kind):
+    rewrite(study.label, affine=las((4, 4, 5), (40, 0, 0)))
+    if kind == "CT elsewhere":
+        rewrite(study.ct, affine=las((4, 4, 5), (500, 0, 0)))
+    else:
+        study = replace(study, ct=study.pet, pet=study.ct)
+    assert not any(problem.file == study.label for problem in check_study(study))
+    assert any(problem.error for problem in check_study(study))
+
+
 @pytest.mark.parametrize("kind", WARNINGS)
 def test_remarkable_study_is_used_with_a_warning(study, kind):
     role, change, words = WARNINGS[kind]
@@ -518,7 +564,7 @@ def test_wrong_suffix_and_folder_are_errors(study, tmp_path):
     other = shutil.copy(study.pet, tmp_path / "pet.img")
     (tmp_path / "folder.nii").mkdir()
     assert "convert it to NIfTI" in str(check_study(Study("a", "a", "fdg", study.ct, Path(other)))[0])
-    assert "does not exist" in str(check_study(Study("a", "a", "fdg", study.ct, tmp_path / "folder.nii"))[0])
+    assert "is a folder in" in str(check_study(Study("a", "a", "fdg", study.ct, tmp_path / "folder.nii"))[0])
 
 
 def test_errors_come_before_warnings(study):

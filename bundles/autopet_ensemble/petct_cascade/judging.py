@@ -71,9 +71,10 @@ def judge_volumes(case: str, volumes: Mapping[str, Volume]) -> list[Problem]:
     else:
         problems += [] if ct is None else _judge_values(case, ct, _error_of_ct, _warnings_of_ct)
         problems += [] if pet is None else _judge_values(case, pet, _error_of_pet, _warnings_of_pet)
-    if ct is not None and pet is not None:
-        problems += _judge_coverage(case, ct, pet)
-    if label is not None:
+    elsewhere = [] if ct is None or pet is None else _judge_coverage(case, ct, pet)
+    problems += elsewhere
+    # Where CT and PET contradict each other, nobody knows which of the two the label has to fit.
+    if label is not None and mistake is None and not any(problem.error for problem in elsewhere):
         problems += _judge_label(case, label, pet)
     return problems
 

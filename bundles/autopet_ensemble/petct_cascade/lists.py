@@ -98,10 +98,16 @@ def _entries_of_json(source: Path, text: str) -> list[Entry]:
         rows = json.loads(text, object_pairs_hook=lambda pairs: [(_plain(name), value) for name, value in pairs])
     except (ValueError, RecursionError) as error:
         raise InputError(f"{source} is not valid JSON ({error}): correct it") from error
-    if not isinstance(rows, list) or not rows or not all(_is_object(row) for row in rows):
+    if not isinstance(rows, list) or not any(_is_object(row) for row in rows):
         raise InputError(f"{source} is not a list of studies: write a list of objects with case, ct, pet")
-    _check_names(source, [[name for name, _ in row] for row in rows])
-    return [_entry_of_object(f"{source.name}, entry {number}", dict(row)) for number, row in enumerate(rows, 1)]
+    _check_names(source, [[name for name, _ in row] for row in rows if _is_object(row)])
+    entries = []
+    for number, row in enumerate(rows, 1):
+        place = f"{source.name}, entry {number}"
+        is_object = _is_object(row)
+        flaw = "" if is_object else 'the entry is no object: write {"case": ..., "ct": ..., "pet": ...}, or take it out'
+        entries.append(_entry_of_object(place, dict(row)) if is_object else Entry(place, _texts({}), flaw))
+    return entries
 
 
 def _is_object(row: Any) -> bool:

@@ -557,7 +557,7 @@ def _from_list(source: Path, allow_outside: bool, dicom: DicomOptions) -> Iterat
     for entry in read_list(source):
         case = entry.texts["case"]
         if not case:
-            yield Problem(entry.place, None, "the study has no name: fill in its case", error=True)
+            yield Problem(entry.place, None, entry.flaw or "the study has no name: fill in its case", error=True)
         elif reason := entry.flaw or _problem_of_entry(entry.texts, source, allow_outside):
             yield Problem(case, None, reason, error=True)
         else:
@@ -575,6 +575,9 @@ def _problem_of_entry(entry: Mapping[str, str], source: Path, allow_outside: boo
                 f"{source.name} names {file}, which lies outside of the list's folder: move the list or the file, "
                 "or allow it with --allow_outside true"
             )
+        slashed = file.replace("\\", "/")
+        if not (source.parent / file).exists() and (source.parent / slashed).exists():
+            return f"{source.name} names {file}, which is a path of Windows: write slashes, as in {slashed}"
     return None
 
 
