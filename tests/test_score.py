@@ -265,6 +265,15 @@ def test_mask_whose_pet_is_missing_is_named_and_all_others_are_read_out(raw, tmp
         assert list(json.loads((tmp_path / name / "readouts.json").read_text())) == [f"fdg_{len(MASKS) + 1}_good.two"]
 
 
+def test_a_study_with_scores_that_is_not_read_out_does_not_count_as_not_scored(raw, tmp_path):
+    case = f"fdg_{len(MASKS)}_good one"
+    (raw / f"imagesTr/{case}_0001.nii.gz").unlink()
+    counts = f"{len(MASKS) + 1} studies could not be scored, and 1 study could not be read out, all others were:"
+    with pytest.raises(SystemExit, match=f"^error: {counts}"):
+        score_folder(tmp_path / "masks", reference_items(raw), tmp_path / "out")
+    assert case in (tmp_path / "out/scores.csv").read_text()
+
+
 def test_images_may_be_named_by_the_folder_of_their_data_set(raw, tmp_path):
     read_outs = []
     for number, images in enumerate((raw, raw / "imagesTr")):
@@ -306,7 +315,7 @@ def test_a_study_without_masks_of_two_models_is_one_study_that_could_not_be_scor
     with pytest.raises(
         SomeFailedError, match=r"^1 study could not be scored, all others were:(\n  study b: there is no mask of [AB]){2}$"
     ):
-        score_studies(reference_items(raw), predictions, tmp_path / "out")
+        score_studies(reference_items(raw).items, predictions, tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["read-outs", "scores"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from petct_cascade.report.study_parts import StudyPage
 from petct_cascade.results import picture_of, write_results
 from petct_cascade.studies import problem_of_name
 from petct_cascade.study_results import StudyResults, make_results
-from petct_cascade.tasks import ReadoutOptions, StudyTask, files_of, words_if_hidden
+from petct_cascade.tasks import ReadoutOptions, Results, StudyTask, files_of, words_if_hidden
 from petct_training.errors import InputError
 from petct_training.records import Records
 
@@ -127,9 +128,17 @@ def score_studies(
         order = {model: position for position, model in enumerate(predictions)}
         results.rows.sort(key=lambda row: (row["case"], order[row["model"]]))
         write_results(output_dir, TITLE, results, primary, origins, options.single_file, seed)
-    failed = number_of_studies(len({problem.case for problem in results.problems}))
-    raise_if_any(results.problems, f"{failed} could not be scored", bool(results.rows or results.readouts))
+    raise_if_any(results.problems, _what_failed(results, len(predictions)), bool(results.rows or results.readouts))
     return results.rows
+
+
+def _what_failed(results: Results, models: int) -> str:
+    """Return how many studies could not be scored, and how many have all their scores but could not be read out."""
+    scores = Counter(row["case"] for row in results.rows)
+    failed = {problem.case for problem in results.problems}
+    scored = {case for case in failed if scores[case] == models}
+    counts = [(failed - scored, "could not be scored"), (scored, "could not be read out")]
+    return ", and ".join(f"{number_of_studies(len(cases))} {what}" for cases, what in counts if cases)
 
 
 def _masks_of_models(predictions: Mapping[str, str | os.PathLike]) -> tuple[Masks, list[Problem]]:

@@ -154,7 +154,7 @@ class StudyResults:
         readouts = results.readouts.get(case)
         if failed and readouts is None:
             for output in self.plan(task).outputs:
-                (self.records.folder / output).unlink(missing_ok=True)
+                self.records.delete(output)
             if not results.rows:
                 return
         content = {
