@@ -155,6 +155,8 @@ def test_what_stage_1_found_and_the_answer_nearly_reaches_stays_and_nothing_else
     # Of one lesion the final mask has a single voxel, which interpolation may lose, and of another one eight.
     answer[..., 9, 2], answer[..., 3, 9, 2], found[..., 2:4, 9, 2] = 0.4, 0.5, 0.6
     answer[..., 2:4, 12:14, 2:4], found[..., 2:6, 12:14, 2:4] = 0.5, 0.9
+    # A corner of the first lesion touches another one, of which the answer is far from the threshold.
+    found[..., 4:6, 2, 3] = 0.9
     kept = with_found_kept(answer, found, 0.3, threshold=0.5, final_threshold=0.5)
     expected = answer.clone()
     expected[..., 2:4, [1, 7], 2] = 0.9

@@ -521,7 +521,7 @@ def test_a_full_disk_after_the_masks_is_told_once_and_no_study_has_failed(workfl
             workflow("inference", studies=str(raw)).run()
     place = tmp_path / "masks/studies/viewer/niivue.js"
     assert str(end.value) == (
-        f"error: all masks are written, but not all read-outs, and no report: {place} cannot be written (No space left on device): "
+        f"error: all masks are written, but read-outs or report are not complete: {place} cannot be written (No space left on device): "
         "see that there is room and that the folder may be written"
     )
     assert "niivue.js" not in "".join(capsys.readouterr())
@@ -565,6 +565,12 @@ def test_a_study_that_fails_keeps_an_earlier_mask_and_is_in_no_table_and_no_repo
             gather(output)
             assert capsys.readouterr().out.endswith("report.html: 1 study.\n")
             check_that_it_is_in_no_table(reason)
+    # Nor by a run over other studies.
+    shutil.copytree(folder, tmp_path / "others")
+    for file in (tmp_path / "others").rglob(f"{CASES[0]}*"):
+        file.unlink()
+    workflow("inference", studies=str(tmp_path / "others")).run()
+    check_that_it_is_in_no_table(reason)
     pet.write_bytes(content)
     workflow("inference", studies=str(folder)).run()
     whole = (output / "readouts.json").read_bytes()
@@ -572,6 +578,21 @@ def test_a_study_that_fails_keeps_an_earlier_mask_and_is_in_no_table_and_no_repo
     gather(output)
     assert (output / "readouts.json").read_bytes() == whole
     assert json.loads((output / "problems.json").read_text()) == []
+
+
+def test_half_a_study_of_the_same_name_in_another_folder_takes_no_results_away(workflow, raw, tmp_path):
+    folder, output = tmp_path / "raw", tmp_path / "masks"
+    shutil.copytree(raw, folder)
+    workflow("inference", studies=str(folder)).run()
+    before = [(output / name).read_bytes() for name in ("readouts.json", "readouts_studies.csv")]
+    ct = tmp_path / f"others/imagesTr/{CASES[0]}_0000.nii.gz"
+    ct.parent.mkdir(parents=True)
+    shutil.copy(folder / f"imagesTr/{CASES[0]}_0000.nii.gz", ct)
+    with pytest.raises(SystemExit, match=rf"study {re.escape(CASES[0])}: there is no PET of this study"):
+        workflow("inference", studies=str(tmp_path / "others")).run()
+    assert [(output / name).read_bytes() for name in ("readouts.json", "readouts_studies.csv")] == before
+    gather(output)
+    assert [(output / name).read_bytes() for name in ("readouts.json", "readouts_studies.csv")] == before
 
 
 def test_a_score_of_one_study_that_somebody_has_edited_costs_no_other_study(workflow, dataset, tmp_path):

@@ -103,6 +103,19 @@ def test_an_option_that_only_another_run_of_the_config_reads_is_refused(run_id, 
         check_taken({"deidentified": "true"}, [str(SCORE)], "report")
 
 
+def test_the_windows_that_are_checked_are_those_of_the_ensembles_networks():
+    windows = json.loads((BUNDLES / "autopet_ensemble/configs/inference.json").read_text())["patch_sizes"]
+    check_values({"patch_sizes": str(windows)})
+    with pytest.raises(InputError, match="give a size for each of "):
+        check_values({"patch_sizes": str({**windows, "another": [96, 96, 96]})})
+
+
+def test_an_option_of_no_run_of_the_configs_is_left_out():
+    configs = [str(BUNDLES / f"autopet_ensemble/configs/{name}.json") for name in ("inference", "assemble")]
+    with pytest.raises(InputError, match=r"^assemble takes no --viewer, which would change nothing: leave it out$"):
+        check_taken({"viewer": "false"}, configs, "assemble")
+
+
 def test_an_option_that_another_option_names_is_read(tmp_path):
     check_taken({"output_dir": "$@predictions + '/report'", "predictions": "a"}, [str(SCORE)], "report")
 

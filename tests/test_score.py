@@ -90,6 +90,18 @@ def few(tmp_path) -> tuple[Path, Path]:
     return tmp_path / "few", tmp_path / "copies"
 
 
+def test_scores_of_a_study_whose_reference_has_become_unusable_do_not_come_back_with_a_report(few, tmp_path):
+    raw, masks = few
+    score_folder(masks, reference_items(raw), tmp_path / "out")
+    shutil.copy(raw / "labelsTr/b.nii.gz", raw / "labelsTr/b.mha")
+    with pytest.raises(SystemExit, match="there is a second file"):
+        score_folder(masks, reference_items(raw), tmp_path / "out")
+    gather(tmp_path / "out")
+    with (tmp_path / "out/scores.csv").open() as file:
+        assert [row["case"] for row in csv.DictReader(file)] == ["a", "c"]
+    assert [row["case"] for row in json.loads((tmp_path / "out/problems.json").read_text())] == ["b"]
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [

@@ -419,6 +419,14 @@ def test_case_that_could_leave_the_output_folder_or_name_no_file_is_refused(tmp_
     assert [(problem.case, problem.error) for problem in problems] == [(case, True)]
 
 
+def test_a_path_that_is_too_long_for_the_file_system_costs_its_own_study(tmp_path):
+    rows = [{"case": "long", "ct": "c" * 300, "pet": "p.nii"}, {"case": "good", "ct": "c.nii", "pet": "p.nii"}]
+    (tmp_path / "list.json").write_text(json.dumps(rows))
+    studies, problems = find_studies(tmp_path / "list.json", labels=False)
+    assert "good" in [study.case for study in studies]
+    assert {problem.case for problem in problems} <= {"long"}
+
+
 def test_repeated_and_empty_cases_and_missing_columns_are_named(tmp_path):
     rows = [{"case": case, "ct": "ct.nii", "pet": "pet.nii"} for case in ("a", "a", "b", "", "c")]
     del rows[4]["pet"]

@@ -10,7 +10,7 @@ from typing import Any
 from monai.engines import Evaluator
 
 from petct_cascade.deidentification import Words
-from petct_cascade.keeping import Keeper, RecordKeeper
+from petct_cascade.keeping import Keeper, RecordKeeper, known_problems
 from petct_cascade.problems import Problem, first_names, number_of_studies, raise_if_any, raise_if_strict
 from petct_cascade.provenance import SUMMARY, check_summary, summary_of
 from petct_cascade.readout_run import read_out_studies, readout_tasks, tell_warnings
@@ -85,7 +85,7 @@ def infer(
             problems += _report(kept, [tasks[item["case"]] for item in items], cases, problems, options)
         except InputError as error:
             if not problems:
-                raise InputError(f"all masks are written, but not all read-outs, and no report: {error}") from error
+                raise InputError(f"all masks are written, but read-outs or report are not complete: {error}") from error
             # Why the report could not be written shall not hide what is wrong with studies.
             what = f"there is no report of the others, since {error}"
         finally:
@@ -124,8 +124,12 @@ def _report(
     intact = [name for name in kept.records.names() if not name.startswith(".") and kept.records.is_intact(name)]
     selected = set(cases)
     failed = selected - {task.item["case"] for task in tasks}
+    # What has failed in an earlier run stays failed until it is done again.
+    earlier = [problem for problem in known_problems(kept.records) if problem.case not in selected]
+    left_out = selected | {problem.case for problem in earlier}
+    others = [name for name in intact if name not in left_out]
     with summary_of(kept.records):
-        errors = read_out_studies(tasks, kept, MODEL, options, problems, [name for name in intact if name not in selected])
+        errors = read_out_studies(tasks, kept, MODEL, options, [*problems, *earlier], others)
         kept.keep_only([*cases, *kept.records.names()])
     if stale := [name for name in intact if name in failed]:
         names = first_names(stale, most=1)

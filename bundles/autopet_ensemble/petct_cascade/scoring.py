@@ -90,7 +90,8 @@ def score_studies(
         primary: the model that is read out and drawn; the last of `predictions` by default.
         seed: of the bootstrap.
         kind: what is run; an output folder holds results of one kind, see `petct_training.records`.
-        known: why further studies, or items among these, are not scored; what an earlier run has found out about them stays.
+        known: why further studies, or items among these, are not scored; what an earlier run has found out about these items
+            stays.
         names: the items' names, and those of studies that are `known`, by those of the masks' files, where they differ.
 
     Returns:
@@ -120,7 +121,8 @@ def score_studies(
         scored = [item for item in items if item["case"] not in named]
         tasks = score_tasks(scored, masks, maps, output_dir, options, primary)
         results = make_results(tasks, kept, options.num_workers)
-        kept.keep_only([*named, *(task.item["case"] for task in tasks)])
+        refused = [item["case"] for item in items if item["case"] in named]
+        kept.keep_only([*refused, *(task.item["case"] for task in tasks)])
         origins = {task.item["case"]: record_of(records, task.item["case"], files_of(task)) for task in tasks}
         results.problems += [*known, *twice, *unpaired]
         if words is not None:

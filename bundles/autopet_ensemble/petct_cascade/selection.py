@@ -19,6 +19,7 @@ from petct_training.claims import bytes_of, share_of
 from petct_training.errors import InputError, boolean
 from petct_training.files import make_folder
 from petct_training.masks import Masks
+from petct_training.records import Records
 
 # Suffixes of lists of studies, in which the user has named them.
 LISTS = (".csv", ".json")
@@ -34,7 +35,8 @@ class Selection:
         done: the same of the studies whose masks an earlier run has made.
         others: the same of the studies that other processes do, see `SelectOptions`.
         problems: why other studies cannot be used, and what is remarkable about those that can.
-        namesakes: cases of studies that are refused, since an earlier run has given the name to another study, whose results stay.
+        namesakes: cases of studies that cannot be used, of which an earlier run has given the name to another study, whose results
+            stay.
         masks: what is made of each study, and where; None when nothing is recorded.
         check: whether each study is judged when it is read.
     """
@@ -115,6 +117,7 @@ def select_studies(
         if options.deidentified:
             words = words_of_items(map(inference_item, found))
             refused = [words.problem(problem) for problem in refused]
+        namesakes |= _not_searched(problems, studies, masks.records)
         problems += refused
         raise_if_strict(options.strict, refused)
     bad = {problem.case for problem in problems if problem.error}
@@ -289,6 +292,18 @@ def _look_up(studies: Sequence[Study], masks: Masks) -> tuple[list[Study], list[
             if masks.records.holds_other_study(masks.plan(item)):
                 namesakes.add(study.case)
     return done, problems, namesakes
+
+
+def _not_searched(problems: Iterable[Problem], studies: str | os.PathLike | Study, records: Records) -> set[str]:
+    """Return the cases among those that could not be found whole of which there are results of a study elsewhere.
+
+    A study without its PET has nothing but its name to tell it by, and another folder may have one of the same name.
+    """
+    if isinstance(studies, Study):
+        return set()
+    folder = Path(studies) if Path(studies).is_dir() else Path(studies).parent
+    cases = {problem.case for problem in problems if problem.error and problem_of_name(problem.case) is None}
+    return {case for case in cases if records.read(case) is not None and not records.is_made_from(case, folder)}
 
 
 def _refused_of_evaluation(items: Sequence[dict[str, Any]], masks: Masks) -> list[Problem]:

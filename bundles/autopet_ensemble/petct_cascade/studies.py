@@ -576,7 +576,7 @@ def _problem_of_entry(entry: Mapping[str, str], source: Path, allow_outside: boo
                 "or allow it with --allow_outside true"
             )
         slashed = file.replace("\\", "/")
-        if not (source.parent / file).exists() and (source.parent / slashed).exists():
+        if slashed != file and not os.path.exists(source.parent / file) and os.path.exists(source.parent / slashed):
             return f"{source.name} names {file}, which is a path of Windows: write slashes, as in {slashed}"
     return None
 

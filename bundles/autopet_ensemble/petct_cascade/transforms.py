@@ -162,8 +162,8 @@ def with_found_kept(
     """Keep lesions of stage 1 that the answer would lose although it nearly reaches its threshold there.
 
     Such a lesion stays as stage 1 has drawn it, also on another grid: in it and in the voxels around it, the answer is at least
-    what stage 1 says, so that what is interpolated between them is, too. A lesion of which the answer has enough to outlast
-    interpolation is left as it is.
+    what stage 1 says, so that what is interpolated between them is, too. Voxels of other lesions of stage 1 are left as they are,
+    and so is a lesion of which the answer has enough to outlast interpolation.
 
     Args:
         answer: probability of the ensemble, (1, X, Y, Z) or (B, 1, X, Y, Z).
@@ -185,7 +185,7 @@ def with_found_kept(
         lost &= _highest(_between_voxels(volume).cpu().numpy(), lesions, number) < final_threshold
         lost[0] = False
         stays = torch.from_numpy(lost[lesions]).to(volume)
-        around = max_pool3d(stays[None], 3, stride=1, padding=1)[0] > 0
+        around = (max_pool3d(stays[None], 3, stride=1, padding=1)[0] > 0) & ((stays > 0) | (found < threshold))
         in_mask = (found + (final_threshold - threshold)).clamp(max=1).to(volume)
         volume.copy_(torch.where(around, torch.maximum(volume, in_mask), volume))
     return result

@@ -194,6 +194,12 @@ class Records:
             return False
         return not any(self._has_content(path, known.get(role)) for role, path in plan.sources.items())
 
+    def is_made_from(self, name: str, folder: str | os.PathLike) -> bool:
+        """Whether a file of which a result was made lies, or lay, in a folder."""
+        known = (self.read(name) or {}).get("sources") or {}
+        places = (self._place(source) for source in known.values())
+        return any(place is not None and place.is_relative_to(Path(folder).resolve()) for place in places)
+
     def is_unchanged(self, output: str, written: Mapping[str, Any]) -> bool:
         """Whether a file of the output folder is there with the content that was written."""
         return self._has_content(self.folder / output, written)

@@ -137,8 +137,8 @@ PATHS = (
 
 @command
 def check_options(renamed: Mapping[str, str] | None = None) -> None:
-    """Refuse options of this process that neither `monai.bundle run` nor its configs know, that the run does not read, and values
-    that make no sense.
+    """Refuse options of this process that neither `monai.bundle run` nor its configs know, that only another run of the configs
+    reads, and values that make no sense.
 
     MONAI takes an unknown option for a new id of the config, which nothing reads. Where this process is no `monai.bundle run`,
     such as in a notebook or a server, there is nothing to check.
@@ -233,7 +233,7 @@ def check_taken(given: Mapping[str, str], config_files: Sequence[str], run_id: s
         run_id: the id that is run.
 
     Raises:
-        InputError: with a sentence that names those whose option it is.
+        InputError: with a sentence that names those whose option it is, if there are.
     """
     named = _ids_named(config_files, given)
     ends = (given.get("init_id", "initialize"), given.get("final_id", "finalize"))
@@ -244,7 +244,11 @@ def check_taken(given: Mapping[str, str], config_files: Sequence[str], run_id: s
         first = first_part(name)
         others = [run for run in runs if first != run and first in _reached([run], named)]
         if first not in taken and others:
-            raise InputError(f"{run_id} takes no --{name}, which would change nothing: it is an option of {', '.join(others)}")
+            # What a later config leaves without a use is no run.
+            used = {each for file in config_files for ids in _ids_named([file], {}).values() for each in ids}
+            owners = [run for run in others if run not in used]
+            what_to_do = f"it is an option of {', '.join(owners)}" if owners else "leave it out"
+            raise InputError(f"{run_id} takes no --{name}, which would change nothing: {what_to_do}")
 
 
 def _ids_named(config_files: Sequence[str], given: Mapping[str, str]) -> dict[str, set[str]]:
