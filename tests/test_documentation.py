@@ -486,7 +486,11 @@ def test_the_recommended_recipe_has_the_folds_members_and_share_of_stage_1_that_
     work = (f"WORK/{pattern}" for pattern in PIPELINE if "models" not in pattern)
     reader.follow("--recipe recommended", *folds, *work, options=f"{DEMO} {TWO_EPOCHS}")
     fingerprint = json.loads((reader.folder / f"WORK/models/{ENSEMBLE}/fingerprint.json").read_text())
-    assert (fingerprint["members"], fingerprint["stage1_weight"]) == (["SegResNet", "UNet"], 0.5)
+    assert (fingerprint["members"], fingerprint["stage1_weight"], fingerprint["keep_found_above"]) == (
+        ["SegResNet", "UNet"],
+        0.5,
+        0.25,
+    )
 
 
 @pytest.mark.slow
