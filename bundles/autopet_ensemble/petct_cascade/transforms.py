@@ -184,6 +184,8 @@ def with_found_kept(
         lost = _highest(volume.cpu().numpy(), lesions, number) >= above
         lost &= _highest(_between_voxels(volume).cpu().numpy(), lesions, number) < final_threshold
         lost[0] = False
+        if not lost.any():
+            continue
         stays = torch.from_numpy(lost[lesions]).to(volume)
         around = (max_pool3d(stays[None], 3, stride=1, padding=1)[0] > 0) & ((stays > 0) | (found < threshold))
         in_mask = (found + (final_threshold - threshold)).clamp(max=1).to(volume)
