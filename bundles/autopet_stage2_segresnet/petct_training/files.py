@@ -122,9 +122,12 @@ def relative_path(path: Path, start: Path | None = None) -> Path:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write UTF-8 text, atomically; of a name that is none, as of a file from an old archive, what is no letter is escaped."""
+    """Write UTF-8 text, atomically, with the same bytes on every system.
+
+    Of a name that is none, as of a file from an old archive, what is no letter is escaped.
+    """
     with atomic(path) as part:
-        part.write_text(text, encoding="utf-8", errors="backslashreplace")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def write_json(path: str | os.PathLike, content: Any, ascii_only: bool = False) -> None:
