@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,23 @@ def test_point_between_voxels_is_the_nearest_and_halfway_the_one_with_the_higher
 
 
 @pytest.mark.parametrize(
+    "points",
+    [
+        np.argwhere(np.arange(8).reshape(2, 2, 2) > 5),
+        list(np.argwhere(np.arange(8).reshape(2, 2, 2) > 5)),
+        [np.unravel_index(index, (2, 2, 2)) for index in (6, 7)],
+        [[np.float32(1), np.int16(1), np.uint8(0)], [1, 1, 1.0]],
+        torch.tensor([[1, 1, 0], [1, 1, 1]]),
+    ],
+)
+def test_points_from_python_may_be_arrays_and_their_numbers(points):
+    assert clicks_of({"foreground": points}, SHAPE).foreground == [(1, 1, 0), (1, 1, 1)]
+    assert clicks_of(challenge(*((point, "tumor") for point in points)), SHAPE).foreground == [(1, 1, 0), (1, 1, 1)]
+    with pytest.raises(InputError, match="has no three numbers as foreground point 1"):
+        clicks_of({"foreground": np.ones((1, 3), bool)}, SHAPE)
+
+
+@pytest.mark.parametrize(
     ("content", "words"),
     [
         ([], "is not a file of points: give JSON with"),
@@ -141,6 +159,13 @@ def test_files_that_hold_no_points_are_one_sentence(tmp_path, content, words):
     with pytest.raises(InputError, match=words) as error:
         read_points(tmp_path / "points.json", SHAPE)
     assert "\n" not in str(error.value)
+
+
+def test_a_folder_in_place_of_a_file_of_points_is_called_a_folder(tmp_path):
+    folder = tmp_path / "points.json"
+    folder.mkdir()
+    with pytest.raises(InputError, match=r"is a folder in .*, and no file: name the file of points itself"):
+        read_points(folder, SHAPE)
 
 
 def test_record_keeps_the_points(tmp_path):
@@ -343,6 +368,18 @@ def test_click_on_a_missed_lesion_adds_it_and_one_on_a_found_lesion_adds_nothing
     smaller = spheres((20, 20, 20), radius=4)
     marks = marks_of(np.array([[10, 10, 7], [30, 29, 20]]), np.zeros((0, 3), int), pet, (2, 2, 3), REACH)
     np.testing.assert_array_equal(corrected(smaller, marks, (2, 2, 3)), smaller | missed)
+
+
+def test_memory_for_what_clicks_reach_does_not_grow_with_their_number():
+    pet = np.full((40, 40, 40), 5, np.float32)
+    points = np.argwhere(np.ones((1, 12, 12), bool)) + 14
+    peaks = []
+    for number in (2, len(points)):
+        tracemalloc.start()
+        marks_of(points[:number], np.zeros((0, 3), int), pet, (1, 1, 1), Reach(100, 0.41))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.1 * peaks[0]
 
 
 def test_hundreds_of_points_of_scribbles_are_taken():

@@ -570,9 +570,10 @@ def test_scaled_integers_are_judged_by_their_values(study):
 
 def test_wrong_suffix_and_folder_are_errors(study, tmp_path):
     other = shutil.copy(study.pet, tmp_path / "pet.img")
-    (tmp_path / "folder.nii").mkdir()
     assert "convert it to NIfTI" in str(check_study(Study("a", "a", "fdg", study.ct, Path(other)))[0])
-    assert "is a folder in" in str(check_study(Study("a", "a", "fdg", study.ct, tmp_path / "folder.nii"))[0])
+    for name in ("folder.nii", "folder"):
+        (tmp_path / name).mkdir()
+        assert "is a folder in" in str(check_study(Study("a", "a", "fdg", study.ct, tmp_path / name))[0])
 
 
 def test_errors_come_before_warnings(study):

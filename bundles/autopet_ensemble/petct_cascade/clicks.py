@@ -115,6 +115,7 @@ def clicks_of(content: Any, shape: Sequence[int], affine: np.ndarray | None = No
         content: {"foreground": [[x, y, z], ...], "background": [...], "unit": "voxel" or "mm", "space": "RAS" or "LPS"}, as a JSON
             file gives it: in voxels by default; in mm of the world, RAS as in NIfTI or LPS as in DICOM and ITK. Or Grand
             Challenge's "Multiple points", in voxels: {"points": [{"point": [x, y, z], "name": "tumor" or "background"}, ...]}.
+            Arrays, tensors and their numbers may stand in the place of lists and numbers, such as what `np.argwhere` returns.
         shape: of the PET (X, Y, Z).
         affine: (4, 4), of the PET; None where it is not known, and points in mm are refused.
 
@@ -123,7 +124,7 @@ def clicks_of(content: Any, shape: Sequence[int], affine: np.ndarray | None = No
             background, or there are more than `MOST_POINTS`; the message is the end of a sentence that begins with the file's
             name.
     """
-    lists, frame = _lists_of(content), _frame_of(content)
+    lists, frame = _lists_of(_as_in_a_file(content)), _frame_of(content)
     count = sum(map(len, lists.values()))
     if count > MOST_POINTS:
         raise InputError(f"has {count} points, more than {MOST_POINTS}: draw a mask, and give it with --coarse_mask")
@@ -144,6 +145,8 @@ def clicks_of(content: Any, shape: Sequence[int], affine: np.ndarray | None = No
 
 def _content_of(file: Path) -> Any:
     """Return what a JSON file holds."""
+    if file.is_dir():
+        raise InputError(f"is a folder in {file.parent}, and no file: name the file of points itself")
     try:
         # Windows' editors put a mark before the text.
         return json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repetition)
@@ -164,6 +167,19 @@ def _without_repetition(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         repeated = next(name for number, (name, _) in enumerate(pairs) if name in dict(pairs[:number]))
         raise InputError(f"has an entry {repeated!r} twice: join them into one")
     return entry
+
+
+def _as_in_a_file(content: Any, depth: int = 4) -> Any:
+    """Return points with the lists and numbers of Python, as a JSON file gives them, in place of arrays, tensors and numbers of
+    NumPy and PyTorch, down to the numbers of a point.
+    """
+    if hasattr(content, "tolist"):
+        return content.tolist()
+    if depth and isinstance(content, Mapping):
+        return {name: _as_in_a_file(entry, depth - 1) for name, entry in content.items()}
+    if depth and isinstance(content, (list, tuple)):
+        return [_as_in_a_file(entry, depth - 1) for entry in content]
+    return content
 
 
 def _lists_of(content: Any) -> dict[str, list[tuple[str, Any]]]:

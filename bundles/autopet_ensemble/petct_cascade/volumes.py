@@ -214,10 +214,10 @@ def check_container(file: Path) -> None:
     Raises:
         InputError: when it is not.
     """
-    if flaw := flaw_of_suffix(file.name):
-        raise InputError(flaw)
     if file.is_dir():
         raise InputError(f"is a folder in {file.parent}, and no file: put the volume itself in its place")
+    if flaw := flaw_of_suffix(file.name):
+        raise InputError(flaw)
     if not file.is_file():
         raise InputError(f"does not exist in {file.parent}: put it there, or take the study away")
     try:

@@ -45,9 +45,7 @@ def reached_by(point: Sequence[int], pet: np.ndarray, spacing: Sequence[float] |
         Voxel indices (n, 3).
     """
     centre, steps = np.asarray(point), np.asarray(spacing, dtype=float)
-    size = (reach.radius_mm / steps).astype(int)
-    low = np.maximum(centre - size, 0)
-    high = np.minimum(centre + size + 1, pet.shape)
+    low, high = _bounds(centre[None], pet.shape, spacing, reach)
     uptake = np.asarray(pet[tuple(map(slice, low, high))], dtype=np.float32)
     own = tuple(centre - low)
     offsets = [(np.arange(length) - at) * step for length, at, step in zip(uptake.shape, own, steps, strict=True)]
@@ -80,10 +78,7 @@ def marks_of(
     Returns:
         Rows (k, 4) of a mark and a voxel [mark, x, y, z], each voxel once; marks are `FOREGROUND`, `BACKGROUND` and `REACHED`.
     """
-    lesion, other = (
-        np.unique(np.concatenate([np.zeros((0, 3), int), *(reached_by(point, pet, spacing, reach) for point in points)]), axis=0)
-        for points in (foreground, background)
-    )
+    lesion, other = (_reached_by_any(points, pet, spacing, reach) for points in (foreground, background))
     if len(foreground) and len(background):
         shared = _is_among(lesion, other, pet.shape)
         nearer = _distances(lesion[shared], foreground, spacing) <= _distances(lesion[shared], background, spacing)
@@ -155,6 +150,26 @@ def marks_in(volume: np.ndarray) -> np.ndarray:
     """Return the rows of marks (k, 4) of a map (X, Y, Z)."""
     voxels = np.argwhere(volume)
     return np.insert(voxels, 0, volume[tuple(voxels.T)], axis=1).astype(np.int64)
+
+
+def _reached_by_any(points: np.ndarray, pet: np.ndarray, spacing: Sequence[float] | np.ndarray, reach: Reach) -> np.ndarray:
+    """Return the voxels (k, 3), sorted, each once, that clicks (n, 3) reach."""
+    if not len(points):
+        return np.zeros((0, 3), int)
+    low, high = _bounds(points, pet.shape, spacing, reach)
+    # The clicks of a scribble reach nearly the same voxels: a map holds them once, however many there are.
+    reached = np.zeros(high - low, bool)
+    for point in points:
+        reached[tuple((reached_by(point, pet, spacing, reach) - low).T)] = True
+    return np.argwhere(reached) + low
+
+
+def _bounds(
+    points: np.ndarray, shape: Sequence[int], spacing: Sequence[float] | np.ndarray, reach: Reach
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first voxel (3,), and the one after the last, of the box of all that clicks (n, 3) could reach."""
+    size = (reach.radius_mm / np.asarray(spacing, dtype=float)).astype(int)
+    return np.maximum(points.min(axis=0) - size, 0), np.minimum(points.max(axis=0) + size + 1, shape)
 
 
 def _peak(uptake: np.ndarray, start: tuple[int, ...]) -> float:
