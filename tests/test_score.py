@@ -26,10 +26,12 @@ from petct_cascade.items import References
 from petct_cascade.metrics import METRIC_NAMES
 from petct_cascade.readouts import READOUT_FILES
 from petct_cascade.results import write_results
-from petct_cascade.scoring import score_studies
+from petct_cascade.scoring import score_studies, score_tasks
+from petct_cascade.study_results import StudyResults
 from petct_cascade.summary import SCORE_FILES
 from petct_cascade.tasks import ReadoutOptions, Results
 from petct_training.errors import SomeFailedError
+from petct_training.records import Records
 
 SHAPE = (16, 14, 18)
 
@@ -388,7 +390,41 @@ def test_folder_of_a_study_goes_with_its_last_file_unless_somebody_elses_lies_th
     assert {folder.name for folder in (out / "studies").iterdir() if folder.is_dir()} == {"b_files", "c_files", "viewer"}
     assert [file.name for file in (out / "studies/b_files").iterdir()] == ["mine.txt"]
     score_folder(masks, References(references.items[2:], []), out, options=ReadoutOptions(single_file=True))
-    assert {folder.name for folder in (out / "studies").iterdir() if folder.is_dir()} == {"b_files", "viewer"}
+    assert {folder.name for folder in (out / "studies").iterdir() if folder.is_dir()} == {"b_files"}
+
+
+def test_scores_without_images_say_that_they_take_read_outs_away_and_leave_nothing_that_nobody_needs(few, tmp_path, capsys):
+    raw, masks = few
+    out, without_images = tmp_path / "out", reference_items(raw / "labelsTr")
+    score_folder(masks, reference_items(raw), out)
+    assert (out / "studies/viewer/niivue.js").is_file()
+    assert "taken away" not in capsys.readouterr().out
+    score_folder(masks, without_images, out)
+    sentence = (
+        "Read-outs of 3 studies of an earlier run, with their pictures and pages, were taken away, since no images are given now: "
+        "name the folder of images with --images to have them again.\n"
+    )
+    assert capsys.readouterr().out.count(sentence) == 1
+    left = {file.relative_to(out).as_posix() for file in out.rglob("*") if "records" not in file.parts}
+    assert left == {"problems.json", "report.html", "studies", "studies/a.json", "studies/b.json", "studies/c.json", *SCORE_FILES}
+    score_folder(masks, without_images, out)
+    assert "taken away" not in capsys.readouterr().out, "there was nothing more"
+    # With images everything is there again.
+    score_folder(masks, reference_items(raw), out)
+    assert (out / "studies/viewer/niivue.js").is_file()
+    assert (out / "studies/a.html").is_file()
+
+
+def test_pictures_and_viewer_of_a_study_that_another_run_has_begun_stay(few, tmp_path):
+    raw, masks = few
+    score_folder(masks, reference_items(raw), tmp_path / "out")
+    (item, *_), options = reference_items(raw).items, ReadoutOptions()
+    (task,) = score_tasks([item], {"Prediction": {"a": masks / "a.nii.gz"}}, {}, tmp_path / "out", options)
+    StudyResults(Records(tmp_path / "out", "scores")).begin(task)
+    (tmp_path / "out/pictures/a.png").unlink()
+    StudyResults(Records(tmp_path / "out", "scores")).keep_only(["a"])
+    assert (tmp_path / "out/pictures").is_dir()
+    assert (tmp_path / "out/studies/viewer/niivue.js").is_file()
 
 
 def test_a_report_of_somebody_else_is_not_replaced(raw, tmp_path):

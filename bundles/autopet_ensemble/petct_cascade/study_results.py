@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from petct_cascade.dicom_output import dicom_files
 from petct_cascade.metrics import COUNT_NAMES, METRIC_NAMES
-from petct_cascade.problems import Problem, first_names, problem_of_sentence
+from petct_cascade.problems import Problem, first_names, number_of_studies, problem_of_sentence
 from petct_cascade.provenance import record_of
 from petct_cascade.readouts import VERSION, readouts_without_nan, without_nan
 from petct_cascade.report.study_page import FOLDER, PROGRAM_FILES, VIEWER, files_of_page
@@ -46,6 +46,8 @@ class StudyResults:
     def __init__(self, records: Records) -> None:
         self.records = records
         self.has_viewer = False
+        # Cases that an earlier run has read out, and this one only scores.
+        self.only_scored: list[str] = []
 
     def plan(self, task: StudyTask) -> Plan:
         """Return what is made of a study, and from what."""
@@ -135,10 +137,13 @@ class StudyResults:
         """
         if task.page is not None and task.page.viewer:
             self._make_viewer()
-        self.records.begin(self.plan(task))
+        case, plan = task.item["case"], self.plan(task)
+        if task.picture is None and picture_of(Path(), case).as_posix() in self._outputs(case):
+            self.only_scored.append(case)
+        self.records.begin(plan)
         if task.page is None:
             return task
-        record = record_of(self.records, task.item["case"], files_of(task))
+        record = record_of(self.records, case, files_of(task))
         return replace(task, page=replace(task.page, origin=origin_of_study(record)))
 
     def finish(self, task: StudyTask, results: Results) -> None:
@@ -166,13 +171,39 @@ class StudyResults:
         self.records.finish(self.plan(task))
 
     def keep_only(self, cases: Iterable[str]) -> None:
-        """Delete the results of other cases, as far as they are still what this program has written, and say so."""
+        """Delete the results of other cases, as far as they are still what this program has written, with the viewer and the folder
+        of pictures where no study needs them any longer; and say what was deleted of earlier runs.
+        """
         others = sorted(set(self.names()) - set(cases))
         for case in others:
             self.records.remove(_name(case))
         if others:
             names = first_names(others, most=1)
             print(f"Read-outs of an earlier run were taken away, of which this one has none: {names}.", flush=True)
+        if self.only_scored:
+            number = number_of_studies(len(self.only_scored))
+            print(
+                f"Read-outs of {number} of an earlier run, with their pictures and pages, were taken away, since no images are "
+                "given now: name the folder of images with --images to have them again.",
+                flush=True,
+            )
+        self._delete_unused()
+
+    def _delete_unused(self) -> None:
+        """Delete the viewer's program and the folder of pictures where no study, finished or begun, has use for them."""
+        if (self.records.folder / VIEWER).is_dir() and not self._is_output("/volumes.js"):
+            self.records.remove(VIEWER_PLAN.name)
+        pictures = picture_of(self.records.folder, "").parent
+        if pictures.is_dir() and not any(pictures.iterdir()) and not self._is_output(".png"):
+            pictures.rmdir()
+
+    def _is_output(self, ending: str) -> bool:
+        """Whether any study's results, finished or begun, have a file whose name ends so."""
+        return any(output.endswith(ending) for case in self.names() for output in self._outputs(case))
+
+    def _outputs(self, case: str) -> list[str]:
+        """Return the files of a study's results, finished or begun, with slashes."""
+        return list((self.records.read(_name(case)) or {"outputs": ()})["outputs"])
 
     def _make_viewer(self) -> None:
         """Write the viewer's program, which the pages of all studies share."""
