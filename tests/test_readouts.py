@@ -9,12 +9,16 @@ import math
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
+from dicom_writer import Variant, small_study, write_study
 from helpers import BUNDLES, ENSEMBLE, SARCOMA, needs_shared
+from highdicom.spatial import PixelToReferenceTransformer
 from scipy import ndimage
 from zoo import SHARED
 
 import petct_cascade.readouts
+from petct_cascade.changes import CHANGE_DEFINITIONS
 from petct_cascade.commands import write_phantoms
 from petct_cascade.dicom.body_size import Body
 from petct_cascade.dicom.finding import find_in_folder
@@ -64,6 +68,25 @@ def test_box_has_its_closed_form_values():
     lesion = found["lesions"][0]
     assert tuple(lesion) == LESION_COLUMNS
     assert [lesion[f"centroid_{axis}_mm"] for axis in "xyz"] == pytest.approx([100 - 2 * 9.5, -50 + 2.5 * 11.5, -200 + 3 * 14.5])
+
+
+def test_places_run_to_the_sides_that_their_definitions_name_and_have_the_sign_that_they_say_of_dicom(tmp_path):
+    written = write_study(tmp_path, small_study(), Variant())
+    slices = [pydicom.dcmread(file) for file in written.pet_files]
+    hottest = max(slices, key=lambda ds: float(ds.pixel_array.max()) * float(ds.RescaleSlope))
+    row, column = np.argwhere(hottest.pixel_array == hottest.pixel_array.max())[0]
+    to_patient = PixelToReferenceTransformer.for_image(hottest)
+    (in_dicom,) = to_patient(np.array([[column, row]]))
+    (study,) = find_in_folder(tmp_path)[0]
+    pet = read_volume(study.pet)[0]
+    (lesion,) = study_readouts(pet.array == pet.array.max(), pet.array, pet.affine)["lesions"]
+    # The axes of the identity run to the right, to the front and to the head; those of DICOM to the left, the back and the head.
+    words = {"R": "grows to the patient's right", "A": "grows to the patient's front", "S": "grows to the patient's head"}
+    for index, (axis, code) in enumerate(zip("xyz", nib.aff2axcodes(np.eye(4)), strict=True)):
+        for definition in (LESION_DEFINITIONS[f"centroid_{axis}_mm"], CHANGE_DEFINITIONS[f"centroid_{axis}_mm"]):
+            assert words[code] in definition
+            sign = -1 if "DICOM has the other sign" in definition else 1
+            assert lesion[f"centroid_{axis}_mm"] == pytest.approx(sign * in_dicom[index], abs=1e-3)
 
 
 @pytest.mark.parametrize("spacing", [(2.036, 2.036, 3.0), (4.073, 4.073, 5.0), (1.0, 1.0, 1.0)])

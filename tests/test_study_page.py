@@ -142,6 +142,12 @@ def test_page_links_by_relative_paths_to_what_lies_beside_it(written):
     }  # fmt: skip
 
 
+def test_viewer_says_which_way_its_coordinates_run(written):
+    assert "x, y and z grow to the patient's right, front and head, as in NIfTI" in " ".join(
+        Page(written / f"studies/{CASE}.html").text.split()
+    )
+
+
 def test_page_may_load_nothing_from_a_network(written):
     page = Page(written / f"studies/{CASE}.html")
     (policy,) = [attributes["content"] for tag, attributes in page.tags if "http-equiv" in attributes]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from nibabel.affines import apply_affine
 
+from petct_cascade.readouts import AXES
 from petct_training.components import labelled_components
 from petct_training.grids import bounding_box, spacing_of, voxel_volume_ml
 
@@ -23,7 +24,7 @@ CHANGE_DEFINITIONS = {
     "change": "of a lesion of the coarse mask or of the mask; where several hang together in the two, they are one",
     "volume_before_ml": "volume in the coarse mask",
     "volume_after_ml": "volume in the mask",
-    **{f"centroid_{axis}_mm": f"mean {axis} of the voxel centres in both" for axis in "xyz"},
+    **{f"centroid_{axis}_mm": f"mean {axis} of the voxel centres in both masks; {direction}" for axis, direction in AXES.items()},
 }
 
 

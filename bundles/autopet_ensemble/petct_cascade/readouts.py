@@ -32,6 +32,13 @@ FIXED_SUV, SHARE_OF_MAXIMUM = 4.0, 0.41
 # Raised when read-outs are added or computed in another way, so that those of an earlier version are made again.
 VERSION = 2
 
+# Which way the coordinates of places run (RAS, as in NIfTI); in DICOM x runs to the left and y to the back (PS3.3, C.7.6.2).
+AXES = {
+    "x": "grows to the patient's right, as in NIfTI; DICOM has the other sign",
+    "y": "grows to the patient's front, as in NIfTI; DICOM has the other sign",
+    "z": "grows to the patient's head, as in NIfTI and DICOM",
+}
+
 # What the columns of a lesion and of a study mean, in one line each.
 _UPTAKE = {
     "suv_max": "highest SUV, by body weight (g/ml)",
@@ -64,7 +71,7 @@ LESION_DEFINITIONS = {
     "volume_ml": "voxels times voxel volume",
     **_UPTAKE,
     "tlg_g": "total lesion glycolysis: SUVmean times volume",
-    **{f"centroid_{axis}_mm": f"mean {axis} of the voxel centres" for axis in "xyz"},
+    **{f"centroid_{axis}_mm": f"mean {axis} of the voxel centres; {direction}" for axis, direction in AXES.items()},
     **{name.format(volume="volume"): text for name, text in _THRESHOLDS.items()},
     **_SUL,
     "uncertainty_mean": "mean standard deviation of the members' probabilities",
