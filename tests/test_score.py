@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import os
 import re
@@ -28,7 +29,7 @@ from petct_cascade.readouts import READOUT_FILES
 from petct_cascade.results import write_results
 from petct_cascade.scoring import score_studies, score_tasks
 from petct_cascade.study_results import StudyResults
-from petct_cascade.summary import SCORE_FILES
+from petct_cascade.summary import METRICS, SCORE_FILES
 from petct_cascade.tasks import ReadoutOptions, Results
 from petct_training.errors import SomeFailedError
 from petct_training.records import Records
@@ -525,6 +526,30 @@ def test_report_has_the_intervals_of_the_summary_whatever_the_seed(tmp_path, sin
         intervals = [cell for cell in cells if " to " in cell]
         assert intervals
         assert [interval for interval in intervals if interval not in page] == []
+        # What the table of summary.md is followed by: what its figures mean and how the intervals were made.
+        notes = cells[-1]
+        assert f"bootstrap over patients, 2000 samples, seed {seed}" in notes
+        assert notes in page
+
+
+def meanings_on(page: Path) -> dict[str, str]:
+    """The terms that a page explains, with their explanations."""
+    found = re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", page.read_text(encoding="utf-8"))
+    return {html.unescape(term): html.unescape(text) for term, text in found}
+
+
+@pytest.mark.parametrize("name", ["report.html", "studies/a.html", "single file"])
+def test_every_score_is_explained_and_no_two_figures_have_one_name(few, tmp_path, name):
+    raw, masks = few
+    options = ReadoutOptions(single_file=name == "single file")
+    score_folder(masks, reference_items(raw), tmp_path / "out", options=options)
+    meanings = meanings_on(tmp_path / "out" / name.replace("single file", "report.html"))
+    of_reference = {"Reference lesions": "reference", "Found": "reference lesions", "FNV (ml)": "reference lesions"}
+    of_prediction = {"False": "predicted lesions", "FPV (ml)": "predicted lesions", "Lesion precision": "predicted lesions"}
+    for term, words in {**of_reference, **of_prediction, "Lesions": "of the mask"}.items():
+        assert words in meanings[term]
+    scores = csv.DictReader((tmp_path / "out/scores.csv").open(encoding="utf-8"))
+    assert {METRICS[metric][0] for metric in METRIC_NAMES if metric in scores.fieldnames} <= meanings.keys()
 
 
 @pytest.mark.parametrize("kind", ["scores", "read-outs"])

@@ -195,6 +195,13 @@ def test_column_without_a_value_is_left_out_and_a_missing_figure_is_a_dash(tmp_p
     assert "–" in page.text
 
 
+def test_a_heading_that_means_two_things_is_explained_twice_and_one_that_means_one_thing_once(tmp_path):
+    first, second = (PageTable([("x", "x (mm)", 0, text), ("tlg", "TLG", 0, "same")], [{"x": 1, "tlg": 2}]) for text in "ab")
+    content = StudyPageContent(study(), readouts=first, changes=second)
+    page = write_study_page(tmp_path, "a", content, viewer=False).read_text(encoding="utf-8")
+    assert re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", page) == [("x (mm)", "a"), ("TLG", "same"), ("x (mm)", "b")]
+
+
 def test_equal_input_gives_equal_bytes(written, tmp_path):
     write_study_page(tmp_path, CASE, content(study(), tmp_path, CASE))
     for file in (tmp_path / "studies").rglob("*"):

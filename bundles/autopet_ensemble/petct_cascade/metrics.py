@@ -15,9 +15,23 @@ from petct_training.components import labelled_components
 from petct_training.errors import InputError
 from petct_training.grids import bounding_box, spacing_of, voxel_volume_ml
 
-METRIC_NAMES = ("dice", "fpv_ml", "fnv_ml", "sensitivity", "precision", "f1")
-
-COUNT_NAMES = ("lesions_reference", "lesions_found", "lesions_predicted", "lesions_false")
+# What the metrics mean, in one line each.
+METRIC_DEFINITIONS = {
+    "dice": "twice the volume that prediction and reference share, over the sum of their volumes",
+    "fpv_ml": "false-positive volume: of the predicted lesions that touch no voxel of the reference",
+    "fnv_ml": "false-negative volume: of the reference lesions that touch no voxel of the prediction",
+    "sensitivity": "share of the reference lesions that are found",
+    "precision": "share of the predicted lesions that overlap the reference",
+    "f1": "harmonic mean of lesion sensitivity and lesion precision",
+}
+COUNT_DEFINITIONS = {
+    "lesions_reference": "number of 18-connected components of the reference",
+    "lesions_found": "reference lesions of which the prediction overlaps any voxel",
+    "lesions_predicted": "number of 18-connected components of the prediction",
+    "lesions_false": "predicted lesions that touch no voxel of the reference",
+}
+METRIC_NAMES = tuple(METRIC_DEFINITIONS)
+COUNT_NAMES = tuple(COUNT_DEFINITIONS)
 
 
 def case_metrics(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float]) -> dict[str, float]:

@@ -121,17 +121,23 @@ def summary_tables(summary: Mapping[str, Any]) -> dict[str, list[list[str]]]:
     return tables
 
 
+def summary_notes(summary: Mapping[str, Any]) -> str:
+    """Return what the figures of a summary mean, and how its confidence intervals were made, in sentences."""
+    return (
+        "Dice, false-positive volume (FPV) and false-negative volume (FNV) as the autoPET III challenge defines them, on the "
+        "original grid. A lesion is an 18-connected component. A reference lesion is found when the prediction overlaps any of its "
+        "voxels; a predicted lesion is false when it touches no voxel of the reference. Studies without reference lesions count "
+        "for FPV and lesion precision only. Confidence intervals: bootstrap over patients, "
+        f"{summary['num_resamples']} samples, seed {summary['seed']}, percentiles 2.5 to 97.5."
+    )
+
+
 def summary_markdown(rows: Sequence[Row], summary: Mapping[str, Any]) -> str:
     """Return Table 1 and a summary as Markdown."""
     parts = ["# Scores", "## Table 1: Dice x 100", table1(rows)]
     for heading, lines in summary_tables(summary).items():
         parts += [f"## {heading}", markdown_table(lines)]
-    parts.append(
-        "Dice, false-positive volume (FPV) and false-negative volume (FNV) as the autoPET III challenge defines them, on the "
-        "original grid; a lesion is an 18-connected component, found when any voxel overlaps. Studies without reference lesions "
-        f"count for FPV and lesion precision only. Bootstrap over patients, {summary['num_resamples']} samples, "
-        f"seed {summary['seed']}."
-    )
+    parts.append(summary_notes(summary))
     return "\n\n".join(parts) + "\n"
 
 

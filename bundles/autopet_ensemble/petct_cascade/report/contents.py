@@ -13,8 +13,9 @@ from typing import Any
 
 from petct_cascade.changes import CHANGE_DEFINITIONS
 from petct_cascade.changes import STUDY_DEFINITIONS as OF_CHANGES
+from petct_cascade.metrics import COUNT_DEFINITIONS, METRIC_DEFINITIONS
 from petct_cascade.readouts import LESION_DEFINITIONS, STUDY_DEFINITIONS
-from petct_cascade.summary import METRICS, STAGES, models_in_order, summarise, summary_tables, table1_lines
+from petct_cascade.summary import METRICS, STAGES, models_in_order, summary_tables, table1_lines
 from petct_training.errors import InputError
 
 Values = Mapping[str, Any]
@@ -106,14 +107,16 @@ class StudyPart:
 STUDY = Column("case", "Study", decimals=None, links=True)
 TRACER = Column("tracer", "Tracer", decimals=None)
 CENTRE = Column("centre", "Centre", decimals=None)
+COUNT_HEADINGS = {"lesions_reference": "Reference lesions", "lesions_found": "Found", "lesions_false": "False"}
 SCORE_COLUMNS = (
     STUDY,
     TRACER,
     Column("model", "Model", decimals=None),
-    *(Column(metric, heading, decimals) for metric, (heading, decimals, _) in METRICS.items()),
-    Column("lesions_reference", "Lesions"),
-    Column("lesions_found", "Found"),
-    Column("lesions_false", "False"),
+    *(
+        Column(metric, heading, decimals, definition=METRIC_DEFINITIONS[metric])
+        for metric, (heading, decimals, _) in METRICS.items()
+    ),
+    *(Column(key, heading, definition=COUNT_DEFINITIONS[key]) for key, heading in COUNT_HEADINGS.items()),
 )
 # Heading and decimals of what studies and lesions both have.
 UPTAKE = {
@@ -174,15 +177,13 @@ LESIONS_SHOWN = 200
 PROBLEMS_SHOWN = 200
 
 
-def summary_parts(rows: Sequence[Values], summary: Values | None = None) -> list[TextTable]:
-    """Return Table 1, where the paper's models are in it or several others, and the summary of scores, which is made where it is
-    None.
-    """
+def summary_parts(rows: Sequence[Values], summary: Values) -> list[TextTable]:
+    """Return Table 1, where the paper's models are in it or several others, and the summary of scores."""
     models = models_in_order(rows)
     tables = []
     if len(models) > 1 or models[0] in STAGES:
         tables.append(text_table("Table 1: Dice x 100", table1_lines(rows)))
-    return tables + [text_table(heading, lines) for heading, lines in summary_tables(summary or summarise(rows)).items()]
+    return tables + [text_table(heading, lines) for heading, lines in summary_tables(summary).items()]
 
 
 def text_table(heading: str, lines: Sequence[Sequence[str]]) -> TextTable:

@@ -12,7 +12,7 @@ from petct_cascade.report.contents import PROBLEMS_SHOWN, readout_table, score_t
 from petct_cascade.report.page import lines_of_origin
 from petct_cascade.report.plots import distributions
 from petct_cascade.report.templating import template_environment
-from petct_cascade.summary import models_in_order
+from petct_cascade.summary import models_in_order, summarise, summary_notes
 from petct_training.files import write_text
 
 
@@ -47,12 +47,14 @@ def write_index(
     readouts = readouts or {}
     cases = sorted({*(str(row["case"]) for row in rows), *readouts})
     models = models_in_order(rows)
+    summary = (summary or summarise(rows)) if rows else {}
     html = template_environment().get_template("index.html.j2").render(
         title=title,
         study_count=len(cases),
         problems=problems[:PROBLEMS_SHOWN],
         problem_count=len(problems),
         summary=summary_parts(rows, summary) if rows else [],
+        notes=summary_notes(summary) if rows else "",
         scores=score_table(rows) if rows else None,
         readouts=readout_table(readouts) if readouts else None,
         models=models,

@@ -22,7 +22,7 @@ from petct_cascade.report.contents import (
 )
 from petct_cascade.report.origins import Line, common_lines, input_lines, run_lines
 from petct_cascade.report.templating import template_environment
-from petct_cascade.summary import models_in_order
+from petct_cascade.summary import models_in_order, summarise, summary_notes
 from petct_training.files import write_text
 
 
@@ -64,12 +64,14 @@ def write_report(
     common, own = lines_of_origin(cases, origins or {})
     anchors = {case: f"study-{number}" for number, case in enumerate(cases, start=1) if case in readouts or case in pictures}
     models = models_in_order(rows)
+    summary = (summary or summarise(rows)) if rows else {}
     html = template_environment().get_template("report.html.j2").render(
         title=title,
         study_count=len(cases),
         problems=problems,
         problem_count=len(problems),
         summary=summary_parts(rows, summary) if rows else [],
+        notes=summary_notes(summary) if rows else "",
         scores=score_table(rows) if rows else None,
         readouts=readout_table(readouts) if readouts else None,
         models=models,
