@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import html
 import json
 import os
@@ -550,6 +551,27 @@ def test_every_score_is_explained_and_no_two_figures_have_one_name(few, tmp_path
         assert words in meanings[term]
     scores = csv.DictReader((tmp_path / "out/scores.csv").open(encoding="utf-8"))
     assert {METRICS[metric][0] for metric in METRIC_NAMES if metric in scores.fieldnames} <= meanings.keys()
+
+
+@pytest.mark.parametrize("deidentified", [False, True])
+def test_page_names_every_file_that_a_study_was_scored_and_read_out_from(few, tmp_path, deidentified):
+    raw, masks = few
+    other = shutil.copytree(masks, tmp_path / "other")
+    rewrite(other / "a.nii.gz", np.ones(SHAPE, np.uint8))
+    options = ReadoutOptions(deidentified=deidentified)
+    if deidentified:
+        score_folder(masks, reference_items(raw), tmp_path / "out", options=options)
+        files = {}
+    else:
+        score_studies(reference_items(raw).items, {"UNet": other, "Ensemble": masks}, tmp_path / "out", options)
+        files = {"Mask of UNet": other / "a.nii.gz"}
+    files |= {"Reference": raw / "labelsTr/a.nii.gz", "Mask": masks / "a.nii.gz"}
+    files |= {"CT": raw / "imagesTr/a_0000.nii.gz", "PET": raw / "imagesTr/a_0001.nii.gz"}
+    digests = {role: f"SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()}" for role, file in files.items()}
+    shown = [meanings_on(page) for page in (tmp_path / "out/studies").glob("*.html")]
+    (page,) = [each for each in shown if digests["Reference"] in each.get("Reference", "")]
+    for role, digest in digests.items():
+        assert page[role] == (digest if deidentified else f"{files[role].name}, {digest}")
 
 
 @pytest.mark.parametrize("kind", ["scores", "read-outs"])

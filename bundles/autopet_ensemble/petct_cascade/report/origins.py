@@ -12,6 +12,7 @@ ROLES = {
     "ct": "CT",
     "pet": "PET",
     "image": "CT and PET",
+    "label": "Reference",
     "mask": "Mask",
     "coarse_mask": "Coarse mask",
     "points": "Points",
@@ -48,7 +49,9 @@ def input_lines(record: Mapping[str, Any]) -> list[Line]:
     """
     about, sources = record.get("about") or {}, record.get("sources") or {}
     lines = []
-    for role, heading in ROLES.items():
+    # Of several models each mask has a role that is called after the model.
+    others = {role: role[:1].upper() + role[1:] for role in sources if role not in ROLES}
+    for role, heading in (ROLES | others).items():
         description = (about.get(role) or {}).get("description")
         if description is not None:
             lines.append((heading, str(description)))
