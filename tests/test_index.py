@@ -7,6 +7,7 @@ import json
 import math
 import re
 import subprocess
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from browser import BROWSER, Browser
 from helpers import readouts_of
 
 from petct_cascade.readouts import STUDY_COLUMNS
-from petct_cascade.report import write_index
+from petct_cascade.report import write_index, write_report
 from petct_cascade.report.plots import distributions
 
 HOSTILE = "fdg_a_</script><script>alert(1)</script> & 'x' #1 ü"
@@ -171,3 +172,25 @@ def test_tables_sort_filter_and_page_in_a_browser(tmp_path, width):
     assert found["searched"] == ["1 to 1 of 1", [case]]
     assert found["link"] == "studies/psma_p00017_10-12-2003-NA-PET-CT%20Ganzkoerper.html"
     assert found["pictures"] == ["pictures/psma_p00017_10-12-2003-NA-PET-CT%20Ganzkoerper.png"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed")
+@pytest.mark.parametrize("single_file", [False, True])
+def test_names_are_sorted_as_people_count_and_found_however_their_accents_are_written(tmp_path, single_file):
+    names = ["1", "1a", "2", "9", "10", "10b", "Müller 2", "Müller 10"]
+    decomposed = {name: unicodedata.normalize("NFD", name) for name in names}
+    readouts = dict(zip(decomposed.values(), readouts_of(len(names)).values(), strict=True))
+    write = write_report if single_file else write_index
+    page = write(tmp_path / "report.html", "t", readouts={name: readouts[name] for name in sorted(readouts, reverse=True)})
+    rows = "[...document.querySelectorAll('#readouts tbody tr')].filter(row => !row.hidden).map(row => row.cells[0].textContent)"
+    with Browser(tmp_path / "profile", 1400) as browser:
+        browser.open(page)
+        for order in (list(decomposed.values()), list(decomposed.values())[::-1]):
+            browser.run("document.querySelector('#readouts th button').click()")
+            assert browser.run(rows) == order
+        for typed in ("Müller", unicodedata.normalize("NFD", "MÜLLER")):
+            typing = f"search.value = {typed!r}, search.dispatchEvent(new Event('input'))"
+            browser.run(f"(search => ({typing}))(document.getElementById('search'))")
+            assert browser.run(rows) == [decomposed["Müller 10"], decomposed["Müller 2"]]
+        assert [message for message in browser.messages if "ERR_FILE_NOT_FOUND" not in message] == []

@@ -1,11 +1,10 @@
-"use strict";
 const PAGE = 100;
 const model = document.getElementById("model"), search = document.getElementById("search");
 
 // Values that do not exist are null, and stay at the end in both directions.
 function compare(a, b, descending) {
   if (a === null || b === null) return (a === null) - (b === null);
-  const order = typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b));
+  const order = typeof a === "number" && typeof b === "number" ? a - b : inOrder(String(a), String(b));
   return descending ? -order : order;
 }
 
@@ -44,9 +43,9 @@ class Paged {
   }
 
   filter() {
-    const part = search.value.trim().toLowerCase(), chosen = model ? model.value : "";
+    const part = letters(search.value.trim()), chosen = model ? model.value : "";
     const study = this.keys.indexOf("case"), by = this.keys.indexOf("model"), texts = this.keys.flatMap((key, column) => key === "case" || key === "tracer" || key === "centre" ? [column] : []);
-    this.found = this.rows.filter(row => texts.some(column => String(row[column]).toLowerCase().includes(part)) && (by < 0 || chosen === "" || row[by] === chosen));
+    this.found = this.rows.filter(row => texts.some(column => letters(String(row[column])).includes(part)) && (by < 0 || chosen === "" || row[by] === chosen));
     this.start = 0;
     this.show();
   }

@@ -1,9 +1,7 @@
-"use strict";
 // Values that do not exist (no data-value, or an empty one) stay at the end in both directions.
-function compare(a, b, descending) {
+function compare(a, b, isText, descending) {
   if (a === "" || b === "") return (a === "") - (b === "");
-  const numbers = [Number(a), Number(b)];
-  const order = numbers.some(Number.isNaN) ? a.localeCompare(b) : numbers[0] - numbers[1];
+  const order = isText ? inOrder(a, b) : Number(a) - Number(b);
   return descending ? -order : order;
 }
 for (const table of document.querySelectorAll("table.sortable")) {
@@ -14,14 +12,14 @@ for (const table of document.querySelectorAll("table.sortable")) {
     head.setAttribute("aria-sort", descending ? "descending" : "ascending");
     const body = table.tBodies[0];
     const value = row => row.cells[column].dataset.value;
-    body.append(...[...body.rows].sort((a, b) => compare(value(a), value(b), descending)));
+    body.append(...[...body.rows].sort((a, b) => compare(value(a), value(b), head.classList.contains("text"), descending)));
   }));
 }
 const model = document.getElementById("model"), search = document.getElementById("search");
 function choose() {
-  const part = search.value.trim().toLowerCase();
+  const part = letters(search.value.trim());
   for (const element of document.querySelectorAll("[data-case]")) {
-    const named = element.dataset.case.toLowerCase().includes(part);
+    const named = letters(element.dataset.case).includes(part);
     const chosen = !model || model.value === "" || !("model" in element.dataset) || element.dataset.model === model.value;
     element.hidden = !(named && chosen);
   }
