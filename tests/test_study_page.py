@@ -195,6 +195,16 @@ def test_column_without_a_value_is_left_out_and_a_missing_figure_is_a_dash(tmp_p
     assert "–" in page.text
 
 
+def test_of_many_lesions_the_page_says_which_are_shown_and_where_the_others_are(tmp_path):
+    rows = [{"lesion": number, "volume_ml": 1.0} for number in range(1, 211)]
+    tables = {role: PageTable(COLUMNS[:2], rows) for role in ("prediction", "reference")}
+    content = StudyPageContent(study(), lesions=tables, changes=PageTable(COLUMNS[:2], rows))
+    text = Page(write_study_page(tmp_path, "a", content, viewer=False)).text
+    assert "210 lesions, the largest 200; all are in readouts_lesions.csv." in text
+    assert "210 lesions, the largest 200; all are in readouts.json." in text
+    assert "210 lesions, the most changed 200; all are in readouts.json." in text
+
+
 def test_a_heading_that_means_two_things_is_explained_twice_and_one_that_means_one_thing_once(tmp_path):
     first, second = (PageTable([("x", "x (mm)", 0, text), ("tlg", "TLG", 0, "same")], [{"x": 1, "tlg": 2}]) for text in "ab")
     content = StudyPageContent(study(), readouts=first, changes=second)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from petct_cascade.pictures import COLOURS, Scene
+from petct_cascade.readouts import READOUT_FILES
 from petct_cascade.report.contents import LESIONS_SHOWN
 from petct_cascade.report.projections import write_rotation
 from petct_cascade.report.scenes import Place, StudyImages, numbered_scene, places_of_lesions
@@ -23,6 +24,8 @@ FOLDER = "studies"
 # The viewer's program, which the pages of all studies share.
 VIEWER = f"{FOLDER}/viewer"
 PROGRAM_FILES = (f"{VIEWER}/niivue.js", f"{VIEWER}/LICENSE.txt")
+# The files that have all lesions of a mask.
+LESION_FILES = {"prediction": READOUT_FILES[2], "reference": READOUT_FILES[0]}
 INDEX = "../report.html"  # seen from a page
 
 
@@ -126,6 +129,7 @@ def write_study_page(folder: str | os.PathLike, case: str, content: StudyPageCon
         readouts=_shown(content.readouts),
         scores=_shown(content.scores),
         changes=None if content.changes is None else _shown(replace(content.changes, rows=content.changes.rows[:LESIONS_SHOWN])),
+        change_count=0 if content.changes is None else len(content.changes.rows),
         lesions=_lesion_parts(scene, content.lesions),
         lesions_shown=LESIONS_SHOWN,
         origin=content.origin,
@@ -142,11 +146,14 @@ def write_study_page(folder: str | os.PathLike, case: str, content: StudyPageCon
 
 
 class _LesionPart(NamedTuple):
-    """The lesions of one mask: their role, table, how many there are, and by their numbers their places (world mm)."""
+    """The lesions of one mask: their role, table, how many there are, the file in the run's output that has them all, and by their
+    numbers their places (world mm).
+    """
 
     role: str
     table: PageTable | None
     total: int
+    file: str
     places: Mapping[int, Place]
 
 
@@ -157,7 +164,7 @@ def _lesion_parts(scene: Scene, lesions: Mapping[str, PageTable]) -> list[_Lesio
         numbers = scene.masks.get(role)
         places = {} if numbers is None else places_of_lesions(numbers, scene.affine, LESIONS_SHOWN)
         shown = PageTable(table.columns, table.rows[:LESIONS_SHOWN])
-        parts.append(_LesionPart(role, _shown(shown), len(table.rows), places))
+        parts.append(_LesionPart(role, _shown(shown), len(table.rows), LESION_FILES[role], places))
     return parts
 
 
