@@ -23,12 +23,15 @@ from petct_cascade.commands import write_phantoms
 from petct_cascade.dicom.body_size import Body
 from petct_cascade.dicom.finding import find_in_folder
 from petct_cascade.distances import largest_distance, largest_voxel_distance
+from petct_cascade.metrics import case_metrics
 from petct_cascade.readouts import (
     LESION_COLUMNS,
     LESION_DEFINITIONS,
     PEAK_RADIUS_MM,
+    REFERENCE_DEFINITIONS,
     STUDY_COLUMNS,
     STUDY_DEFINITIONS,
+    reference_lesions,
     study_readouts,
     write_readouts,
 )
@@ -421,6 +424,37 @@ def test_readouts_equal_the_table_of_the_phantoms_lesions(tmp_path):
         # Either centroid is off by half a voxel at most.
         assert abs(study["dmax_mm"] - dmax) <= np.linalg.norm(spacing)
     assert large
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_lesions_of_a_reference_are_those_that_are_scored_and_found_ones_are_those_that_the_prediction_overlaps(
+    seed, monkeypatch
+):
+    monkeypatch.setattr(petct_cascade.readouts, "VOXELS_AT_ONCE", 50)
+    chance = np.random.default_rng(seed)
+    reference, prediction = (ndimage.binary_dilation(chance.random((20, 18, 16)) < share) for share in (0.006, 0.02))
+    pet = chance.uniform(0, 20, reference.shape).astype(np.float32)
+    rows = reference_lesions(reference.astype(np.uint8), prediction.astype(np.uint8), pet, LAS)
+    labels, count = ndimage.label(reference, ndimage.generate_binary_structure(3, 2))
+    voxel_ml = 2.0 * 2.5 * 3.0 / 1000
+    truth = [
+        (
+            int((labels == number).sum()) * voxel_ml,
+            bool(prediction[labels == number].any()),
+            float(pet[labels == number].max()),
+            *nib.affines.apply_affine(LAS, ndimage.center_of_mass(labels == number)),
+        )
+        for number in range(1, count + 1)
+    ]
+    names = ("volume_ml", "found", "suv_max", "centroid_x_mm", "centroid_y_mm", "centroid_z_mm")
+    assert np.array(sorted(tuple(row[name] for name in names) for row in rows)) == pytest.approx(np.array(sorted(truth)))
+    assert [row["lesion"] for row in rows] == list(range(1, count + 1))
+    assert [row["volume_ml"] for row in rows] == sorted((row["volume_ml"] for row in rows), reverse=True)
+    scores = case_metrics(prediction, reference, (2.0, 2.5, 3.0))
+    assert 0 < sum(row["found"] for row in rows) == scores["lesions_found"] < scores["lesions_reference"] == count
+    assert sum(row["volume_ml"] for row in rows if not row["found"]) == pytest.approx(scores["fnv_ml"])
+    assert all(row.keys() == REFERENCE_DEFINITIONS.keys() for row in rows)
+    assert reference_lesions(np.zeros_like(reference), prediction, pet, LAS) == []
 
 
 def test_readme_defines_every_column():

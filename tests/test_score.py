@@ -27,6 +27,7 @@ from petct_cascade.gathering import gather
 from petct_cascade.items import References
 from petct_cascade.metrics import METRIC_NAMES
 from petct_cascade.readouts import READOUT_FILES
+from petct_cascade.report import write_report
 from petct_cascade.results import write_results
 from petct_cascade.scoring import score_studies, score_tasks
 from petct_cascade.study_results import StudyResults
@@ -545,12 +546,59 @@ def test_every_score_is_explained_and_no_two_figures_have_one_name(few, tmp_path
     options = ReadoutOptions(single_file=name == "single file")
     score_folder(masks, reference_items(raw), tmp_path / "out", options=options)
     meanings = meanings_on(tmp_path / "out" / name.replace("single file", "report.html"))
-    of_reference = {"Reference lesions": "reference", "Found": "reference lesions", "FNV (ml)": "reference lesions"}
-    of_prediction = {"False": "predicted lesions", "FPV (ml)": "predicted lesions", "Lesion precision": "predicted lesions"}
+    of_reference = {"Reference lesions": "reference", "Found lesions": "reference lesions", "FNV (ml)": "reference lesions"}
+    of_prediction = {
+        "False lesions": "predicted lesions",
+        "FPV (ml)": "predicted lesions",
+        "Lesion precision": "predicted lesions",
+    }
     for term, words in {**of_reference, **of_prediction, "Lesions": "of the mask"}.items():
         assert words in meanings[term]
     scores = csv.DictReader((tmp_path / "out/scores.csv").open(encoding="utf-8"))
     assert {METRICS[metric][0] for metric in METRIC_NAMES if metric in scores.fieldnames} <= meanings.keys()
+
+
+def missed(few: tuple[Path, Path]) -> np.ndarray:
+    """Let the mask of study a miss all of its reference, and return the voxels (n, 3) of the only lesion there, in world mm."""
+    raw, masks = few
+    label = nib.load(raw / "labelsTr/a.nii.gz")
+    reference = np.zeros(SHAPE, np.uint8)
+    reference[4:7, 5:8, 9:12] = 1
+    rewrite(raw / "labelsTr/a.nii.gz", reference)
+    rewrite(masks / "a.nii.gz", np.zeros(SHAPE, np.uint8))
+    return nib.affines.apply_affine(label.affine, np.argwhere(reference))
+
+
+def test_page_leads_to_the_lesions_of_the_reference_that_were_missed(few, tmp_path):
+    voxels = missed(few)
+    raw, masks = few
+    score_folder(masks, reference_items(raw), tmp_path / "out")
+    page = (tmp_path / "out/studies/a.html").read_text(encoding="utf-8")
+    (table,) = re.findall(r'<table class="sortable" data-role="reference">(.*?)</table>', page, re.DOTALL)
+    (place,) = re.findall(r'data-place="(.*?)"', table)
+    assert np.array(place.split(), float).tolist() in voxels.tolist()
+    assert '<button type="button" class="go"' in table
+    assert re.findall('<td class="text" data-value="(.*?)">', table) == ["no"]
+    (row,) = json.loads((tmp_path / "out/readouts.json").read_text())["a"]["reference_lesions"]
+    assert [row[f"centroid_{axis}_mm"] for axis in "xyz"] == pytest.approx(voxels.mean(axis=0), abs=1e-4)
+    assert (row["found"], row["volume_ml"]) == (False, pytest.approx(27 * 4 * 4 * 5 / 1000))
+    other = (tmp_path / "out/studies/b.html").read_text(encoding="utf-8")
+    (table,) = re.findall(r'<table class="sortable" data-role="reference">(.*?)</table>', other, re.DOTALL)
+    assert set(re.findall('<td class="text" data-value="(.*?)">', table)) == {"yes"}
+
+
+def test_report_in_one_file_shows_the_lesions_that_were_missed_where_read_outs_know_them(few, tmp_path):
+    missed(few)
+    raw, masks = few
+    score_folder(masks, reference_items(raw), tmp_path / "out", options=ReadoutOptions(single_file=True))
+    assert "1 reference lesion, 1 of them not found" in (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    # Those of an earlier version do not.
+    readouts = json.loads((tmp_path / "out/readouts.json").read_text())
+    for content in readouts.values():
+        del content["reference_lesions"]
+    page = write_report(tmp_path / "old.html", "t", readouts=readouts).read_text(encoding="utf-8")
+    assert "reference lesion" not in page
+    assert "not found" not in page
 
 
 @pytest.mark.parametrize("deidentified", [False, True])

@@ -30,7 +30,7 @@ VOXELS_AT_ONCE = 1_000_000
 FIXED_SUV, SHARE_OF_MAXIMUM = 4.0, 0.41
 
 # Raised when read-outs are added or computed in another way, so that those of an earlier version are made again.
-VERSION = 2
+VERSION = 3
 
 # Which way the coordinates of places run (RAS, as in NIfTI); in DICOM x runs to the left and y to the back (PS3.3, C.7.6.2).
 AXES = {
@@ -75,6 +75,12 @@ LESION_DEFINITIONS = {
     **{name.format(volume="volume"): text for name, text in _THRESHOLDS.items()},
     **_SUL,
     "uncertainty_mean": "mean standard deviation of the members' probabilities",
+}
+# The same of a lesion of the reference.
+REFERENCE_DEFINITIONS = {
+    "lesion": LESION_DEFINITIONS["lesion"],
+    "found": "of a reference lesion: whether the prediction overlaps any voxel of it",
+    **{name: LESION_DEFINITIONS[name] for name in ("volume_ml", "suv_max", *(f"centroid_{axis}_mm" for axis in AXES))},
 }
 # What `write_readouts` writes.
 READOUT_FILES = ("readouts.json", "readouts_studies.csv", "readouts_lesions.csv")
@@ -157,6 +163,47 @@ def study_readouts(
         "lesions": [_with_sul(lesion, body) for lesion in lesions],
         "body": {"weight_kg": body.weight, "height_m": body.height, "sex": body.sex, "lean_mass_kg": body.lean_mass},
     }
+
+
+def reference_lesions(reference: np.ndarray, prediction: np.ndarray, pet: np.ndarray, affine: np.ndarray) -> list[dict[str, Any]]:
+    """Return the lesions of a reference, and which of them a prediction has found.
+
+    A lesion is an 18-connected component. It is found when the prediction overlaps any voxel of it, as lesion sensitivity counts
+    it, see `petct_cascade.metrics.case_metrics`.
+
+    Args:
+        reference: mask (X, Y, Z), not 0 inside of lesions.
+        prediction: the same on the same grid.
+        pet: body-weight SUV (X, Y, Z) on the same grid.
+        affine: (4, 4) matrix from voxels to world mm (RAS, as in NIfTI).
+
+    Returns:
+        Per lesion the entries of `REFERENCE_DEFINITIONS`, the largest first, numbered from 1.
+    """
+    reference = reference != 0
+    box = bounding_box(reference)
+    if box is None:
+        return []
+    labels, count = lesions_by_size(reference[box])
+    sizes, found = np.zeros(count, int), np.zeros(count, bool)
+    suv_max, indices = np.full(count, -np.inf), np.zeros((count, 3))
+    for owner, voxels in _voxels_of_lesions(np.flatnonzero(labels), labels, box):
+        sizes += np.bincount(owner, minlength=count)
+        found[owner[prediction[voxels] != 0]] = True
+        np.maximum.at(suv_max, owner, pet[voxels])
+        indices += np.stack([np.bincount(owner, index, count) for index in voxels], axis=1)
+    centroids = (indices / sizes[:, None]) @ affine[:3, :3].T + affine[:3, 3]
+    voxel_ml = voxel_volume_ml(spacing_of(affine).tolist())
+    return [
+        {
+            "lesion": index + 1,
+            "found": bool(found[index]),
+            "volume_ml": float(sizes[index] * voxel_ml),
+            "suv_max": float(suv_max[index]),
+            **{f"centroid_{axis}_mm": float(value) for axis, value in zip(AXES, centroids[index], strict=True)},
+        }
+        for index in range(count)
+    ]
 
 
 def _study_without_lesions() -> dict[str, Any]:

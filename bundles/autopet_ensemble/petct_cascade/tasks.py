@@ -18,7 +18,7 @@ from petct_cascade.judging import judge_volumes
 from petct_cascade.metrics import case_metrics
 from petct_cascade.pictures import PictureOptions, overlay_picture
 from petct_cascade.problems import Problem
-from petct_cascade.readouts import study_readouts
+from petct_cascade.readouts import reference_lesions, study_readouts
 from petct_cascade.report.scenes import StudyImages
 from petct_cascade.report.study_parts import StudyPage
 from petct_cascade.volumes import Source, Volume, as_source, check_grid, read_mask, read_volume
@@ -97,7 +97,8 @@ class Results:
     Attributes:
         rows: scores, one row a study and model: "case", "patient", "tracer", "centre", "model", and the metrics of
             `petct_cascade.metrics.case_metrics`.
-        readouts: of each case what `petct_cascade.readouts.study_readouts` returned, and "suv_range".
+        readouts: of each case what `petct_cascade.readouts.study_readouts` returned, and "suv_range"; with a reference its
+            "reference_lesions", as of `petct_cascade.readouts.reference_lesions`.
         problems: an error for each mask that could not be scored, and for each study that could not be read out; and warnings.
     """
 
@@ -185,6 +186,9 @@ def _read_out_and_draw(
     overlay_picture(picture, pet.array, pet.affine, reference_array, prediction.array, options)
     readouts = study_readouts(prediction.array, pet.array, pet.affine, uncertainty, body_of(task.item))
     readouts |= {name: task.item[name] for name in ("tracer", "centre") if task.item.get(name)}
+    if reference_array is not None:
+        rows = reference_lesions(reference_array, prediction.array, pet.array, pet.affine)
+        readouts |= {"reference_lesions": rows}
     if task.before is not None:
         # What is to be said of it was said when the study was segmented.
         before, _ = read_named_coarse_mask(task.before, pet.array.shape, pet.affine)

@@ -14,7 +14,7 @@ from typing import Any
 from petct_cascade.changes import CHANGE_DEFINITIONS
 from petct_cascade.changes import STUDY_DEFINITIONS as OF_CHANGES
 from petct_cascade.metrics import COUNT_DEFINITIONS, METRIC_DEFINITIONS
-from petct_cascade.readouts import LESION_DEFINITIONS, STUDY_DEFINITIONS
+from petct_cascade.readouts import LESION_DEFINITIONS, REFERENCE_DEFINITIONS, STUDY_DEFINITIONS
 from petct_cascade.summary import METRICS, STAGES, models_in_order, summary_tables, table1_lines
 from petct_training.errors import InputError
 
@@ -92,6 +92,9 @@ class StudyPart:
         picture: if there is one.
         lesions: the largest `LESIONS_SHOWN`; None without read-outs.
         lesion_count: of all lesions.
+        reference_lesions: the largest `LESIONS_SHOWN` of the reference; None without a reference.
+        reference_count: of all lesions of the reference.
+        missed_count: of those of them that were not found.
         origin: what is said of what it was made from, each line with its heading.
     """
 
@@ -101,13 +104,16 @@ class StudyPart:
     picture: Picture | None
     lesions: Table | None
     lesion_count: int
+    reference_lesions: Table | None = None
+    reference_count: int = 0
+    missed_count: int = 0
     origin: Sequence[tuple[str, str]] = ()
 
 
 STUDY = Column("case", "Study", decimals=None, links=True)
 TRACER = Column("tracer", "Tracer", decimals=None)
 CENTRE = Column("centre", "Centre", decimals=None)
-COUNT_HEADINGS = {"lesions_reference": "Reference lesions", "lesions_found": "Found", "lesions_false": "False"}
+COUNT_HEADINGS = {"lesions_reference": "Reference lesions", "lesions_found": "Found lesions", "lesions_false": "False lesions"}
 SCORE_COLUMNS = (
     STUDY,
     TRACER,
@@ -166,6 +172,11 @@ READOUT_COLUMNS = tuple(
 LESION_COLUMNS = tuple(
     Column(key, heading, decimals, definition=LESION_DEFINITIONS[key]) for key, (heading, decimals) in LESION_HEADINGS.items()
 )
+REFERENCE_COLUMNS = tuple(
+    Column(key, heading, decimals, definition=REFERENCE_DEFINITIONS[key])
+    for key, (heading, decimals) in {"lesion": LESION_HEADINGS["lesion"], "found": ("Found", None), **LESION_HEADINGS}.items()
+    if key in REFERENCE_DEFINITIONS
+)
 CHANGE_COLUMNS = tuple(
     Column(key, heading, decimals, definition=CHANGE_DEFINITIONS[key]) for key, (heading, decimals) in CHANGE_HEADINGS.items()
 )
@@ -215,6 +226,16 @@ def lesion_table(anchor: str, lesions: Sequence[Values]) -> Table:
     """Return the largest lesions of one study, with the columns that its read-outs have."""
     columns = [column for column in LESION_COLUMNS if lesions and column.key in lesions[0]]
     return _table(f"{anchor}-lesions", columns, lesions[:LESIONS_SHOWN])
+
+
+def reference_table(anchor: str, lesions: Sequence[Values]) -> Table:
+    """Return the largest lesions of one study's reference, and whether each was found."""
+    return _table(f"{anchor}-reference", REFERENCE_COLUMNS, reference_rows(lesions[:LESIONS_SHOWN]))
+
+
+def reference_rows(lesions: Iterable[Values]) -> list[Values]:
+    """Return rows of `petct_cascade.readouts.reference_lesions` with a word in place of true and false."""
+    return [{**lesion, "found": "yes" if lesion["found"] else "no"} for lesion in lesions]
 
 
 def _table(id: str, columns: Sequence[Column], rows: Iterable[Values]) -> Table:

@@ -16,6 +16,7 @@ from petct_cascade.report.contents import (
     lesion_table,
     read_picture,
     readout_table,
+    reference_table,
     score_table,
     study_score,
     summary_parts,
@@ -46,7 +47,8 @@ def write_report(
         path: the HTML file.
         title: heading.
         rows: scores per study and model, as of `petct_cascade.summary.write_scores`.
-        readouts: per case, as of `petct_cascade.readouts.study_readouts`; None and NaN are shown as a dash.
+        readouts: per case, as of `petct_cascade.readouts.study_readouts`; None and NaN are shown as a dash. With a reference also
+            its "reference_lesions", as of `petct_cascade.readouts.reference_lesions`.
         pictures: per case a PNG file; it is copied into the page.
         problems: studies that could not be scored, each {"case", "file", "reason"}.
         primary: the model shown first, and whose masks the read-outs and pictures show.
@@ -112,6 +114,8 @@ def _study_parts(
         rows_of[str(row["case"])].append(row)
     for case, anchor in anchors.items():
         lesions = readouts[case]["lesions"] if case in readouts else None
+        # Read-outs of an earlier version have none, nor do those without a reference.
+        of_reference = readouts[case].get("reference_lesions") if case in readouts else None
         yield StudyPart(
             case,
             anchor,
@@ -119,5 +123,8 @@ def _study_parts(
             picture=read_picture(case, pictures[case]) if case in pictures else None,
             lesions=None if lesions is None else lesion_table(anchor, lesions),
             lesion_count=len(lesions or ()),
+            reference_lesions=None if of_reference is None else reference_table(anchor, of_reference),
+            reference_count=len(of_reference or ()),
+            missed_count=sum(not lesion["found"] for lesion in of_reference or ()),
             origin=origins[case],
         )

@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from petct_cascade.report.contents import CHANGE_COLUMNS, LESION_COLUMNS, READOUT_COLUMNS, SCORE_COLUMNS, Column
+from petct_cascade.report.contents import (
+    CHANGE_COLUMNS,
+    LESION_COLUMNS,
+    READOUT_COLUMNS,
+    REFERENCE_COLUMNS,
+    SCORE_COLUMNS,
+    Column,
+    reference_rows,
+)
 from petct_cascade.report.origins import Line, input_lines, run_lines
 from petct_cascade.report.scenes import StudyImages
 from petct_cascade.report.study_page import PageTable, StudyPageContent, write_study_page
@@ -45,19 +53,23 @@ class StudyPage:
             case: the study's name.
             images: PET, CT and masks.
             picture: the PNG file of the study.
-            readouts: what `petct_cascade.readouts.study_readouts` returned.
+            readouts: what `petct_cascade.readouts.study_readouts` returned; with a reference also its "reference_lesions", with a
+                coarse mask of a person's the "changes".
             scores: rows of scores, one a model.
             suv_range: SUV shown white and SUV shown black.
 
         Raises:
             InputError: as `petct_cascade.report.study_page.write_study_page`.
         """
+        lesions = {"prediction": PageTable(_columns(LESION_COLUMNS), readouts["lesions"])}
+        if "reference_lesions" in readouts:
+            lesions["reference"] = PageTable(_columns(REFERENCE_COLUMNS), reference_rows(readouts["reference_lesions"]))
         content = StudyPageContent(
             images,
             title=self.title,
             picture=picture,
             readouts=PageTable(_columns(READOUT_COLUMNS), [readouts["study"]]),
-            lesions={"prediction": PageTable(_columns(LESION_COLUMNS), readouts["lesions"])},
+            lesions=lesions,
             scores=PageTable(_columns(column for column in SCORE_COLUMNS if not column.links), scores) if scores else None,
             changes=PageTable(_columns(CHANGE_COLUMNS), readouts["changes"]) if "changes" in readouts else None,
             origin=self.origin,
