@@ -9,7 +9,6 @@ those of all processors, which tell more on a machine that does other things too
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,15 +26,15 @@ from petct_cascade.predict import OpenStudy, Predictor, load_cascade
 from petct_cascade.studies import Study, find_studies
 from petct_training.commands import command
 from petct_training.files import read_json
+from petct_training.saving import save_weights
 
 
 def write_models(folder: Path, study: Study) -> None:
     """Write random weights, and a fingerprint with the spacing of a study's PET."""
     torch.manual_seed(0)
-    torch.save(parser_of(ENSEMBLE.name, "inference").get_parsed_content("network_def").state_dict(), folder / "model.pt")
     spacing = read_study(study)[1]["pet"].spacing.tolist()
     fingerprint = read_json(ENSEMBLE / "models/fingerprint.json") | {"spacing": spacing}
-    (folder / "fingerprint.json").write_text(json.dumps(fingerprint))
+    save_weights(parser_of(ENSEMBLE.name, "inference").get_parsed_content("network_def"), fingerprint, folder)
 
 
 def whole(predictor: Predictor, study: Study) -> OpenStudy:

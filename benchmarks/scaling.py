@@ -33,6 +33,8 @@ from petct_cascade.phantom import plan_studies, render
 from petct_cascade.preparation import PrepareOptions
 from petct_cascade.prepare import prepare
 from petct_training.commands import command
+from petct_training.files import read_json
+from petct_training.saving import save_weights
 
 # How many times larger than the scanner's the voxels are along each axis, and the number of slices, None for those of the phantom.
 SIZES = ((1.733, None), (1, None), (1, 489), (1, 661))
@@ -77,8 +79,7 @@ def infer(folder: Path, num_workers: int) -> float:
     """Seconds of the whole command for one study."""
     torch.manual_seed(0)
     network = parser_of("autopet_ensemble", "inference", "demo").get_parsed_content("network_def")
-    torch.save(network.state_dict(), folder / "model.pt")
-    shutil.copy(ENSEMBLE / "models/fingerprint.json", folder)
+    save_weights(network, read_json(ENSEMBLE / "models/fingerprint.json"), folder)
     ct, pet = sorted(folder.glob("imagesTr/fdg_a_*"))
     options = {
         "overlap": 0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import itertools
 import json
@@ -236,6 +237,11 @@ def parser_of(bundle: str, *configs: str) -> ConfigParser:
     parser = ConfigParser()
     parser.read_config([BUNDLES / bundle / f"configs/{name}.json" for name in configs])
     return parser
+
+
+def of_weights(fingerprint: Mapping, model_file: Path) -> dict:
+    """A fingerprint as it is written beside weights, to which it then belongs."""
+    return {**fingerprint, "weights_sha256": hashlib.sha256(model_file.read_bytes()).hexdigest()}
 
 
 def bundle_command(run_id: str, *configs: str, **overrides) -> list[str]:

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from helpers import BUNDLES, NAMES, STAGE1, STAGE2, make_cascade, networks_of
+from helpers import BUNDLES, NAMES, STAGE1, STAGE2, make_cascade, networks_of, of_weights
 from monai.bundle import ConfigParser
 
 from petct_cascade.assemble import require_weights
@@ -59,7 +59,8 @@ def test_assembled_file_gives_each_network_its_own_weights(trained, tmp_path):
         assert set(state) == set(expected)
         for key, tensor in expected.items():
             torch.testing.assert_close(state[key], tensor, rtol=0, atol=0)
-    assert json.loads((tmp_path / "out/fingerprint.json").read_text()) == {**FINGERPRINT, "members": list(NAMES[1:])}
+    expected = of_weights({**FINGERPRINT, "members": list(NAMES[1:])}, tmp_path / "out/model.pt")
+    assert json.loads((tmp_path / "out/fingerprint.json").read_text()) == expected
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["fingerprint.json", "model.pt"]
 
 
@@ -67,7 +68,7 @@ def test_the_fingerprint_says_how_the_ensemble_answers_where_that_is_not_the_pap
     for options in ({"stage1_weight": 0.5}, {"stage1_weight": 0.5, "keep_found_above": 0.25}, {}):
         assemble(make_cascade(), trained, tmp_path / "out", **options)
         fingerprint = json.loads((tmp_path / "out/fingerprint.json").read_text())
-        assert fingerprint == {**FINGERPRINT, "members": list(NAMES[1:]), **options}
+        assert fingerprint == of_weights({**FINGERPRINT, "members": list(NAMES[1:]), **options}, tmp_path / "out/model.pt")
 
 
 def test_published_checkpoints_are_taken_too(trained, tmp_path):
@@ -115,6 +116,34 @@ def test_missing_file_is_one_sentence_with_the_command_that_makes_it(trained, tm
     assert f"{trained['SegResNet'] / name} is missing: train its network with `python -m monai.bundle run training" in sentence
 
 
+def test_a_fingerprint_of_other_weights_than_those_beside_it_is_one_sentence(trained, tmp_path):
+    file = trained["UNet"] / "fingerprint.json"
+    file.write_text(json.dumps(of_weights(FINGERPRINT, trained["SegResNet"] / "model.pt")))
+    assert f"{file} does not belong to {trained['UNet'] / 'model.pt'}" in refusal(trained, tmp_path / "out")
+    file.write_text(json.dumps(of_weights(FINGERPRINT, trained["UNet"] / "model.pt")))
+    assemble(make_cascade(), trained, tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "{", ""])
+def test_a_damaged_fingerprint_is_one_sentence(trained, tmp_path, content):
+    file = trained["UNet"] / "fingerprint.json"
+    file.write_text(content)
+    sentence = refusal(trained, tmp_path / "out")
+    assert str(file) in sentence
+    assert "train again, or copy it from where the weights come" in sentence
+
+
+@pytest.mark.parametrize(
+    "content", ['{"weights": "ab12", "impor', "[]", "3", "{}", '{"imported": []}', '{"imported": {"UNet": 1}}']
+)
+def test_a_damaged_note_on_where_weights_come_from_is_one_sentence(trained, tmp_path, content):
+    file = trained["UNet"] / "sources.json"
+    file.write_text(content)
+    assert f"{file} is damaged, and does not say which files the weights beside it come from" in refusal(
+        trained, tmp_path / "out"
+    )
+
+
 @pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04 cut off"], ids=["empty", "text", "cut-off"])
 def test_unreadable_weights_are_one_sentence(trained, tmp_path, content):
     (trained["stage1"] / "model.pt").write_bytes(content)
@@ -136,7 +165,7 @@ def test_file_that_is_no_state_dict_is_one_sentence(trained, tmp_path):
 )
 def test_weights_that_are_required_are_named_with_the_way_to_get_them(tmp_path, there, sentence):
     for name in there:
-        (tmp_path / name).touch()
+        (tmp_path / name).write_text("{}")
     with nullcontext() if sentence is None else pytest.raises(InputError, match=sentence):
         require_weights(tmp_path / "model.pt", tmp_path / "fingerprint.json")
 

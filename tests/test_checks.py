@@ -14,13 +14,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from helpers import BUNDLES, NETWORKS, STAGE1, STAGE2, parser_of, write_nifti
+from helpers import BUNDLES, NETWORKS, STAGE1, STAGE2, of_weights, parser_of, write_nifti
 from monai.bundle import ConfigWorkflow
 
 from petct_training import checks
 from petct_training.data import read_items
 from petct_training.errors import InputError
-from petct_training.files import read_json
+from petct_training.files import read_json, write_json
 
 
 @pytest.fixture
@@ -158,6 +158,13 @@ def test_weights_of_another_network_or_damaged_ones_are_refused(bundle, configs,
     assert "model.pt cannot be read as weights of PyTorch: it is damaged" in refusal(bundle, configs, data, models, monkeypatch)
 
 
+@pytest.mark.parametrize("configs", [["train", "evaluate"], ["inference"]], ids="+".join)
+def test_weights_without_the_fingerprint_that_belongs_to_them_are_refused(configs, data, models, monkeypatch):
+    torch.save(state_dict(STAGE1, "demo"), models / "model.pt")
+    shutil.copyfile(BUNDLES / STAGE1 / "models/fingerprint.json", models / "fingerprint.json")
+    assert "fingerprint.json does not belong to" in refusal(STAGE1, configs, data, models, monkeypatch)
+
+
 @pytest.mark.parametrize("bundle", NETWORKS)
 def test_evaluation_refuses_data_of_another_spacing_than_the_weights(bundle, data, models, monkeypatch):
     torch.save(state_dict(bundle, "demo"), models / "model.pt")
@@ -204,6 +211,33 @@ def test_weights_that_are_no_numbers_are_refused_with_a_sentence_of_their_own(tm
         InputError, match=r"model\.pt has values that are no numbers in bias: a training failed, or the file is damaged"
     ):
         checks.check_weights(network, tmp_path / "model.pt")
+
+
+def test_a_fingerprint_belongs_to_the_weights_that_it_names_or_to_any_where_it_names_none(tmp_path):
+    numbers, weights, beside = {"spacing": [2, 2, 3]}, tmp_path / "model.pt", tmp_path / "fingerprint.json"
+    weights.write_bytes(b"weights")
+    for fingerprint in (numbers, of_weights(numbers, weights)):
+        write_json(beside, fingerprint)
+        assert checks.fingerprint_of(weights, beside) == fingerprint
+    weights.write_bytes(b"other weights")
+    for foreign in (fingerprint, {**numbers, "weights_sha256": None}):
+        write_json(beside, foreign)
+        with pytest.raises(InputError, match=r"fingerprint\.json does not belong to .*model\.pt, whose masks would be wrong"):
+            checks.fingerprint_of(weights, beside)
+        # A bundle without weights is opened for its transforms.
+        assert checks.fingerprint_of(tmp_path / "none.pt", beside) == foreign
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [("[]", "holds a list, and no fingerprint"), ("3", "holds a int"), ("{", "is not valid JSON")]
+)
+def test_a_damaged_fingerprint_is_one_sentence(tmp_path, content, words):
+    (tmp_path / "model.pt").touch()
+    (tmp_path / "fingerprint.json").write_text(content)
+    with pytest.raises(
+        InputError, match=rf"fingerprint\.json {words}[^\n]*: train again, or copy it from where the weights come$"
+    ):
+        checks.check_trained(tmp_path / "model.pt", tmp_path / "fingerprint.json")
 
 
 def test_a_list_that_is_not_json_is_one_sentence(tmp_path):

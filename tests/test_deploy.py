@@ -13,7 +13,7 @@ import pytest
 import torch
 import zoo
 from deploy_stand_in import Ports, forgotten, installed, mask_of_operator, operator_of
-from helpers import BUNDLES, ENSEMBLE, FINGERPRINT, STAGE1, las, make_study
+from helpers import BUNDLES, ENSEMBLE, FINGERPRINT, STAGE1, las, make_study, of_weights
 
 from petct_training.errors import InputError
 
@@ -83,6 +83,16 @@ def test_network_that_answers_with_nan_is_one_sentence_and_never_an_empty_mask(d
     ct, pet, _ = make_study((24, 20, 22))
     with pytest.raises(InputError, match=r"answers with what is no number \(NaN\)"):
         mask_of_operator(deploy, broken, ct, las((4, 4, 5)), pet, las((4, 4, 5)))
+
+
+def test_weights_without_the_fingerprint_that_belongs_to_them_are_refused_when_the_operator_is_made(deploy, bundle, tmp_path):
+    broken = shutil.copytree(bundle, tmp_path / "broken")
+    file = broken / "models/fingerprint.json"
+    shutil.copyfile(BUNDLES / ENSEMBLE / "models/fingerprint.json", file)
+    with pytest.raises(InputError, match=r"fingerprint\.json does not belong to .*model\.pt"):
+        operator_of(deploy, broken)
+    file.write_text(json.dumps(of_weights(FINGERPRINT, broken / "models/model.pt")))
+    assert operator_of(deploy, broken)
 
 
 def test_folder_that_is_no_bundle_is_refused_when_the_operator_is_made(deploy, tmp_path):

@@ -25,6 +25,7 @@ from helpers import (
     STAGE2,
     WINDOWS,
     las,
+    of_weights,
     parser_of,
     rewrite,
     studies_shown,
@@ -39,6 +40,7 @@ import petct_cascade.loading
 from petct_cascade.commands import prepare
 from petct_cascade.gathering import gather
 from petct_cascade.keeping import RecordKeeper
+from petct_cascade.predict import load_cascade
 from petct_cascade.provenance import SUMMARY
 from petct_training.claims import Claims
 from petct_training.errors import InputError, cannot_write
@@ -311,6 +313,29 @@ def test_network_with_its_weights_is_loaded_by_monai(models, tmp_path, monkeypat
     expected = torch.load(models / "model.pt", weights_only=True)
     for name, tensor in network.state_dict().items():
         torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0)
+
+
+def test_weights_without_the_fingerprint_that_belongs_to_them_give_no_mask(models, tmp_path, monkeypatch):
+    bundle = copy_of_bundle(tmp_path, models)
+    shutil.copyfile(BUNDLES / ENSEMBLE / "models/fingerprint.json", bundle / "models/fingerprint.json")
+    sentence = r"models.fingerprint\.json does not belong to .*model\.pt, whose masks would be wrong [^\n]*: copy both files"
+    write_study(tmp_path / "raw", "fdg_0001_1")
+    monkeypatch.chdir(bundle)
+    options = {"studies": str(tmp_path / "raw"), "output_dir": str(tmp_path / "masks"), "device": "cpu"}
+    workflow = ConfigWorkflow(config_file="configs/inference.json", logging_file=False, workflow_type="infer", **options)
+    workflow.initialize()
+    with pytest.raises(SystemExit, match=f"^error: .*{sentence}"):
+        workflow.run()
+    assert not (tmp_path / "masks").exists()
+    with pytest.raises(InputError, match=sentence):
+        load_cascade(bundle / "models", "demo")
+    # As other tools open the bundle, which run no checks.
+    with pytest.raises(RuntimeError) as error:
+        workflow.parser.get_parsed_content("preprocessing")
+    assert isinstance(error.value.__cause__, InputError)
+    own = of_weights(json.loads((models / "fingerprint.json").read_text()), models / "model.pt")
+    write_json(bundle / "models/fingerprint.json", own)
+    assert load_cascade(bundle / "models", "demo").network.members
 
 
 def test_network_takes_and_gives_what_metadata_says(models, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import BUNDLES, NAMES, STAGE1, STAGE2, make_cascade, write_prepared
+from helpers import BUNDLES, NAMES, STAGE1, STAGE2, make_cascade, of_weights, write_prepared
 from monai.bundle import ConfigWorkflow
 
 from petct_cascade.assemble import assemble, folds_in, networks_of, source_folders
@@ -152,7 +152,8 @@ def test_both_stages_train_and_predict_fold_by_fold_and_refuse_what_has_been_see
     models = [tmp_path / f"fold_{fold}" for fold in range(3)]
     training = {"dataset_dir": divided, "output_dir": tmp_path / "logs", "max_epochs": 1}
     run(STAGE1, "train", ckpt_dir=models[0], fold=0, **training)
-    assert json.loads((models[0] / "fingerprint.json").read_text()) == remembering(fingerprint, held_out(datalist, 0))
+    expected = of_weights(remembering(fingerprint, held_out(datalist, 0)), models[0] / "model.pt")
+    assert json.loads((models[0] / "fingerprint.json").read_text()) == expected
     for fold in (1, 2):
         # Which numbers the weights of the other folds hold is nothing to this test.
         shutil.copytree(models[0], models[fold])

@@ -21,6 +21,7 @@ from helpers import (
     MergingOfMonai14,
     make_cascade,
     networks_of,
+    of_weights,
     save_as_published,
 )
 from monai.bundle import ConfigParser
@@ -140,16 +141,18 @@ def test_published_weights_give_the_same_outputs_in_our_bundles(tmp_path):
             torch.testing.assert_close(assembled[PREFIX_OF[bundle] + name], tensor, rtol=0, atol=0)
     folders = {bundle: tmp_path / "models" / bundle / ("published" if bundle == STAGE2[1] else ".") for bundle in NETWORKS}
     for folder in folders.values():
-        assert json.loads((folder / "fingerprint.json").read_text()) == PUBLISHED
-    of_ensemble = json.loads((tmp_path / "models/autopet_ensemble/fingerprint.json").read_text())
-    assert of_ensemble == PUBLISHED | {"members": ["SegResNet", "SwinUNETR", "UNet"]}
+        assert json.loads((folder / "fingerprint.json").read_text()) == of_weights(PUBLISHED, folder / "model.pt")
+    of_ensemble = tmp_path / "models/autopet_ensemble"
+    expected = of_weights(PUBLISHED | {"members": ["SegResNet", "SwinUNETR", "UNet"]}, of_ensemble / "model.pt")
+    assert json.loads((of_ensemble / "fingerprint.json").read_text()) == expected
     # A gigabyte that nobody needs any more.
     shutil.rmtree(tmp_path)
 
 
 @pytest.mark.parametrize("bundle", [*NETWORKS, "autopet_ensemble"])
-def test_fingerprint_in_every_bundle_is_the_published_one(bundle):
-    assert json.loads((BUNDLES / bundle / "models/fingerprint.json").read_text()) == PUBLISHED
+def test_fingerprint_in_every_bundle_is_the_published_one_and_belongs_to_no_weights_yet(bundle):
+    expected = {**PUBLISHED, "weights_sha256": None}
+    assert json.loads((BUNDLES / bundle / "models/fingerprint.json").read_text()) == expected
 
 
 @pytest.fixture
@@ -229,7 +232,12 @@ def test_file_that_would_run_code_is_refused(shared, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("file", "reason"), [(None, "no file is given for UNet"), ("nowhere.pth", "nowhere.pth does not exist for UNet")]
+    ("file", "reason"),
+    [
+        (None, "no file is given for UNet"),
+        ("nowhere.pth", "nowhere.pth does not exist for UNet"),
+        (os.curdir, r". is a folder for UNet"),
+    ],
 )
 def test_missing_file_is_one_sentence_with_the_options_to_give(shared, tmp_path, file, reason):
     sentence = refusal({**shared, "UNet": file}, tmp_path)

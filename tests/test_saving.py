@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import of_weights
 from ignite.engine import Engine
 
 from petct_training.errors import InputError
@@ -71,7 +72,8 @@ def test_the_last_weights_are_kept_as_long_as_there_is_no_best(best, nothing):
 
 def test_the_fingerprint_lies_beside_the_weights(best):
     validate(best, 0.5, 1)
-    assert json.loads((best.model_file.parent / "fingerprint.json").read_text()) == FINGERPRINT
+    beside = json.loads((best.model_file.parent / "fingerprint.json").read_text())
+    assert beside == of_weights(FINGERPRINT, best.model_file)
     assert sorted(file.name for file in best.model_file.parent.iterdir()) == ["fingerprint.json", "model.pt"]
 
 
@@ -274,5 +276,36 @@ def test_assembled_or_imported_weights_keep_other_ones_aside_and_not_themselves(
     save_weights(network(2), FINGERPRINT, tmp_path)
     (aside,) = tmp_path.glob("earlier_*")
     assert (aside / "model.pt").read_bytes() == first
-    assert json.loads((aside / "fingerprint.json").read_text()) == FINGERPRINT
+    assert json.loads((aside / "fingerprint.json").read_text()) == of_weights(FINGERPRINT, aside / "model.pt")
     assert torch.load(tmp_path / "model.pt", weights_only=True)["weight"][0, 0] == 2
+
+
+def test_the_same_weights_that_answer_otherwise_are_kept_aside_too(tmp_path):
+    options = {"stage1_weight": 0.5, "keep_found_above": 0.25}
+    save_weights(network(1), {**FINGERPRINT, **options}, tmp_path)
+    save_weights(network(1), FINGERPRINT, tmp_path)
+    (aside,) = tmp_path.glob("earlier_*")
+    assert (aside / "model.pt").read_bytes() == (tmp_path / "model.pt").read_bytes()
+    earlier, now = (json.loads((folder / "fingerprint.json").read_text()) for folder in (aside, tmp_path))
+    assert earlier == {**now, **options}
+
+
+def test_a_fingerprint_of_an_earlier_version_that_names_no_weights_is_no_other_one(tmp_path):
+    save_weights(network(1), FINGERPRINT, tmp_path)
+    (tmp_path / "fingerprint.json").write_text(json.dumps(FINGERPRINT))
+    save_weights(network(1), FINGERPRINT, tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["fingerprint.json", "model.pt"]
+
+
+def test_weights_that_are_kept_aside_still_say_where_they_come_from(tmp_path):
+    save_weights(network(1), FINGERPRINT, tmp_path)
+    first = set_aside(False, tmp_path)
+    (tmp_path / "sources.json").write_text("of files of others")
+    assert set_aside(False, tmp_path) == first, "the same weights are kept once"
+    assert (first / "sources.json").read_text() == "of files of others"
+    (tmp_path / "sources.json").write_text("told otherwise")
+    assert set_aside(False, tmp_path) == first
+    assert (first / "sources.json").read_text() == "of files of others"
+    save_weights(network(2), FINGERPRINT, tmp_path)
+    second = set_aside(False, tmp_path)
+    assert sorted(file.name for file in second.iterdir()) == ["fingerprint.json", "model.pt", "sources.json"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -49,7 +50,9 @@ def copy_bundle(bundle: Path, folder: Path, profile: str = "full") -> Path:
 
 
 def make_weights(bundle: Path) -> Path:
-    """Write a new network's random weights, always the same, as the bundle's `models/model.pt`."""
+    """Write a new network's random weights, always the same, as the bundle's `models/model.pt`, to which its fingerprint then
+    belongs.
+    """
     parser = ConfigParser()
     parser.read_config(bundle / "configs/inference.json")
     torch.manual_seed(0)
@@ -57,6 +60,8 @@ def make_weights(bundle: Path) -> Path:
         network = parser.get_parsed_content("network_def")
     file = bundle / "models/model.pt"
     torch.save(network.state_dict(), file)
+    fingerprint = file.with_name("fingerprint.json")
+    write(fingerprint, {**read(fingerprint), "weights_sha256": hashlib.sha256(file.read_bytes()).hexdigest()})
     return file
 
 

@@ -11,12 +11,12 @@ from torch import nn
 
 from petct_cascade.cascade import Cascade, MeanOfFolds, SlidingWindow
 from petct_cascade.method import OF_ANSWER, check_share, chosen_members
-from petct_training.checks import check_patch_size
+from petct_training.checks import check_patch_size, fingerprint_of
 from petct_training.errors import InputError, boolean
-from petct_training.files import read_json, read_json_or_none, write_json
+from petct_training.files import read_json_or_none, write_json
 from petct_training.folds import remembering
 from petct_training.records import HELD_OUT, digest_of
-from petct_training.saving import save_weights
+from petct_training.saving import SOURCES, save_weights
 from petct_training.weights import load_weights
 
 # Entries of a fingerprint that decide what a network gets to see.
@@ -28,8 +28,7 @@ OF_FOLD = " of fold "
 # Entry of a cascade's fingerprint: the members that it has, of those of the ensemble's configs.
 MEMBERS_ENTRY = "members"
 
-# File that says where imported weights come from; of each network by its name: "file", "sha256", and a list "assumed".
-SOURCES = "sources.json"
+# Where imported weights come from; of each network by its name: "file", "sha256", and a list "assumed".
 Sources = dict[str, dict[str, Any]]
 
 REMEDY = "train again, or name the configs with which it was trained, such as demo.json (--profile demo of petct)"
@@ -60,13 +59,15 @@ def assemble(
 
     Raises:
         InputError: when a file is missing or unreadable, does not fit its network, or belongs to another fingerprint than the
-            others do.
+            others do, or a fingerprint to other weights than those beside it.
     """
     parts = networks_of(network)
     if set(sources) != set(parts):
         raise InputError(f"sources name {', '.join(sources)}: name {', '.join(parts)}, each with its folder")
     folders = {name: Path(sources[name]) for name in parts}
-    fingerprint = remembering(_common_fingerprint(folders), _held_out(folders)) | {MEMBERS_ENTRY: list(network.members)}
+    fingerprints = {name: _fingerprint_in(folder) for name, folder in folders.items()}
+    common = _common_fingerprint(folders, fingerprints)
+    fingerprint = remembering(common, _held_out(folders, fingerprints)) | {MEMBERS_ENTRY: list(network.members)}
     fingerprint |= {name: share for name, share in zip(OF_ANSWER, (stage1_weight, keep_found_above), strict=True) if share}
     for name, part in parts.items():
         load_weights(part, _trained(folders[name] / "model.pt"), REMEDY)
@@ -187,10 +188,10 @@ def spacing_in(fingerprint_file: str | os.PathLike) -> list[float]:
 
 
 def require_weights(model_file: str | os.PathLike, fingerprint_file: str | os.PathLike) -> None:
-    """See that the cascade's weights and their fingerprint are there, before a network is built.
+    """See that the cascade's weights and their fingerprint are there, and belong together, before a network is built.
 
     Raises:
-        InputError: when one is missing; the sentence says how it is made.
+        InputError: when one is missing, where the sentence says how it is made; or as `petct_training.checks.fingerprint_of`.
     """
     if not Path(model_file).is_file():
         raise InputError(f"{model_file} is missing: make it with `{COMMAND}` in autopet_ensemble")
@@ -198,6 +199,7 @@ def require_weights(model_file: str | os.PathLike, fingerprint_file: str | os.Pa
         raise InputError(
             f"{fingerprint_file} is missing: it belongs to the weights beside it; assemble again, or copy it from where they come"
         )
+    fingerprint_of(model_file, fingerprint_file)
 
 
 def check_weights(network: Cascade, model_file: str | os.PathLike) -> None:
@@ -258,30 +260,40 @@ def write_sources(folder: Path, imported: Sources) -> None:
 
 
 def read_sources(folder: Path) -> Sources:
-    """Return which weights in a folder were imported; nothing where `model.pt` was trained since."""
+    """Return which weights in a folder were imported; nothing where `model.pt` was trained since.
+
+    Raises:
+        InputError: when the file that says so is damaged.
+    """
     file = folder / SOURCES
     if not file.is_file():
         return {}
-    content = read_json(file)
-    return content["imported"] if content.get("weights") == digest_of(folder / "model.pt") else {}
+    content = read_json_or_none(file)
+    imported = content.get("imported") if isinstance(content, dict) else None
+    if not isinstance(imported, dict) or not all(isinstance(facts, dict) and "file" in facts for facts in imported.values()):
+        raise InputError(
+            f"{file} is damaged, and does not say which files the weights beside it come from: import them again, or delete it if "
+            "they were trained here"
+        )
+    return imported if content.get("weights") == digest_of(folder / "model.pt") else {}
 
 
-def _common_fingerprint(folders: Mapping[str, Path]) -> dict[str, Any]:
+def _common_fingerprint(folders: Mapping[str, Path], fingerprints: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return the fingerprint of the first folder, to which those of all others must be equal in their numbers."""
-    first, *others = (_trained(folder / "fingerprint.json") for folder in folders.values())
-    fingerprint = {name: value for name, value in _read_fingerprint(first).items() if name != HELD_OUT}
-    for file in others:
-        other = _read_fingerprint(file)
-        different = [name for name in NUMBERS if other.get(name) != fingerprint.get(name)]
+    first = next(iter(folders))
+    fingerprint = {name: value for name, value in fingerprints[first].items() if name != HELD_OUT}
+    for name, other in fingerprints.items():
+        different = [number for number in NUMBERS if other.get(number) != fingerprint.get(number)]
         if different:
             raise InputError(
-                f"{file} differs from {first} in {', '.join(different)}, so that the networks would not see the same image: "
-                "train all four on one prepared data set"
+                f"{folders[name] / 'fingerprint.json'} differs from {folders[first] / 'fingerprint.json'} in "
+                f"{', '.join(different)}, so that the networks would not see the same image: train all four on one prepared data "
+                "set"
             )
     return fingerprint
 
 
-def _held_out(folders: Mapping[str, Path]) -> dict[str, list[Any]]:
+def _held_out(folders: Mapping[str, Path], fingerprints: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Return of each network that was trained with a fold, or once a fold, which studies its weights have not seen.
 
     Raises:
@@ -289,7 +301,7 @@ def _held_out(folders: Mapping[str, Path]) -> dict[str, list[Any]]:
     """
     result: dict[str, list[Any]] = {}
     for name, folder in folders.items():
-        known = read_json(folder / "fingerprint.json").get(HELD_OUT)
+        known = fingerprints[name].get(HELD_OUT)
         network, _, fold = name.partition(OF_FOLD)
         if fold and (known is None or known["fold"] != int(fold)):
             raise InputError(
@@ -310,11 +322,9 @@ def _held_out(folders: Mapping[str, Path]) -> dict[str, list[Any]]:
     return result
 
 
-def _read_fingerprint(file: Path) -> dict[str, Any]:
-    try:
-        return read_json(file)
-    except ValueError as error:
-        raise InputError(f"{file} is not valid JSON ({error}): train again, or copy it from where the weights come") from error
+def _fingerprint_in(folder: Path) -> dict[str, Any]:
+    """Return the fingerprint of the weights in a folder."""
+    return fingerprint_of(folder / "model.pt", _trained(folder / "fingerprint.json"))
 
 
 def _trained(file: Path) -> Path:

@@ -15,6 +15,7 @@ from monai.deploy.operators.monai_bundle_inference_operator import BundleConfigN
 from petct_cascade.judging import judge_volumes
 from petct_cascade.loading import LoadImagePETCTd
 from petct_cascade.volumes import Volume
+from petct_training.checks import check_trained
 from petct_training.errors import InputError
 from petct_training.inference import check_answer
 
@@ -48,6 +49,7 @@ class PETCTBundleInferenceOperator(MonaiBundleInferenceOperator):
         folder = Path(bundle_path).expanduser().resolve()
         if not (folder / "configs/inference.json").is_file():
             raise InputError(f"{folder} is not the folder of a bundle: name the one that holds configs/inference.json and models")
+        check_trained(folder / "models/model.pt", folder / "models/fingerprint.json")
         super().__init__(
             fragment,
             *args,

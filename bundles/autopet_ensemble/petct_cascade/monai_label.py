@@ -8,6 +8,7 @@ from typing import Any
 
 from monai.transforms import Transform
 
+from petct_training.checks import fingerprint_of
 from petct_training.errors import InputError
 
 # MONAI Label itself adds it to the item of each request, and nothing else has it.
@@ -26,9 +27,18 @@ class TakeRequestd(Transform):
     points without a point, so that it stays as it is where what no click touches is kept. An item that MONAI Label has not made
     stays as it is: there, a "label" is the reference.
 
+    Args:
+        model_file: the ensemble's weights; None for no check.
+        fingerprint_file: what lies beside them. MONAI Label runs none of the checks of `run`.
+
     Raises:
-        InputError: when a request holds clicks and "points", or a label map and "coarse_mask", of which one would be lost.
+        InputError: as `petct_training.checks.fingerprint_of`; or when a request holds clicks and "points", or a label map and
+            "coarse_mask", of which one would be lost.
     """
+
+    def __init__(self, model_file: str | os.PathLike | None = None, fingerprint_file: str | os.PathLike | None = None) -> None:
+        if model_file is not None and fingerprint_file is not None:
+            fingerprint_of(model_file, fingerprint_file)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)

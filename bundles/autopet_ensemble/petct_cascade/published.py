@@ -55,7 +55,7 @@ def import_weights(
     for name, part in networks.items():
         file = files.get(name)
         if file is None or not Path(file).is_file():
-            given = "no file is given" if file is None else f"{file} does not exist"
+            given = "no file is given" if file is None else f"{file} {'is a folder' if Path(file).is_dir() else 'does not exist'}"
             raise InputError(
                 f"{given} for {type(part).__name__}: name all four published files with --dynunet, --segresnet, --swinunetr, --unet"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import json
 import os
@@ -15,16 +16,18 @@ from torch import nn
 
 from petct_training.data import Item
 from petct_training.errors import InputError
-from petct_training.files import read_json
+from petct_training.files import read_json, stamp
 from petct_training.grids import open_volume
 from petct_training.merging import OCTANTS
 from petct_training.processes import number_of_processes, rank
+from petct_training.records import OF_WEIGHTS, digest_of
 from petct_training.weights import check_numbers, misfit, read_weights
 
 PREPARE = "python -m monai.bundle run prepare --config_file configs/prepare.json"
 TRAIN = "python -m monai.bundle run training --config_file configs/train.json --dataset_dir ..."
 PREDICT = "python -m monai.bundle run inferring --config_file configs/inference.json --dataset_dir ..."
 
+COPY = "train again, or copy it from where the weights come"
 DAMAGED = "it is damaged, or no file of weights; train again, or copy it again"
 
 # So few validation studies choose weights by chance.
@@ -82,7 +85,7 @@ def check_trained(model_file: str | os.PathLike, fingerprint_file: str | os.Path
     """Refuse a folder that lacks a network's weights, or the fingerprint that belongs to them.
 
     Raises:
-        InputError: with the command that makes what is missing.
+        InputError: with the command that makes what is missing; or as `fingerprint_of`.
     """
     if not os.path.isfile(model_file):
         raise InputError(f"{model_file} is missing: train it with `{TRAIN}` in this bundle's folder")
@@ -90,6 +93,38 @@ def check_trained(model_file: str | os.PathLike, fingerprint_file: str | os.Path
         raise InputError(
             f"{fingerprint_file} is missing: it belongs to the weights beside it; train again, or copy it from where they come"
         )
+    fingerprint_of(model_file, fingerprint_file)
+
+
+def fingerprint_of(model_file: str | os.PathLike, fingerprint_file: str | os.PathLike) -> dict[str, Any]:
+    """Return the fingerprint with which weights were trained: what lies beside them, if it belongs to them.
+
+    Args:
+        model_file: the weights; where there are none, there is nothing that the fingerprint could not belong to.
+        fingerprint_file: the fingerprint beside them.
+
+    Raises:
+        InputError: when it is damaged, or belongs to other weights.
+    """
+    try:
+        fingerprint = read_json(fingerprint_file)
+    except ValueError as error:
+        raise InputError(f"{fingerprint_file} is not valid JSON ({error}): {COPY}") from error
+    if not isinstance(fingerprint, dict):
+        raise InputError(f"{fingerprint_file} holds a {type(fingerprint).__name__}, and no fingerprint: {COPY}")
+    at = tuple(stamp(model_file))
+    if at and OF_WEIGHTS in fingerprint and fingerprint[OF_WEIGHTS] != _digest_at(os.fspath(model_file), at):
+        raise InputError(
+            f"{fingerprint_file} does not belong to {model_file}, whose masks would be wrong with its spacing and its "
+            "normalisation: copy both files from the folder from which the weights come"
+        )
+    return fingerprint
+
+
+@functools.lru_cache(maxsize=16)
+def _digest_at(file: str, at: tuple[int, ...]) -> str:
+    """Return the digest of a file as it is at a stamp, which several steps of a run ask for; see `petct_training.files.stamp`."""
+    return digest_of(file)
 
 
 def check_studies(

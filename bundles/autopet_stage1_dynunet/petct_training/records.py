@@ -26,6 +26,9 @@ RECORDS = "records"
 KEPT = "kept"
 # Entry of a mask's settings, and of the fingerprint beside weights, that says which studies a network has not seen.
 HELD_OUT = "held_out"
+# Entry of the fingerprint beside weights: the SHA-256 of the `model.pt` that it belongs to. Null where it belongs to none, as in
+# git; not there in a data set, and beside weights of an earlier version.
+OF_WEIGHTS = "weights_sha256"
 # State of a file that is not there, or cannot be read.
 UNREADABLE: dict[str, Any] = {"size": None, "clock": None, "sha256": None}
 # Bytes that are read at once while a digest is computed: few enough to stay in a processor's cache.

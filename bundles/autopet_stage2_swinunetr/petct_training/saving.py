@@ -15,11 +15,14 @@ from ignite.handlers import Checkpoint
 
 from petct_training.checks import DAMAGED, check_fit
 from petct_training.errors import InputError, cannot_write
-from petct_training.files import LAST, atomic, read_json, write_json
+from petct_training.files import LAST, atomic, read_json, read_json_or_none, write_json
 from petct_training.folds import remembering
 from petct_training.processes import rank
-from petct_training.records import digest_of
+from petct_training.records import OF_WEIGHTS, digest_of
 from petct_training.weights import read_weights
+
+# File beside weights that says which of them come from files of others.
+SOURCES = "sources.json"
 
 
 class BestWeights(Checkpoint):
@@ -170,7 +173,7 @@ def _write(content: object, part: Path, file: Path) -> None:
 def save_weights(network: torch.nn.Module, fingerprint: Mapping[str, Any], folder: Path) -> None:
     """Write a network's `model.pt` and the `fingerprint.json` that belongs to it into a folder, each complete or not at all.
 
-    Other weights that lie there are kept aside, see `set_aside`.
+    Weights that lie there are kept aside if they, or what their fingerprint says, are others; see `set_aside`.
 
     Raises:
         InputError: when the disk is full or the folder must not be written.
@@ -181,15 +184,26 @@ def save_weights(network: torch.nn.Module, fingerprint: Mapping[str, Any], folde
 def _write_together(
     weights: Mapping[str, torch.Tensor], fingerprint: Mapping[str, Any], file: Path, keep_others: bool = False
 ) -> None:
-    """Write weights and the fingerprint that belongs to them; other weights that lie there may be kept aside."""
+    """Write weights and the fingerprint that belongs to them, which says so; others that lie there may be kept aside."""
     beside = file.parent / "fingerprint.json"
     with atomic(file) as part:
         _write(weights, part, file)
-        if keep_others and file.is_file() and digest_of(file) != digest_of(part):
+        tied = {**fingerprint, OF_WEIGHTS: digest_of(part)}
+        if keep_others and _holds_others(file, beside, tied):
             set_aside(False, file.parent, (file.name,))
         # Until both are there, nothing shall take weights for those of another fingerprint.
         beside.unlink(missing_ok=True)
-    write_json(beside, fingerprint)
+    write_json(beside, tied)
+
+
+def _holds_others(file: Path, beside: Path, fingerprint: Mapping[str, Any]) -> bool:
+    """Whether other weights than those of a fingerprint lie in a file, or another fingerprint beside it, which may be no JSON."""
+    if not file.is_file():
+        return False
+    earlier = read_json_or_none(beside)
+    # That of an earlier version does not say to which weights it belongs.
+    others = isinstance(earlier, dict) and {**earlier, OF_WEIGHTS: fingerprint[OF_WEIGHTS]} != fingerprint
+    return others or digest_of(file) != fingerprint[OF_WEIGHTS]
 
 
 def set_aside(resume: bool, ckpt_dir: str | os.PathLike, names: Sequence[str] = ("model.pt", LAST)) -> Path | None:
@@ -201,7 +215,7 @@ def set_aside(resume: bool, ckpt_dir: str | os.PathLike, names: Sequence[str] = 
     Args:
         resume: whether an earlier training goes on, where its state is there; then nothing is kept.
         ckpt_dir: folder of the weights.
-        names: files of weights. With them goes their fingerprint.
+        names: files of weights. With them go their fingerprint, and where they come from.
 
     Returns:
         The folder inside of `ckpt_dir` that keeps them; None when there were none.
@@ -217,19 +231,24 @@ def set_aside(resume: bool, ckpt_dir: str | os.PathLike, names: Sequence[str] = 
 
 
 def _kept_aside(folder: Path, names: Sequence[str]) -> Path:
-    """Copy weights and their fingerprint into a folder of their own, where no earlier one has the same; return it."""
-    files = [folder / name for name in (*names, "fingerprint.json") if (folder / name).is_file()]
-    digests = {file.name: digest_of(file) for file in files}
-    for earlier in folder.glob("earlier_*"):
-        if all((earlier / name).is_file() and digest_of(earlier / name) == digest for name, digest in digests.items()):
-            return earlier
-    aside = folder / f"earlier_{datetime.now():%Y-%m-%d_%H-%M-%S}"
-    while aside.exists():
+    """Copy weights, their fingerprint and where they come from into a folder of their own, or into the one that has the same
+    weights and fingerprint already; return it.
+    """
+    digests = {name: digest_of(folder / name) for name in (*names, "fingerprint.json") if (folder / name).is_file()}
+    same = [
+        earlier
+        for earlier in folder.glob("earlier_*")
+        if all((earlier / name).is_file() and digest_of(earlier / name) == digest for name, digest in digests.items())
+    ]
+    aside = same[0] if same else folder / f"earlier_{datetime.now():%Y-%m-%d_%H-%M-%S}"
+    while not same and aside.exists():
         aside = aside.with_name(aside.name + "_")
-    for file in files:
-        with atomic(aside / file.name) as part:
-            shutil.copyfile(file, part)
-    print(f"Earlier weights are kept in {aside}.", flush=True)
+    for name in (*digests, SOURCES):
+        if (folder / name).is_file() and not (aside / name).is_file():
+            with atomic(aside / name) as part:
+                shutil.copyfile(folder / name, part)
+    if not same:
+        print(f"Earlier weights are kept in {aside}.", flush=True)
     return aside
 
 
