@@ -64,6 +64,33 @@ def test_segmentation_and_report_are_those_of_the_command_line_byte_by_byte(stud
     assert results_in(tmp_path) == expected
 
 
+def test_no_file_is_replaced_that_the_application_has_not_written_or_that_was_changed_since(study, tmp_path, monkeypatch):
+    expected = results_in(study / "expected")
+    (name,) = (name for name in expected if name.endswith("segmentation.dcm"))
+    file = tmp_path / name
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"MINE")
+    folders = (study / "DICOM", tmp_path, study / "WEIGHTS")
+    with pytest.raises(InputError, match=r"segmentation\.dcm is no result of this program, and is not replaced: move it away"):
+        run_in_stand_in(monkeypatch, *folders)
+    assert results_in(tmp_path) == {name: b"MINE"}
+    file.unlink()
+    for _ in range(2):
+        run_in_stand_in(monkeypatch, *folders)
+        assert results_in(tmp_path) == expected
+    file.write_bytes(b"corrected by a reader")
+    with pytest.raises(InputError, match=r"segmentation\.dcm was changed after this program had written it, and is not replaced"):
+        run_in_stand_in(monkeypatch, *folders)
+    assert results_in(tmp_path) == expected | {name: b"corrected by a reader"}
+
+
+def test_the_results_of_a_command_are_not_replaced_by_the_application(study, tmp_path, monkeypatch):
+    output = shutil.copytree(study / "expected", tmp_path / "expected")
+    with pytest.raises(InputError, match="holds results of another kind"):
+        run_in_stand_in(monkeypatch, study / "DICOM", output, study / "WEIGHTS")
+    assert results_in(output) == results_in(study / "expected")
+
+
 @pytest.mark.slow
 @needs("holoscan")
 def test_so_they_are_in_the_runtime_of_the_sdk(study, tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 from monai.deploy.core import Fragment, Operator, OperatorSpec
 
 from petct_cascade.dicom.source import DicomSource
-from petct_cascade.dicom_output import SEGMENTS, DicomOutput, write_dicom
+from petct_cascade.dicom_output import SEGMENTS, DicomOutput, dicom_files, write_dicom
 from petct_cascade.judging import read_study
 from petct_cascade.predict import Predictor
 from petct_cascade.problems import Problem
@@ -23,9 +23,13 @@ from petct_cascade.readouts import study_readouts
 from petct_cascade.studies import Study, find_studies
 from petct_cascade.volumes import Volume
 from petct_training.errors import InputError
+from petct_training.records import Plan, Records
 
 # Of the port between both operators.
 SEGMENTATION = "segmentation"
+
+# Kind of the results, for their records.
+KIND = "DICOM objects of MONAI Deploy"
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,9 @@ class DICOMStudySegmentationOperator(Operator):
 class DICOMResultWriterOperator(Operator):
     """Write `dicom/<case>/segmentation.dcm` and `dicom/<case>/report.dcm`: the mask as DICOM SEG, its read-outs as DICOM SR.
 
+    A record in `records` says what they were made from. No file is replaced that this operator has not written, or that somebody
+    has changed since.
+
     Its input port `segmentation` takes a `SegmentedStudy`. It has no output port.
 
     Args:
@@ -106,12 +113,16 @@ class DICOMResultWriterOperator(Operator):
         """Write both objects.
 
         Raises:
-            InputError: when they cannot be written.
+            InputError: when they cannot be written, or somebody else's files lie in their places.
         """
         study = op_input.receive(SEGMENTATION)
         readouts = study_readouts(study.mask, study.pet.array, study.pet.affine, body=study.source.body())
         output = DicomOutput(study.source, self.output_folder, self.segments)
-        _log_or_raise(write_dicom(study.case, output, study.mask, readouts))
+        records = Records(self.output_folder, KIND)
+        records.check_kind()
+        files = [file.as_posix() for file in dicom_files(Path(), study.case)]
+        with records.making(Plan(study.case, {"pet": study.source}, {"dicom": self.segments}, files)):
+            _log_or_raise(write_dicom(study.case, output, study.mask, readouts))
 
 
 def _study_in(folder: Path) -> tuple[Study, DicomSource]:
