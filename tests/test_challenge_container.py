@@ -337,6 +337,22 @@ def test_missing_weights_and_missing_images_are_no_empty_mask(tmp_path, models):
         assert not (tmp_path / "output").exists()
 
 
+def test_every_option_may_be_set_in_the_environment_by_its_own_name_which_the_help_shows(tmp_path, models, monkeypatch):
+    said = command("--help").stdout
+    names = re.findall(r"^  --([a-z-]+)", said, re.MULTILINE)
+    shown = re.findall(r"\[env\s+var:\s+(\w+)", said)
+    assert shown == [f"PETCT_{name.upper().replace('-', '_')}" for name in names if name != "help"]
+    write_case(tmp_path)
+    values = {"INPUT": tmp_path, "OUTPUT": tmp_path / "output", "WEIGHTS": models, "PROFILE": "demo"}
+    for name, value in values.items():
+        monkeypatch.setenv(f"PETCT_{name}", str(value))
+    assert f"{tmp_path} holds neither images/ct/*.mha" in str(command().exception)
+    monkeypatch.setenv("PETCT_INPUT", str(tmp_path / "input"))
+    monkeypatch.setattr(container, "_segment_in_a_process", lambda *arguments: "not segmented")
+    assert command().exit_code == 0
+    assert files_in(tmp_path / "output") == outputs("3")
+
+
 # ---------------------------------------------------------------- clicks
 
 

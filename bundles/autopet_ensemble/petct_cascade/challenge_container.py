@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -292,14 +293,18 @@ def _warn(sentence: str) -> None:
     print(f"warning: {sentence}", file=sys.stderr, flush=True)
 
 
+# An option whose help names its variable in the environment.
+_option = partial(click.option, show_envvar=True)
+
+
 @click.command(context_settings={"auto_envvar_prefix": "PETCT", "show_default": True, "max_content_width": 100})
-@click.option("--edition", type=click.Choice(list(EDITIONS)), default="3", help="Of autoPET, whose folders are used.")
-@click.option("--input", "input_dir", type=ANYWHERE, default="/input", help="Folder of the case. Nothing is written there.")
-@click.option("--output", "output_dir", type=ANYWHERE, default="/output", help="Folder for the mask.")
-@click.option("--weights", type=ANYWHERE, help=f"Folder with model.pt. [default: {WEIGHTS_OF_PLATFORM}, or {WEIGHTS_OF_IMAGE}]")
-@click.option("--profile", type=click.Choice(PROFILES), default="full", help="Size of the networks, as the weights are.")
-@click.option("--time-limit", type=click.IntRange(min=RESERVE + 1), help="Seconds of a call. [default: those of the edition]")
-def main(edition: str, input_dir: Path, output_dir: Path, weights: Path | None, profile: str, time_limit: int | None) -> None:
+@_option("--edition", type=click.Choice(list(EDITIONS)), default="3", help="Of autoPET, whose folders are used.")
+@_option("--input", type=ANYWHERE, default="/input", help="Folder of the case. Nothing is written there.")
+@_option("--output", type=ANYWHERE, default="/output", help="Folder for the mask.")
+@_option("--weights", type=ANYWHERE, help=f"Folder with model.pt. [default: {WEIGHTS_OF_PLATFORM}, or {WEIGHTS_OF_IMAGE}]")
+@_option("--profile", type=click.Choice(PROFILES), default="full", help="Size of the networks, as the weights are.")
+@_option("--time-limit", type=click.IntRange(min=RESERVE + 1), help="Seconds of a call. [default: those of the edition]")
+def main(edition: str, input: Path, output: Path, weights: Path | None, profile: str, time_limit: int | None) -> None:
     """Segment a case of an autoPET challenge. Research use only.
 
     \b
@@ -309,9 +314,9 @@ def main(edition: str, input_dir: Path, output_dir: Path, weights: Path | None, 
     Out: a mask of 0 and 1 on the CT's grid, in the folder of the edition.
 
     Where a case fails, the mask is empty, a sentence on stderr says why, and the exit code is 0. It is 1 where there is no image at
-    all, no weights that fit, or no place to write. Each option may be set in the environment, as PETCT_EDITION.
+    all, no weights that fit, or no place to write. Each option may be set in the environment.
     """
-    run(EDITIONS[edition], input_dir, output_dir, weights, profile, time_limit)
+    run(EDITIONS[edition], input, output, weights, profile, time_limit)
 
 
 @command
