@@ -106,6 +106,8 @@ def run(tmp_path, monkeypatch):
     return run
 
 
+# The id that the commands run that take further options of the user's.
+OF_STEPS = {"prepare_options": "prepare", "train_options": "training"}
 ALL = [
     "prepare",
     "train autopet_stage1_dynunet",
@@ -568,6 +570,27 @@ def test_another_number_of_folds_trains_everything_again(run):
             {"train_options": {"dropout_prob": 0.5}},
             "train_options holds dropout_prob, which is no bundle of a network, and no option of",
         ),
+        (
+            {"train_options": {"seed": 10, "ckpt_dir": "other"}},
+            "train_options holds ckpt_dir: leave it out, since the steps look",
+        ),
+        ({"train_options": {"autopet_stage2_unet": {"resume": True}}}, "train_options holds resume: leave it out"),
+        ({"train_options": {"fold": 1}}, "train_options holds fold: give --folds itself"),
+        ({"train_options": {"+output_dir": "other"}}, "train_options holds +output_dir: leave it out"),
+        ({"train_options": {"model_file": "a.pt"}}, "train_options holds model_file, in which the configs name @ckpt_dir"),
+        ({"train_options": {"validate::best::model_file": "a.pt"}}, "in which the configs name @model_file"),
+        ({"train_options": {"train::items::datalist": "a.json"}}, "in which the configs name @datalist"),
+        ({"prepare_options": {"dataset_dir": "other"}}, "prepare_options holds dataset_dir: leave it out"),
+        ({"prepare_options": {"studies": "other"}}, "prepare_options holds studies: give --studies itself"),
+        (
+            {"prepare_options": {"run::studies": "other"}},
+            "prepare_options holds run::studies, in which the configs name @studies",
+        ),
+        ({"train_options": {"train::noize::_disabled_": True}}, "train has no noize: did you mean noise?"),
+        (
+            {"train_options": {"autopet_stage2_unet": {"train::trainer::max_epoch": 7}}},
+            "no option of autopet_stage2_unet: SupervisedTrainer takes no max_epoch: did you mean max_epochs?",
+        ),
     ],
 )
 def test_options_that_make_no_sense_are_one_sentence_before_anything_runs(run, options, said):
@@ -575,6 +598,28 @@ def test_options_that_make_no_sense_are_one_sentence_before_anything_runs(run, o
     assert commands.names == []
     assert said in commands.end
     assert "\n" not in commands.end
+
+
+def test_what_the_method_sets_itself_is_what_is_refused_among_further_options(tmp_path):
+    (tmp_path / "left_out.txt").write_text("a\n")
+    steps = method.plan(method.Method(tmp_path, tmp_path / "work", BUNDLES, folds=2, exclude=tmp_path / "left_out.txt"))
+    own = {
+        option: {name for step in steps if step.run_id == run_id for name in step.overrides}
+        for option, run_id in OF_STEPS.items()
+    }
+    # The first of a command's words is its run, and those of an interrupted training hold one more option.
+    resumed = {
+        word.removeprefix("--") for step in steps if step.last for word in {*step.arguments(resume=True)} - {*step.arguments()}
+    }
+    own["train_options"] |= resumed - {"True"}
+    assert own == {option: {*names} for option, names in method.SET_BY_METHOD.items()}
+    assert "resume" in own["train_options"]
+
+
+def test_options_inside_of_the_objects_of_a_training_reach_it(run):
+    options = {"train::noise::prob": 0.5, "train::stopping::_disabled_": True, "train::curves::log_dir": "$@output_dir + '/a'"}
+    commands = run(train_options={**options, "autopet_stage2_unet": {"optimizer::amsgrad": True}})
+    assert commands.names == ALL
 
 
 def test_options_of_one_network_go_over_those_of_all():

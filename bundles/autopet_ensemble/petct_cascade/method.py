@@ -27,6 +27,21 @@ PROFILES = ("full", "demo")
 PAPER, RECOMMENDED = RECIPES = ("paper", "recommended")
 # How options of other commands are given.
 EXAMPLES = {"prepare_options": "{'spacing':'median'}", "train_options": "{'max_epochs':300}"}
+# What the method itself sets of the commands that take further options, and what to do instead.
+_WORK_DIR = "leave it out, since the steps look in the work folder (-o of petct train, --work_dir) for what others have made"
+SET_BY_METHOD = {
+    "prepare_options": {
+        "studies": "give --studies itself, so that a change of them is seen",
+        "dataset_dir": _WORK_DIR,
+        "folds": "give --folds itself, so that the networks are trained with them",
+        "exclude": "give --exclude itself, so that a change of its file is seen",
+    },
+    "train_options": {
+        **dict.fromkeys(("dataset_dir", "ckpt_dir", "output_dir"), _WORK_DIR),
+        "fold": "give --folds itself, with which each network is trained on its own studies",
+        "resume": "leave it out, since a training that was interrupted goes on by itself",
+    },
+}
 # What the paper's recipe has where another one may have its own.
 OF_PAPER = {"members": MEMBERS, "folds": 0, "cross_validation": True, "stage1_weight": 0, "keep_found_above": 0}
 # Of them, what the weights remember of how the ensemble answers, where it is not 0.
@@ -135,10 +150,6 @@ class Method:
             raise InputError(f"max_epochs is {self.max_epochs!r}: give 1 or more")
         if self.max_epochs is not None and "max_epochs" in self.train_options:
             raise InputError(f"max_epochs is {self.max_epochs}, and train_options holds another one: give one of the two")
-        if "folds" in self.prepare_options:
-            raise InputError("prepare_options holds folds: give --folds itself, so that the networks are trained with them")
-        if "exclude" in self.prepare_options:
-            raise InputError("prepare_options holds exclude: give --exclude itself, so that a change of its file is seen")
         read_exclusions(self.exclude)
         if not self.studies.exists():
             raise InputError(f"{self.studies} does not exist: name the raw data set with --studies")
@@ -172,6 +183,10 @@ class Method:
     def demo(self) -> tuple[str, ...]:
         """The config that patches the others to the demo profile, or none."""
         return ("demo",) if self.profile == "demo" else ()
+
+    def configs_of(self, bundle: str) -> tuple[str, ...]:
+        """Return the configs of a network's training, later ones patching earlier ones."""
+        return ("train", *self.demo, *self.recipe_of(bundle), *(["multi_gpu_train"] if self.gpus_of_training > 1 else []))
 
     def recipe_of(self, bundle: str) -> tuple[str, ...]:
         """Return the config that patches a bundle's training to the recipe, or none: the paper's needs none, nor does a bundle to
@@ -449,7 +464,7 @@ def _train(method: Method, bundle: str, fold: int | None, *further_inputs: Path)
         home=method.work_dir,
         bundle=method.bundles_dir / bundle,
         run_id="training",
-        configs=("train", *method.demo, *method.recipe_of(bundle), *(["multi_gpu_train"] if method.gpus_of_training > 1 else [])),
+        configs=method.configs_of(bundle),
         overrides={
             "dataset_dir": method.prepared,
             "ckpt_dir": models,

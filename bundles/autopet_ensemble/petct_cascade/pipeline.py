@@ -17,13 +17,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from monai.bundle import ConfigParser
+
 from petct_cascade.children import child, ending_children, environment, exit_code, run_child
 from petct_cascade.command_line import shell_line
-from petct_cascade.method import NETWORKS, Method, Step, options_of_network, plan
+from petct_cascade.method import ENSEMBLE, NETWORKS, SET_BY_METHOD, Method, Step, options_of_network, plan
 from petct_training.commands import SOME_FAILED
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.files import make_folder, read_json, relative_path, write_json
-from petct_training.options import check_values, first_part
+from petct_training.nested import check_kept, check_nested, first_part, ids_named
+from petct_training.options import check_values, is_path
 from petct_training.records import digest_of
 
 # How often the logs of trainings that run side by side are looked at.
@@ -130,21 +133,25 @@ def shares_of_trainings(num_gpus: int, parallel_trainings: int) -> list[dict[str
     return [{"CUDA_VISIBLE_DEVICES": ",".join(devices[first : first + each])} for first in starts]
 
 
-def check_train_options(train_options: Mapping[str, Any], bundles_dir: Path) -> None:
-    """Refuse options of trainings that no network knows, before anything runs.
+def check_options_of_steps(method: Method) -> None:
+    """Refuse options of preparing and training that their commands do not know, or that the method sets itself, before any runs.
+
+    Else a step would make its result elsewhere, or from something else, and those after it would take what lies in the work folder
+    for it.
 
     Raises:
-        InputError: with the name, and the nearest known one.
+        InputError: with the name, and the nearest known one or what to do.
     """
+    _check_kept("prepare_options", method.prepare_options, _config(method.bundles_dir / ENSEMBLE, ["prepare"]))
     for bundle in NETWORKS.values():
-        own = train_options.get(bundle, {})
+        own = method.train_options.get(bundle, {})
         if not isinstance(own, Mapping):
             raise InputError(f"train_options holds {own!r} for {bundle}: give its options, such as {{'max_epochs': 100}}")
-        options = options_of_network(train_options, bundle)
-        ids = read_json(bundles_dir / bundle / "configs/train.json")
+        options = options_of_network(method.train_options, bundle)
+        config = _config(method.bundles_dir / bundle, method.configs_of(bundle))
         for name in options:
-            if first_part(name) not in ids:
-                nearest = difflib.get_close_matches(name, [*ids, *NETWORKS.values()], n=1)
+            if first_part(name) not in config:
+                nearest = difflib.get_close_matches(name, [*config, *NETWORKS.values()], n=1)
                 said = f": did you mean {nearest[0]}?" if nearest else ""
                 raise InputError(f"train_options holds {name}, which is no bundle of a network, and no option of {bundle}{said}")
             if first_part(name) == "network_def":
@@ -152,7 +159,37 @@ def check_train_options(train_options: Mapping[str, Any], bundles_dir: Path) -> 
                     f"train_options holds {name}: the steps after the training of {bundle} would not know of another network; "
                     "change its configs and the ensemble's"
                 )
+        _check_kept("train_options", options, config)
+        check_nested(options, config, f"train_options holds {{}}, which is no option of {bundle}")
         check_values({name: str(value) for name, value in options.items() if not isinstance(value, Mapping)})
+
+
+def _config(bundle: Path, configs: Sequence[str]) -> dict[str, Any]:
+    """Return the content of a bundle's configs, later ones patching earlier ones."""
+    return ConfigParser.load_config_files([str(bundle / f"configs/{name}.json") for name in configs])
+
+
+def _check_kept(what: str, options: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Refuse further options of a command that the method sets itself, or in whose place the configs name what it sets, or a file
+    or folder that follows from it.
+
+    Args:
+        what: "prepare_options" or "train_options".
+        options: their values.
+        config: what the command's configs say.
+
+    Raises:
+        InputError: with what to do.
+    """
+    instead = SET_BY_METHOD[what]
+    for name in options:
+        if first_part(name) in instead:
+            raise InputError(f"{what} holds {name}: {instead[first_part(name)]}")
+    named = {name: ids_named(value) for name, value in config.items()}
+    own = {*instead}
+    while more := {name for name, ids in named.items() if is_path(name) and ids & own} - own:
+        own |= more
+    check_kept(options, config, own, what, "the pipeline")
 
 
 def run_pipeline(studies: str | os.PathLike, work_dir: str | os.PathLike, bundles_dir: str | os.PathLike, **options: Any) -> None:
@@ -175,7 +212,7 @@ def run_pipeline(studies: str | os.PathLike, work_dir: str | os.PathLike, bundle
         options["exclude"] = Path(exclude).resolve()
     method = Method(Path(studies).resolve(), Path(work_dir).resolve(), Path(bundles_dir).resolve(), **options)
     method.check()
-    check_train_options(method.train_options, method.bundles_dir)
+    check_options_of_steps(method)
     run = _Run(method)
     with ending_children():
         # Trainings that follow one another do not need one another.

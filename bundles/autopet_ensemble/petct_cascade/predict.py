@@ -24,7 +24,8 @@ from petct_cascade.installation import ensemble_folder
 from petct_cascade.judging import judge_volumes
 from petct_cascade.volumes import Volume
 from petct_training.errors import InputError
-from petct_training.options import EXPRESSIONS, check_value, first_part
+from petct_training.nested import first_part
+from petct_training.options import EXPRESSIONS, check_value
 
 CONFIGS = ensemble_folder() / "configs"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import difflib
 import inspect
-import json
 import math
 import re
 import sys
@@ -20,6 +19,7 @@ from monai.bundle.utils import DEFAULT_EXP_MGMT_SETTINGS
 
 from petct_training.commands import command
 from petct_training.errors import InputError, boolean, is_number
+from petct_training.nested import check_nested, first_part, ids_named
 
 NOT_NEGATIVE = (0, math.inf, "a number, 0 or more")
 # What the values of options must be. A probability of 0 switches a transform off.
@@ -153,6 +153,8 @@ def check_options(renamed: Mapping[str, str] | None = None) -> None:
     if given is not None:
         files = _config_files(given)
         check_names(given, files, renamed or {})
+        nested = {name: DefaultParseValue(text) for name, text in given.items() if name not in OF_MONAI}
+        check_nested(nested, ConfigParser.load_config_files(files), "--{} is not known")
         check_taken(given, files, run_id_of(sys.argv, given))
         check_values(given)
 
@@ -257,7 +259,7 @@ def _ids_named(config_files: Sequence[str], given: Mapping[str, str]) -> dict[st
     changes = [change for file in config_files for change in ConfigParser.load_config_file(file).items()]
     for name, value in [*changes, *given.items()]:
         first = first_part(name)
-        ids = {first_part(found) for found in re.findall(r"[@%]([A-Za-z_][\w:#]*)", json.dumps(value))}
+        ids = ids_named(value)
         named[first] = ids if first == name else named.get(first, set()) | ids
     return named
 
@@ -343,9 +345,14 @@ def _check_patch_sizes(value: Any, said: str) -> None:
         _check_triple(size, said, *TRIPLES["patch_size"])
 
 
+def is_path(name: str) -> bool:
+    """Whether the value of an option is a file or folder, by its name."""
+    return name in PATHS or (name.endswith(("_dir", "_file")) and name not in (*OF_MONAI, *SWITCHES))
+
+
 def _check_words(name: str, text: str) -> None:
     """Refuse a path or name that arrives as another value."""
-    if name in PATHS or (name.endswith(("_dir", "_file")) and name not in (*OF_MONAI, *SWITCHES)):
+    if is_path(name):
         _check_text(name, text, f"--{name} ./{text}")
     elif name in NAMES:
         _check_text(name, text, f'--{name} "{text!r}"')
@@ -402,11 +409,6 @@ OTHERS: dict[str, Callable[[Any, str], None]] = {
     "mirror": _check_axes,
     "patch_sizes": _check_patch_sizes,
 }
-
-
-def first_part(name: str) -> str:
-    """Return the top-level id of a path such as "train::trainer" or "+handlers"."""
-    return re.split(r"::|#", name.lstrip("+"))[0]
 
 
 def _config_files(given: Mapping[str, str]) -> list[str]:
