@@ -17,6 +17,7 @@ from petct_training.files import read_json_or_none, write_json
 from petct_training.folds import remembering
 from petct_training.records import HELD_OUT, digest_of
 from petct_training.saving import SOURCES, save_weights
+from petct_training.seen import TRAINED_ON
 from petct_training.weights import load_weights
 
 # Entries of a fingerprint that decide what a network gets to see.
@@ -66,8 +67,9 @@ def assemble(
         raise InputError(f"sources name {', '.join(sources)}: name {', '.join(parts)}, each with its folder")
     folders = {name: Path(sources[name]) for name in parts}
     fingerprints = {name: _fingerprint_in(folder) for name, folder in folders.items()}
-    common = _common_fingerprint(folders, fingerprints)
-    fingerprint = remembering(common, _held_out(folders, fingerprints)) | {MEMBERS_ENTRY: list(network.members)}
+    trained_on = sorted(set().union(*(known.get(TRAINED_ON) or () for known in fingerprints.values())))
+    fingerprint = remembering(_common_fingerprint(folders, fingerprints), _held_out(folders, fingerprints), trained_on)
+    fingerprint |= {MEMBERS_ENTRY: list(network.members)}
     fingerprint |= {name: share for name, share in zip(OF_ANSWER, (stage1_weight, keep_found_above), strict=True) if share}
     for name, part in parts.items():
         load_weights(part, _trained(folders[name] / "model.pt"), REMEDY)
@@ -281,7 +283,7 @@ def read_sources(folder: Path) -> Sources:
 def _common_fingerprint(folders: Mapping[str, Path], fingerprints: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return the fingerprint of the first folder, to which those of all others must be equal in their numbers."""
     first = next(iter(folders))
-    fingerprint = {name: value for name, value in fingerprints[first].items() if name != HELD_OUT}
+    fingerprint = {name: value for name, value in fingerprints[first].items() if name not in (HELD_OUT, TRAINED_ON)}
     for name, other in fingerprints.items():
         different = [number for number in NUMBERS if other.get(number) != fingerprint.get(number)]
         if different:

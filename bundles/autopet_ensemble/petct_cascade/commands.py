@@ -144,7 +144,9 @@ def select_labelled(
     judged = replace(chosen, check=False) if studies is None else chosen
     with _hiding(deidentified, dataset_dir, (studies, output_dir)):
         items, problems = _selection.labelled_items(dataset_dir, fingerprint_file, studies, chosen)
-        return _selection.select_items(items, masks, judged, problems)
+        selection = _selection.select_items(items, masks, judged, problems)
+        _selection.warn_of_seen(selection, fingerprint_file)
+        return selection
 
 
 @command

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from petct_training.data import Item
 from petct_training.errors import InputError
 from petct_training.files import read_json
 from petct_training.records import HELD_OUT, Records
+from petct_training.seen import TRAINED_ON
 
 
 def held_out(datalist: str | os.PathLike, fold: int | None = None) -> dict[str, Any] | None:
@@ -47,9 +48,18 @@ def has_folds(datalist: str | os.PathLike) -> bool:
     return any("fold" in entry for entry in read_json(datalist)["training"])
 
 
-def remembering(fingerprint: Mapping[str, Any], held_out: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return a data set's fingerprint as it lies beside weights, with the studies that they have not seen."""
-    return {**fingerprint, **({HELD_OUT: held_out} if held_out else {})}
+def remembering(
+    fingerprint: Mapping[str, Any], held_out: Mapping[str, Any] | None, trained_on: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return a data set's fingerprint as it lies beside weights, with the studies that they have not seen and those that they have.
+
+    Args:
+        fingerprint: the data set's.
+        held_out: see `held_out`.
+        trained_on: see `petct_training.seen.studies_of_training`.
+    """
+    unseen = {HELD_OUT: held_out} if held_out else {}
+    return {**fingerprint, **unseen, **({TRAINED_ON: list(trained_on)} if trained_on else {})}
 
 
 def check_unseen(

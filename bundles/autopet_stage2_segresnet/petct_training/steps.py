@@ -11,6 +11,7 @@ from petct_training import inference as _inference
 from petct_training import masks as _masks
 from petct_training import sampling as _sampling
 from petct_training import saving as _saving
+from petct_training import seen as _seen
 from petct_training import training as _training
 from petct_training.commands import command
 
@@ -26,6 +27,8 @@ held_out = command(_folds.held_out)
 check_unseen = command(_folds.check_unseen)
 check_coarse_masks = command(_folds.check_coarse_masks)
 make_folder = command(_files.make_folder)
+studies_of_training = command(_seen.studies_of_training)
+warn_of_seen = command(_seen.warn_of_seen)
 read_items = command(_data.read_items)
 study_weights = command(_sampling.study_weights)
 resume = command(_saving.resume)

@@ -37,6 +37,7 @@ class BestWeights(Checkpoint):
         fingerprint_file: the training's fingerprint; its copy lies beside the weights as `fingerprint.json`.
         held_out: which studies a fold holds out, which the copy then remembers; see `petct_training.folds.held_out`.
         metric: name of the metric; higher is better.
+        trained_on: the studies of the training, which the copy remembers, too; see `petct_training.seen.studies_of_training`.
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class BestWeights(Checkpoint):
         fingerprint_file: str | os.PathLike,
         held_out: Mapping[str, Any] | None = None,
         metric: str = "val_mean_dice",
+        trained_on: Sequence[str] = (),
     ) -> None:
         self.model_file, self.fingerprint_file, self.held_out = Path(model_file), Path(fingerprint_file), held_out
+        self.trained_on = trained_on
         super().__init__(
             {"network": network},
             save_handler=self.write,
@@ -87,7 +90,7 @@ class BestWeights(Checkpoint):
             InputError: when the disk is full or the folder must not be written.
         """
         if rank() == 0:
-            fingerprint = remembering(read_json(self.fingerprint_file), self.held_out)
+            fingerprint = remembering(read_json(self.fingerprint_file), self.held_out, self.trained_on)
             _write_together(weights, fingerprint, self.model_file)
 
 
