@@ -267,6 +267,13 @@ def test_a_folder_that_is_called_like_a_volume_is_called_a_folder(study):
         ("list.json", '[{"case": "a", "ct": "b", "pet": "c", "ct": "d"}]', "gives ct twice for one study"),
         ("list.json", '[{"case": "a", "image": ["b", "c"], "pet": "d"}]', "gives pet twice for one study"),
         ("list.json", '[{"case": "a", "ct": "b", "pet": "c", "injectiontime": "10:00"}]', "did you mean injection_time?"),
+        (
+            "list.csv",
+            "case,ct,pet,label,split\na,b,c,d,training",
+            "has a column 'split', which would not be kept: preparing splits",
+        ),
+        ("list.csv", "case,ct,pet,label,Cv Fold\na,b,c,d,1", "has a column 'cv_fold', which would not be kept"),
+        ("list.json", '[{"case": "a", "ct": "b", "pet": "c"}, {"case": "b", "fold": 1}]', "has a column 'fold', which would not"),
         ("list.json", "[[1]]", "not a list of studies"),
         ("list.csv", "name;ct\na;b", "no column case and no column pet"),
         ("list.csv", "", "no column case"),
@@ -280,6 +287,18 @@ def test_list_that_cannot_be_read_is_one_sentence(tmp_path, name, content, words
         (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=words):
         find_studies(tmp_path / name, labels=True)
+
+
+@pytest.mark.parametrize("column", ["split", "fold", "set", "subset", "partition"])
+def test_a_split_in_a_list_does_no_harm_where_all_studies_are_segmented(tmp_path, column):
+    ct, pet, label = write_study(tmp_path, "fdg_a_1")
+    row = f"a,imagesTr/{ct.name},imagesTr/{pet.name},labelsTr/{label.name}"
+    (tmp_path / "list.csv").write_text(f"case,ct,pet,label,{column}\n{row},training")
+    assert [study.case for study in find_studies(tmp_path / "list.csv", labels=False)[0]] == ["a"]
+    with pytest.raises(InputError, match="scores every study; keep only the studies that are meant"):
+        find_studies(tmp_path / "list.csv", labels=True)
+    (tmp_path / "list.csv").write_text(f"case,ct,pet,label,my {column}\n{row},training")
+    assert [study.case for study in find_studies(tmp_path / "list.csv", labels=True)[0]] == ["a"]
 
 
 def test_folder_without_studies_says_which_layouts_are_read(tmp_path):

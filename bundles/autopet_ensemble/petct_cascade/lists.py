@@ -22,6 +22,8 @@ NEEDED = ("case", "ct", "pet")
 # Of files that are lists.
 LISTS = (".csv", ".json")
 IMAGE = "image"
+# What people call a column that says which studies are for training and which for validation, or in which fold each is.
+OF_SPLIT = ("split", "data_split", "fold", "cv_fold", "set", "subset", "partition")
 
 # How alike an unknown name is to a known one that it was meant to be, from 0 to 1, as `difflib` counts it.
 ALIKE = 0.8
@@ -42,24 +44,31 @@ class Entry:
     flaw: str = ""
 
 
-def read_list(source: Path) -> list[Entry]:
+def read_list(source: Path, may_split: bool = True) -> list[Entry]:
     """Return the entries of a list of studies, a CSV file or a JSON file.
 
     Names of columns may be written with capital letters, and with hyphens or spaces in place of underscores. Columns that are like
     none of `ENTRY_NAMES` are passed over, and so are rows without anything in them.
 
+    Args:
+        source: the list.
+        may_split: whether a column may say which studies are for training and which for validation: where all are taken alike, as
+            to be segmented, it does no harm.
+
     Raises:
-        InputError: when it cannot be read, lacks a column that every list needs, or has one twice or misspelt.
+        InputError: when it cannot be read, lacks a column that every list needs, has one twice or misspelt, or one of a split that
+            would not be kept.
     """
     try:
         text = source.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         remedy = "save the table as 'CSV UTF-8'" if source.suffix.lower() == ".csv" else "save it in UTF-8"
         raise InputError(f"{source} is not text in UTF-8: {remedy}") from error
-    return _entries_of_csv(source, text) if source.suffix.lower() == ".csv" else _entries_of_json(source, text)
+    refused = () if may_split else OF_SPLIT
+    return _entries_of_csv(source, text, refused) if source.suffix.lower() == ".csv" else _entries_of_json(source, text, refused)
 
 
-def _entries_of_csv(source: Path, text: str) -> list[Entry]:
+def _entries_of_csv(source: Path, text: str, refused: Sequence[str]) -> list[Entry]:
     """Return the entries of a table, whose first line names its columns."""
     heading = text.partition("\n")[0]
     # Spreadsheets of many countries separate by semicolons.
@@ -75,7 +84,7 @@ def _entries_of_csv(source: Path, text: str) -> list[Entry]:
     absent = [name for name in NEEDED if not rows or name not in names]
     if absent:
         raise InputError(f"{source} has no column {' and no column '.join(absent)}, or no rows: its first line names the columns")
-    _check_names(source, [names])
+    _check_names(source, [names], refused)
     entries = []
     for line, row in rows:
         flaw = ""
@@ -92,7 +101,7 @@ def _is_row(line: str, delimiter: str, columns: int) -> bool:
     return line.count(delimiter) >= columns - 1 and f"{delimiter} " not in line
 
 
-def _entries_of_json(source: Path, text: str) -> list[Entry]:
+def _entries_of_json(source: Path, text: str, refused: Sequence[str]) -> list[Entry]:
     """Return the entries of a list of objects."""
     try:
         rows = json.loads(text, object_pairs_hook=lambda pairs: [(_plain(name), value) for name, value in pairs])
@@ -100,7 +109,7 @@ def _entries_of_json(source: Path, text: str) -> list[Entry]:
         raise InputError(f"{source} is not valid JSON ({error}): correct it") from error
     if not isinstance(rows, list) or not any(_is_object(row) for row in rows):
         raise InputError(f"{source} is not a list of studies: write a list of objects with case, ct, pet")
-    _check_names(source, [[name for name, _ in row] for row in rows if _is_object(row)])
+    _check_names(source, [[name for name, _ in row] for row in rows if _is_object(row)], refused)
     entries = []
     for number, row in enumerate(rows, 1):
         place = f"{source.name}, entry {number}"
@@ -136,12 +145,13 @@ def _plain(name: str) -> str:
     return name.strip().lower().replace("-", "_").replace(" ", "_")
 
 
-def _check_names(source: Path, rows: Iterable[Sequence[str]]) -> None:
+def _check_names(source: Path, rows: Iterable[Sequence[str]], refused: Sequence[str]) -> None:
     """Refuse names of columns that would be passed over, or of which one would count, and nobody would know.
 
     Args:
         source: the list.
         rows: the names of each row.
+        refused: names of columns whose meaning would be lost.
     """
     known = (*ENTRY_NAMES, IMAGE)
     # Thousands of entries have the same names.
@@ -150,6 +160,11 @@ def _check_names(source: Path, rows: Iterable[Sequence[str]]) -> None:
         for name, count in Counter(meant).items():
             if name in known and count > 1:
                 raise InputError(f"{source} gives {name} twice for one study: keep one of the two")
+        if lost := [name for name in names if name in refused]:
+            raise InputError(
+                f"{source} has a column {lost[0]!r}, which would not be kept: preparing splits by patient, with seed, and an "
+                "evaluation scores every study; keep only the studies that are meant, and take the column out or call it otherwise"
+            )
         absent = [name for name in known if name not in names]
         for name in names:
             if name not in known and (near := difflib.get_close_matches(name, absent, n=1, cutoff=ALIKE)):

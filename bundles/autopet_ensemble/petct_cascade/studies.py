@@ -349,7 +349,7 @@ def _with_patients_spelt_once(studies: Iterable[Study]) -> tuple[list[Study], li
 def _find(source: Path, labels: bool, allow_outside: bool, dicom: DicomOptions) -> Iterable[Study | Problem]:
     """Return the studies of a source in any of the layouts, and what is wrong with those that are incomplete."""
     if source.suffix.lower() in LISTS and source.is_file():
-        return _from_list(source, allow_outside, dicom)
+        return _from_list(source, labels, allow_outside, dicom)
     if source.name.upper() == "DICOMDIR" and source.is_file():
         source = source.parent
     if source.is_file():
@@ -551,10 +551,11 @@ def _volumes_called(stem: Path) -> list[Path]:
     return []
 
 
-def _from_list(source: Path, allow_outside: bool, dicom: DicomOptions) -> Iterator[Study | Problem]:
+def _from_list(source: Path, labels: bool, allow_outside: bool, dicom: DicomOptions) -> Iterator[Study | Problem]:
     """Yield the studies of a CSV or JSON list."""
     places = Places(source.parent)
-    for entry in read_list(source):
+    # Whoever learns from labels, or scores against them, would take the split of the list for kept.
+    for entry in read_list(source, may_split=not labels):
         case = entry.texts["case"]
         if not case:
             yield Problem(entry.place, None, entry.flaw or "the study has no name: fill in its case", error=True)
