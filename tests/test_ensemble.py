@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import pickle
@@ -1087,6 +1088,18 @@ def test_evaluation_of_any_labelled_studies_gives_the_scores_of_a_prepared_data_
     assert end.value.code == 3
     assert {row["case"] for row in csv.DictReader((tmp_path / "b/scores.csv").open())} == set(CASES[1:])
     assert CASES[0] in (tmp_path / "b/problems.json").read_text()
+
+
+def test_evaluation_warns_of_studies_that_were_in_the_training(workflow, models, raw, tmp_path, capsys):
+    shutil.copytree(models, tmp_path / "models")
+    file = tmp_path / "models/fingerprint.json"
+    digest = hashlib.sha256((raw / f"imagesTr/{CASES[1]}_0001.nii.gz").read_bytes()).hexdigest()
+    file.write_text(json.dumps({**json.loads(file.read_text()), "trained_on": [digest[:16]]}))
+    workflow("inference", "evaluate", studies=str(raw), ckpt_dir=str(tmp_path / "models")).run()
+    assert (
+        f"warning: 1 of 2 studies were in the training of these weights, and their scores say nothing of new patients: {CASES[1]};"
+        in (capsys.readouterr().out)
+    )
 
 
 def test_evaluation_says_why_a_study_has_no_masks(workflow, raw, tmp_path):

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from dicom_writer import Person, Variant, small_study, write_tcia
-from helpers import BUNDLES, NAMES, STAGE1, make_cascade, networks_of, write_study
+from helpers import BUNDLES, NAMES, STAGE1, make_cascade, networks_of, of_weights, write_study
 from monai.bundle import ConfigWorkflow
 
 from petct_cascade import commands
 from petct_cascade.assemble import assemble
+from petct_cascade.evaluation import warn_of_seen as warn_of_seen_studies
 from petct_cascade.preparation import PrepareOptions
 from petct_cascade.prepare import prepare
 from petct_training.data import read_items
@@ -60,9 +61,13 @@ def remembering_fingerprint(data: Path, folder: Path, split: str = "training") -
 
 
 def evaluate(fingerprint: Path, output: Path, **options):
-    """Select the studies of an evaluation, as its command does."""
+    """Select the studies of an evaluation, note them as it does when each is read, and warn of them."""
     options = {"dataset_dir": "nowhere", "folders": [output / "masks"], "settings": {}, "weights": [fingerprint], **options}
-    return commands.select_labelled(fingerprint_file=fingerprint, output_dir=output, **options)
+    selection = commands.select_labelled(fingerprint_file=fingerprint, output_dir=output, **options)
+    for item in selection.items:
+        selection.masks.records.begin(selection.masks.plan(item))
+    warn_of_seen_studies(selection.items, selection.masks.records, fingerprint)
+    return selection
 
 
 def run(*configs: str, **options) -> None:
@@ -85,7 +90,8 @@ def test_a_training_leaves_digests_of_its_pet_beside_the_weights_and_scoring_the
     run("train", **options)
     fingerprint = tmp_path / "models/fingerprint.json"
     content = json.loads(fingerprint.read_text())
-    assert content == {**json.loads((data / "fingerprint.json").read_text()), "trained_on": content["trained_on"]}
+    expected = of_weights(json.loads((data / "fingerprint.json").read_text()), tmp_path / "models/model.pt")
+    assert content == {**expected, "trained_on": content["trained_on"]}
     assert content["trained_on"] == sorted(digests(raw, cases(data, "training")))
     assert "secret" not in fingerprint.read_text()
     run("train", "evaluate", **options)

@@ -102,13 +102,14 @@ def evaluate(
     selection: _selection.Selection,
     masks: Mapping[str, str | os.PathLike],
     output_dir: str | os.PathLike,
+    fingerprint_file: str | os.PathLike,
     options: ReadoutOptions | None = None,
     seed: int = 0,
     strict: bool = False,
 ) -> None:
     """Evaluate the ensemble, as `petct_cascade.evaluation.evaluate`."""
     with _hiding(options is not None and options.deidentified, places=(output_dir,)):
-        _evaluation.evaluate(evaluator, selection, masks, output_dir, options, seed, strict)
+        _evaluation.evaluate(evaluator, selection, masks, output_dir, fingerprint_file, options, seed, strict)
 
 
 @command
@@ -144,9 +145,7 @@ def select_labelled(
     judged = replace(chosen, check=False) if studies is None else chosen
     with _hiding(deidentified, dataset_dir, (studies, output_dir)):
         items, problems = _selection.labelled_items(dataset_dir, fingerprint_file, studies, chosen)
-        selection = _selection.select_items(items, masks, judged, problems)
-        _selection.warn_of_seen(selection, fingerprint_file)
-        return selection
+        return _selection.select_items(items, masks, judged, problems)
 
 
 @command

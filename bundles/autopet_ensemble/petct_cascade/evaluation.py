@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from petct_cascade.study_results import ResultStream, StudyResults
 from petct_cascade.tasks import ReadoutOptions, StudyTask, words_if_hidden
 from petct_training.errors import InputError
 from petct_training.files import make_folder
+from petct_training.records import Records
+from petct_training.seen import warn_of_digests
 
 
 def evaluate(
@@ -26,6 +28,7 @@ def evaluate(
     selection: Selection,
     masks: Mapping[str, str | os.PathLike],
     output_dir: str | os.PathLike,
+    fingerprint_file: str | os.PathLike,
     options: ReadoutOptions | None = None,
     seed: int = 0,
     strict: bool = False,
@@ -39,6 +42,7 @@ def evaluate(
         selection: its studies, with "label", of `petct_cascade.selection.select_items`, and what is wrong with others.
         masks: per model the folder of its masks; the last model is the one that is read out and drawn.
         output_dir: where scores and report appear; see `petct_cascade.scoring.score_studies`, which names the files.
+        fingerprint_file: the fingerprint beside the weights; it is warned of studies that were in their training.
         options: how studies are read out and drawn.
         seed: of the bootstrap.
         strict: whether the first study that fails ends the run.
@@ -82,12 +86,31 @@ def evaluate(
             failed = {problem.case for problem in told}
             # What is refused stays as it is.
             failed -= {problem.case for problem in refused}
-            good = [item["case"] for item in items if item["case"] not in failed]
-            made.keep_only(good)
-            kept.keep_only(good)
+            good = [item for item in items if item["case"] not in failed]
+            made.keep_only(item["case"] for item in good)
+            kept.keep_only([item["case"] for item in good])
+            warn_of_seen(good, made.records, fingerprint_file)
             score_studies(items, masks, output_dir, options, seed=seed, kind=made.records.kind, known=[*errors, *told])
         finally:
             keeper.claims.release(SUMMARY)
+
+
+def warn_of_seen(items: Iterable[Mapping[str, Any]], records: Records, fingerprint_file: str | os.PathLike) -> None:
+    """Warn of studies that were in the training of the weights.
+
+    Studies of a fold are not looked at: those networks answer which hold it out.
+
+    Args:
+        items: the studies that are scored.
+        records: of their masks, which know their files by content.
+        fingerprint_file: the fingerprint beside the weights.
+    """
+    digests = {}
+    for item in items:
+        if "fold" not in item:
+            pet = ((records.read(item["case"]) or {}).get("sources") or {}).get("pet") or {}
+            digests[item["case"]] = [pet["sha256"]] if pet.get("sha256") else []
+    warn_of_digests(digests, fingerprint_file)
 
 
 def _tasks_of(

@@ -20,7 +20,6 @@ from petct_training.errors import InputError, boolean
 from petct_training.files import make_folder
 from petct_training.masks import Masks
 from petct_training.records import Records
-from petct_training.seen import seen_by, warn_of_digests
 
 # Suffixes of lists of studies, in which the user has named them.
 LISTS = (".csv", ".json")
@@ -192,27 +191,6 @@ def select_items(
     cases = {item["case"] for item in mine}
     others = [item for item in items if item["case"] not in cases]
     return Selection(items=mine, others=others, problems=[*problems, *refused], masks=masks, check=options.check)
-
-
-def warn_of_seen(selection: Selection, fingerprint_file: str | os.PathLike) -> None:
-    """Warn of selected studies that were in the training of the weights.
-
-    Studies of a fold are not looked at: those networks answer which hold it out.
-
-    Args:
-        selection: of an evaluation.
-        fingerprint_file: the fingerprint beside the weights.
-    """
-    if selection.masks is None or not seen_by(fingerprint_file):
-        return
-    records = selection.masks.records
-    digests = {}
-    for item in selection.items:
-        if "fold" not in item:
-            known = ((records.read(item["case"]) or {}).get("sources") or {}).get("pet")
-            state = records.state_of(item["image"][1], known)
-            digests[item["case"]] = [state["sha256"]] if state and state["sha256"] else []
-    warn_of_digests(digests, fingerprint_file)
 
 
 def source_of(
