@@ -81,6 +81,17 @@ def test_two_processes_that_claim_and_let_go_at_once_never_fail(tmp_path):
     assert not list((tmp_path / "records").iterdir())
 
 
+def test_what_somebody_else_holds_is_refused_with_a_sentence_and_free_after_the_block(tmp_path):
+    mine, other = Claims(tmp_path, ""), Claims(tmp_path, "")
+    with mine.holding("training", "never said"):
+        with pytest.raises(InputError, match=r"^wait for it$"), other.holding("training", "wait for it"):
+            pytest.fail("two hold it")
+        assert not other.claim("training"), "the refusal has let go of what is somebody else's"
+    with pytest.raises(ZeroDivisionError), other.holding("training", "never said"):
+        raise ZeroDivisionError
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_locks_of_the_file_system_every_claim_succeeds_with_one_warning(tmp_path, monkeypatch, capsys):
     def refuse(self):
         raise NotImplementedError("FileSystem does not appear to support flock")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from monai.engines import IterationEvents, SupervisedEvaluator
 from monai.inferers import SimpleInferer
 from monai.transforms import RandGaussianNoise
 
+from petct_training import saving, training
 from petct_training.claims import Claims
 from petct_training.errors import InputError
 from petct_training.inference import MoveFinished, infer
@@ -129,7 +131,28 @@ def test_a_finished_training_does_nothing_and_says_so(best, capsys):
     assert best.summary() in said
 
 
-def test_an_error_of_a_step_is_raised_and_not_logged(best, caplog):
+def test_a_second_training_in_one_folder_is_refused_and_no_other_process_of_the_first_is(best, tmp_path, monkeypatch):
+    def step(engine: Engine, batch: object) -> None:
+        ran.append(batch)
+
+    ran: list[object] = []
+    trainer = Engine(step)
+    trainer.state.max_epochs, trainer.state.epoch_length, trainer.state.dataloader = 1, 1, [0]
+    best.model_file.write_text("of the first training")
+    said = "another training runs in this folder at the moment: wait for it, or name another folder"
+    with Claims(tmp_path, "").holding("training", "never said"):
+        with pytest.raises(InputError, match=f"^{re.escape(f'{tmp_path}: {said}')}$"):
+            train(trainer, 1, best)
+        assert not ran
+        assert not list(tmp_path.glob("earlier_*"))
+        monkeypatch.setattr(training, "rank", lambda: 1)
+        monkeypatch.setattr(saving, "rank", lambda: 1)
+        train(trainer, 1, best)
+    assert len(ran) == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_an_error_of_a_step_is_raised_and_not_logged(best, tmp_path, caplog):
     def step(engine: Engine, batch: object) -> None:
         raise InputError("a sentence")
 
@@ -139,6 +162,7 @@ def test_an_error_of_a_step_is_raised_and_not_logged(best, caplog):
     with pytest.raises(InputError, match="a sentence"):
         train(trainer, 1, best)
     assert not caplog.records
+    assert Claims(tmp_path, "").claim("training"), "a notebook could not train in this folder again"
     assert logging.getLogger("ignite.engine.engine").level == level
 
 

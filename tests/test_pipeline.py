@@ -17,6 +17,7 @@ from monai.bundle import ConfigParser
 from petct_cascade import method, pipeline
 from petct_cascade.commands import run_pipeline
 from petct_cascade.preparation import DATA_SET
+from petct_training.claims import Claims
 from petct_training.errors import InputError
 from petct_training.options import BEYOND_THE_PAPER
 from petct_training.records import Plan, Records
@@ -158,6 +159,20 @@ def test_an_interrupted_training_goes_on(run):
     second = run()
     assert second.ran[0] == ("train autopet_stage1_dynunet", True)
     assert second.names == ALL[1:]
+
+
+def test_a_second_pipeline_in_one_work_folder_is_refused_until_the_first_has_ended(run, tmp_path):
+    with Claims(tmp_path / "work", "steps").holding("pipeline", "never said"):
+        second = run()
+    assert second.names == []
+    assert (
+        second.end
+        == f"error: {tmp_path / 'work'}: another pipeline runs in this folder at the moment: wait for it, or name another folder"
+    )
+    failed = run(fail={"prepare": 9})
+    assert failed.names == ALL[:1]
+    assert run().names == ALL
+    assert not list((tmp_path / "work").rglob("*.lock"))
 
 
 def test_studies_with_errors_do_not_stop_the_pipeline_but_change_its_exit_code(run):

@@ -32,6 +32,7 @@ from petct_cascade.items import unseen_items, validation_items
 from petct_cascade.judging import read_study
 from petct_cascade.preparation import PrepareOptions
 from petct_cascade.prepare import prepare
+from petct_training.claims import Claims
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.masks import masks_in
 
@@ -670,3 +671,15 @@ def test_another_programs_datalist_is_never_replaced(tmp_path):
     with pytest.raises(InputError, match=r"datalist\.json is no result of this program"):
         prepare(raw, tmp_path / "out")
     assert (tmp_path / "out/datalist.json").read_text() == "{}"
+
+
+def test_a_second_preparation_in_one_folder_is_refused_until_the_first_has_ended(raw, tmp_path):
+    with Claims(tmp_path / "out", ".prepare").holding("preparation", "never said"):
+        before = content(tmp_path / "out")
+        with pytest.raises(
+            InputError, match="out: another preparation writes to this folder at the moment: wait for it, or name"
+        ):
+            prepare(raw, tmp_path / "out")
+        assert content(tmp_path / "out") == before
+    prepare(raw, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.lock"))

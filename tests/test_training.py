@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -21,6 +22,7 @@ from monai.bundle import ConfigParser
 from monai.engines import Evaluator
 from processes import run_python
 
+from petct_training.claims import Claims
 from petct_training.training import ValidationAtEnd
 
 
@@ -82,6 +84,50 @@ def test_a_training_killed_within_an_epoch_goes_on_to_the_same_weights(prepared,
     assert_same_weights(tmp_path / "whole/model.pt", models / "model.pt")
     for curve in ("learning_rate", "training_loss", "val_mean_dice"):
         assert scalars(tmp_path / "whole/logs", curve) == scalars(models / "logs", curve), f"{curve} has a seam"
+
+
+REFUSAL = "another training runs in this folder at the moment: wait for it, or name another folder"
+
+
+def test_a_training_does_not_begin_in_a_folder_that_another_one_has_claimed(trained, prepared, tmp_path):
+    models = tmp_path / "models"
+    shutil.copytree(trained, models)
+    before = {file.name: file.read_bytes() for file in models.glob("*.*")}
+    with Claims(models, "").holding("training", "never said"):
+        for more in ({}, {"resume": True}):
+            command = training_command(STAGE1, prepared, models, "train", "demo", seed=7, **OPTIONS, **more)
+            done = run_python(command, BUNDLES / STAGE1, ENVIRONMENT)
+            assert done.returncode == 1
+            assert f"error: {models}: {REFUSAL}" in done.stderr
+    assert {file.name: file.read_bytes() for file in models.glob("*.*")} == before
+
+
+@pytest.mark.slow
+def test_a_second_training_in_the_same_folder_is_refused_while_the_first_one_runs(prepared, tmp_path):
+    """The first one has a process that loads patches, which must not let go of its claim when it ends with its epoch."""
+    models = tmp_path / "models"
+    process = subprocess.Popen(
+        training_command(STAGE1, prepared, models, "train", "demo", max_epochs=1000, num_workers=1),
+        cwd=BUNDLES / STAGE1,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    second = training_command(STAGE1, prepared, models, "train", "demo", max_epochs=1, seed=7)
+    try:
+        while process.poll() is None and not (models / "last.pt").exists():
+            time.sleep(0.02)
+        done = run_python(second, BUNDLES / STAGE1, ENVIRONMENT)
+        assert process.poll() is None, "the first training has ended before the second one"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert done.returncode == 1
+    assert f"error: {models}: {REFUSAL}" in done.stderr
+    assert not list(models.glob("earlier_*")), "the second training has touched what is the first one's"
+    assert run_python(second, BUNDLES / STAGE1, ENVIRONMENT).returncode == 0, "a killed training is in nobody's way"
+    assert not list(models.glob("*.lock"))
 
 
 def test_a_finished_training_says_so_when_it_is_resumed(trained, prepared, tmp_path):

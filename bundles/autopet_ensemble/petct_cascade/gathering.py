@@ -39,13 +39,8 @@ def gather(output_dir: str | os.PathLike, seed: int = 0) -> None:
     if kind not in REPORTED:
         raise InputError(f"{folder} holds no results: name an output folder of petct segment, evaluate, score or readout")
     kept = StudyResults(Records(folder, kind))
-    claims = Claims(folder)
-    if not claims.claim(SUMMARY):
-        raise InputError(f"another run is writing the report of {folder}: wait until it has ended")
-    try:
+    with Claims(folder).holding(SUMMARY, f"another run is writing the report of {folder}: wait until it has ended"):
         _write(kept, seed)
-    finally:
-        claims.release(SUMMARY)
 
 
 def _write(kept: StudyResults, seed: int) -> None:

@@ -22,6 +22,7 @@ from monai.bundle import ConfigParser
 from petct_cascade.children import child, ending_children, environment, exit_code, run_child
 from petct_cascade.command_line import shell_line
 from petct_cascade.method import ENSEMBLE, NETWORKS, SET_BY_METHOD, Method, Step, options_of_network, plan
+from petct_training.claims import Claims
 from petct_training.commands import SOME_FAILED
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.files import make_folder, read_json, relative_path, write_json
@@ -29,6 +30,8 @@ from petct_training.nested import check_kept, check_nested, first_part, ids_name
 from petct_training.options import check_values, is_path
 from petct_training.records import digest_of
 
+# Folder, inside of the work folder, of what each step's result was made from.
+STEPS = "steps"
 # How often the logs of trainings that run side by side are looked at.
 LOOK_SECONDS = 2.0
 # What `petct_training.training.LossLog` says of an epoch.
@@ -204,7 +207,7 @@ def run_pipeline(studies: str | os.PathLike, work_dir: str | os.PathLike, bundle
         options: its further attributes.
 
     Raises:
-        InputError: when an option makes no sense or a step fails.
+        InputError: when an option makes no sense, another pipeline runs in the work folder, or a step fails.
         SomeFailedError: when all was done, except for some studies.
     """
     exclude = options.get("exclude")
@@ -214,7 +217,8 @@ def run_pipeline(studies: str | os.PathLike, work_dir: str | os.PathLike, bundle
     method.check()
     check_options_of_steps(method)
     run = _Run(method)
-    with ending_children():
+    refusal = f"{method.work_dir}: another pipeline runs in this folder at the moment: wait for it, or name another folder"
+    with Claims(method.work_dir, STEPS).holding("pipeline", refusal), ending_children():
         # Trainings that follow one another do not need one another.
         for training, group in itertools.groupby(plan(method), lambda step: step.run_id == "training"):
             steps = list(group)
@@ -248,7 +252,7 @@ class _Run:
         where = f": {relative_path(step.log)}" if beside and step.log else ""
         print(f"\n[{self.numbers[step.name]}/{len(self.numbers)}] {step.name}{where}", flush=True)
         start = time.monotonic()
-        record = self.method.work_dir / "steps" / f"{step.name.replace(' ', '_')}.json"
+        record = self.method.work_dir / STEPS / f"{step.name.replace(' ', '_')}.json"
         outcome = run_unless_done(step, record, beside, share)
         self.durations[step.name] = f"{time.monotonic() - start:.0f} s" if outcome.ran else "was done"
         if outcome.some_failed and step.problems:

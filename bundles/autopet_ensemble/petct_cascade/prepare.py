@@ -16,11 +16,12 @@ from petct_cascade.admission import Admission, admit_studies, lines_of_reasons
 from petct_cascade.convert import convert_found
 from petct_cascade.dicom.source import DicomSource
 from petct_cascade.fingerprint import make_fingerprint, target_spacing
-from petct_cascade.preparation import DATA_SET, Preparation, PrepareOptions
+from petct_cascade.preparation import DATA_SET, OWN, Preparation, PrepareOptions
 from petct_cascade.prepared_study import make_study
 from petct_cascade.problems import Problem, number_of_studies
 from petct_cascade.studies import Study, find_studies, is_inside
 from petct_cascade.workers import Workers
+from petct_training.claims import Claims
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.files import read_json_or_none, remove_unfinished, write_json
 from petct_training.records import path_from
@@ -59,7 +60,8 @@ def prepare(studies: str | os.PathLike, dataset_dir: str | os.PathLike, options:
     Raises:
         SomeFailedError: when all is written, if some studies have errors and are not on the exclusion list; it names each.
         InputError: when too few studies remain to train and validate with, when the arguments or the disk forbid to go on, when
-            files of somebody else lie where the results go, or, if `strict`, at the first study with an error.
+            another preparation writes to the folder, when files of somebody else lie where the results go, or, if `strict`, at the
+            first study with an error.
 
     Example:
         prepare("raw", "prepared", PrepareOptions(spacing="median", num_workers=4))
@@ -69,14 +71,16 @@ def prepare(studies: str | os.PathLike, dataset_dir: str | os.PathLike, options:
         raise InputError(f"studies and dataset_dir are both {source}: give the prepared data set a folder of its own")
     found, problems = find_studies(source, labels=True, allow_outside=options.allow_outside, dicom=options.dicom)
     root = _folder_of(found, source) if source.is_dir() else source.parent
-    if any(isinstance(study.pet, DicomSource) for study in found):
-        root = dataset_dir / CONVERTED
-        found, unreadable = convert_found(found, root, options.strict, options.num_workers)
-        problems += unreadable
-    preparation = Preparation(root, dataset_dir, options)
-    preparation.check_places(found)
-    with Workers(min(options.num_workers, len(found))) as workers:
-        admission = _admit_and_write(preparation, workers, found, problems)
+    refusal = f"{dataset_dir}: another preparation writes to this folder at the moment: wait for it, or name another folder"
+    with Claims(dataset_dir, OWN).holding("preparation", refusal):
+        if any(isinstance(study.pet, DicomSource) for study in found):
+            root = dataset_dir / CONVERTED
+            found, unreadable = convert_found(found, root, options.strict, options.num_workers)
+            problems += unreadable
+        preparation = Preparation(root, dataset_dir, options)
+        preparation.check_places(found)
+        with Workers(min(options.num_workers, len(found))) as workers:
+            admission = _admit_and_write(preparation, workers, found, problems)
     _print_summary(admission, preparation.dataset_dir)
     errors = [problem for problem in admission.problems if problem.error]
     if errors:

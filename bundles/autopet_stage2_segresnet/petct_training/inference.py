@@ -100,9 +100,8 @@ def infer(evaluator: Engine, items: Sequence[Item], masks: Masks, unfinished_dir
         print("Every mask was made from these very files and options: nothing to do.")
         return
     unfinished, claims = Path(unfinished_dir), Claims(masks.records.folder)
-    if not claims.claim(unfinished.name):
-        raise InputError(f"{masks.records.folder}: another run segments these studies at the moment: wait for it")
-    try:
+    refusal = f"{masks.records.folder}: another run segments these studies at the moment: wait for it"
+    with claims.holding(unfinished.name, refusal):
         shutil.rmtree(unfinished, ignore_errors=True)
         make_folder(unfinished)
         StopIfNoNumber().attach(evaluator)
@@ -113,5 +112,3 @@ def infer(evaluator: Engine, items: Sequence[Item], masks: Masks, unfinished_dir
         with contextlib.suppress(OSError):
             # Others may still write.
             unfinished.parent.rmdir()
-    finally:
-        claims.release(unfinished.name)

@@ -7,6 +7,7 @@ import logging
 import math
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import ignite.engine.engine
@@ -18,9 +19,10 @@ from monai.engines import Evaluator
 from monai.handlers import StatsHandler, ValidationHandler
 from monai.utils import set_determinism
 
+from petct_training.claims import Claims
 from petct_training.errors import InputError
 from petct_training.processes import rank
-from petct_training.saving import BestWeights
+from petct_training.saving import BestWeights, set_aside
 from petct_training.weights import not_finite
 
 # Far more than there are processes, so that no two epochs and processes have one seed.
@@ -162,24 +164,38 @@ class ScoreLog(StatsHandler):
         raise e
 
 
-def train(trainer: Engine, max_epochs: int, best: BestWeights) -> None:
+def train(trainer: Engine, max_epochs: int, best: BestWeights, resume: bool = False) -> None:
     """Run a training to its end, or say that it has already reached it, and then which weights it has left.
+
+    Until then no other training may run in the folder of its weights. Those of an earlier one are kept aside.
 
     Args:
         trainer: the training.
         max_epochs: its last epoch.
-        best: what has written the weights.
+        best: what writes the weights.
+        resume: whether an earlier training goes on, see `petct_training.saving.set_aside`.
 
     Raises:
-        InputError: when the loss is not finite, or something cannot be written.
+        InputError: when another training runs in the folder, the loss is not finite, or something cannot be written.
     """
-    if trainer.state.epoch >= max_epochs:
-        print("The training has already reached max_epochs.")
-    else:
-        with _quiet_engines():
-            trainer.run()
+    folder = best.model_file.parent
+    with _alone_in(folder):
+        set_aside(resume, folder)
+        if trainer.state.epoch >= max_epochs:
+            print("The training has already reached max_epochs.")
+        else:
+            with _quiet_engines():
+                trainer.run()
     if rank() == 0:
         print(best.summary(), flush=True)
+
+
+def _alone_in(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Keep other trainings out of a folder of weights. Only the first process does: the others are of the same training."""
+    if rank() > 0:
+        return contextlib.nullcontext()
+    refusal = f"{folder}: another training runs in this folder at the moment: wait for it, or name another folder"
+    return Claims(folder, "").holding("training", refusal)
 
 
 @contextlib.contextmanager

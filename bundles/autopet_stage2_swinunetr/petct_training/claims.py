@@ -1,10 +1,10 @@
-"""Sharing studies among processes: a plan of who does which, and claims by which no two do the same one."""
+"""Sharing work among processes: a plan of who does which studies, and claims by which no two do the same."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -67,15 +67,16 @@ def is_one_of_torchrun() -> bool:
 
 
 class Claims:
-    """Studies that this process does at the moment. The system lets go of them when it ends, however it ends.
+    """Studies, or whole folders, at which this process works. The system lets go of them when it ends, however it ends.
 
     Args:
         folder: output folder.
+        place: folder inside of it, which no process takes away, for the files by which others see the claims; "" for itself.
     """
 
-    def __init__(self, folder: str | os.PathLike) -> None:
+    def __init__(self, folder: str | os.PathLike, place: str = RECORDS) -> None:
         # No folder of their own, which one process would take away while another one claims.
-        self.folder = Path(folder) / RECORDS
+        self.folder = Path(folder) / place
         self.held: dict[str, FileLock] = {}
         self.possible = True
 
@@ -101,6 +102,20 @@ class Claims:
             return True
         self.held[name] = lock
         return True
+
+    @contextlib.contextmanager
+    def holding(self, name: str, refusal: str) -> Iterator[None]:
+        """Hold around a block a claim of what only one process may do at a time.
+
+        Raises:
+            InputError: with the sentence `refusal`, when somebody else has claimed it.
+        """
+        if not self.claim(name):
+            raise InputError(refusal)
+        try:
+            yield
+        finally:
+            self.release(name)
 
     def is_claimed(self, name: str) -> bool:
         """Whether somebody else has claimed a study."""
