@@ -33,6 +33,8 @@ class Commands:
         self.gpus, self.threads, self.in_a_log = {}, {}, set()
         # Trainings that end before their first epoch, and those that end after it.
         self.too_early, self.after_an_epoch = set(), set()
+        # Files that are lost as soon as they are written.
+        self.without = ()
 
     @staticmethod
     def key(step):
@@ -62,6 +64,8 @@ class Commands:
                 settings = {} if step.fold is None else {"held_out": {"fold": step.fold}}
                 with Records(path, "masks").making(Plan(name, {}, settings, [f"{name}.nii.gz"])):
                     (path / f"{name}.nii.gz").write_text(f"{step.name} {next(self.number)}")
+        for file in self.without:
+            file.unlink(missing_ok=True)
         return self.fail.get(step.name, 0)
 
     @contextlib.contextmanager
@@ -92,10 +96,11 @@ def run(tmp_path, monkeypatch):
     raw.mkdir()
     (raw / "a_0000.nii.gz").write_text("ct")
 
-    def run(fail=None, work_dir=tmp_path / "work", too_early=(), after_an_epoch=(), **options):
+    def run(fail=None, work_dir=tmp_path / "work", too_early=(), after_an_epoch=(), without=(), **options):
         planned = {name: options[name] for name in ("folds", "cross_validation", "recipe") if name in options}
         commands = Commands(method.plan(method.Method(raw, work_dir, BUNDLES, "demo", members=method.MEMBERS, **planned)))
         commands.fail, commands.too_early, commands.after_an_epoch = fail or {}, set(too_early), set(after_an_epoch)
+        commands.without = without
         monkeypatch.setattr(pipeline, "run_child", commands)
         monkeypatch.setattr(pipeline, "child", commands.start)
         try:
@@ -161,6 +166,14 @@ def test_an_interrupted_training_goes_on(run):
     assert second.names == ALL[1:]
 
 
+def test_a_step_that_ends_without_its_result_is_not_taken_for_done(run, tmp_path):
+    model = tmp_path / "work/models/autopet_stage2_unet/model.pt"
+    first = run(without=[model])
+    assert f"'train autopet_stage2_unet' has ended, and {pipeline.relative_path(model)} is not there" in first.end
+    assert first.names == ALL[:6]
+    assert run().names == ALL[5:]
+
+
 def test_a_second_pipeline_in_one_work_folder_is_refused_until_the_first_has_ended(run, tmp_path):
     with Claims(tmp_path / "work", "steps").holding("pipeline", "never said"):
         second = run()
@@ -210,6 +223,15 @@ def test_a_training_that_was_ended_before_its_first_epoch_is_not_resumed_from_an
     assert run(max_epochs=7, after_an_epoch=[first]).ran == [(first, False)]
     assert run(max_epochs=7, after_an_epoch=[first]).ran == [(first, True)]
     assert run(max_epochs=7).ran[0] == (first, True)
+
+
+def test_an_interrupted_training_whose_state_was_deleted_begins_anew(run, tmp_path):
+    """As the training says where it cannot go on: its state is damaged, or its best weights are lost."""
+    first = ALL[1]
+    run(after_an_epoch=[first])
+    (tmp_path / "work/models/autopet_stage1_dynunet/last.pt").unlink()
+    assert run(after_an_epoch=[first]).ran == [(first, False)]
+    assert run().ran[0] == (first, True)
 
 
 def test_a_wrong_option_costs_no_finished_training(run):

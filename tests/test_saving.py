@@ -10,6 +10,8 @@ import pytest
 import torch
 from helpers import of_weights
 from ignite.engine import Engine
+from ignite.metrics import Metric
+from monai.engines import Evaluator
 
 from petct_training.errors import InputError
 from petct_training.saving import BestWeights, LastState, remembered, resume, save, save_weights, set_aside
@@ -34,6 +36,23 @@ def state(value: float = 0, epochs: int = 5) -> dict:
     trainer.run([0, 1], max_epochs=2)
     trainer.state.max_epochs = epochs
     return {"network": linear, "optimizer": optimizer, "trainer": trainer}
+
+
+class AsGiven(Metric):
+    """A metric that has the values that are given, one a validation."""
+
+    def __init__(self, values: list[float]) -> None:
+        self.values = iter(values)
+        super().__init__()
+
+    def reset(self) -> None:
+        """Nothing."""
+
+    def update(self, output: object) -> None:
+        """Nothing."""
+
+    def compute(self) -> float:
+        return next(self.values)
 
 
 @pytest.fixture
@@ -82,6 +101,78 @@ def test_the_best_score_is_part_of_the_state(best, tmp_path):
     again = BestWeights(network(), best.model_file, best.fingerprint_file, metric="dice")
     again.load_state_dict(best.state_dict())
     assert validate(again, 0.4, 7)[0, 0] == 1
+
+
+def resumed(best: BestWeights, tmp_path: Path) -> BestWeights:
+    """Go on, in new objects, with a training that has written its weights and then its state."""
+    last = tmp_path / "models/last.pt"
+    LastState({**state(), "best": best}, last, FINGERPRINT)(Engine(lambda engine, batch: None))
+    return again(best, last)
+
+
+def again(best: BestWeights, last: Path) -> BestWeights:
+    objects = {**state(), "best": BestWeights(network(), best.model_file, best.fingerprint_file, metric="dice")}
+    assert resume(True, last, objects, FINGERPRINT, max_epochs=5)
+    return objects["best"]
+
+
+def test_a_training_does_not_go_on_without_the_best_weights_that_it_had_written(best, tmp_path):
+    def refusal() -> str:
+        with pytest.raises(InputError) as error:
+            again(best, tmp_path / "models/last.pt")
+        assert f"or delete {tmp_path / 'models/last.pt'}, and the training begins anew" in str(error.value)
+        return str(error.value)
+
+    validate(best, 0.5, 1)
+    assert resumed(best, tmp_path).summary() == best.summary()
+    whole = best.model_file.read_bytes()
+    best.model_file.unlink()
+    assert f"{best.model_file} is missing, the best weights of the training so far: put it back" in refusal()
+    best.model_file.write_bytes(whole[:500])
+    assert f"{best.model_file} cannot be read as weights of PyTorch: put back" in refusal()
+    save(torch.nn.Linear(3, 1).state_dict(), best.model_file)
+    assert f"{best.model_file} does not fit Linear" in refusal()
+    save(network(float("nan")).state_dict(), best.model_file)
+    with pytest.raises(InputError, match=r"model\.pt has values that are no numbers"):
+        again(best, tmp_path / "models/last.pt")
+    save(network(4).state_dict(), best.model_file)
+    (tmp_path / "models/fingerprint.json").write_text('{"of": "another training"}')
+    assert "fingerprint.json is not that of the training, nor are the weights beside it" in refusal()
+
+
+def test_a_training_that_was_killed_between_its_best_weights_and_their_fingerprint_or_its_state_goes_on(best, tmp_path):
+    validate(best, 0.5, 1)
+    resumed(best, tmp_path)
+    validate(best, 0.6, 2)
+    (tmp_path / "models/fingerprint.json").unlink()
+    assert "of epoch 1: dice 0.5000" in again(best, tmp_path / "models/last.pt").summary(), "the second epoch is trained again"
+    assert json.loads((tmp_path / "models/fingerprint.json").read_text()) == FINGERPRINT
+
+
+def test_a_training_without_best_weights_so_far_takes_none_of_an_earlier_one_for_its_own(best, tmp_path):
+    (tmp_path / "models/model.pt").write_text("of an earlier training, or damaged")
+    assert "no weights were written" in resumed(best, tmp_path).summary()
+    assert not (tmp_path / "models/fingerprint.json").exists()
+
+
+@pytest.mark.parametrize("scores", [[0.5, 0.4, 0.45], [0.0, 0.2, 0.1], [0.0, 0.0, 0.0]])
+def test_the_log_names_the_best_score_of_all_epochs_also_after_an_interruption(best, tmp_path, scores):
+    """MONAI's evaluator, which was there from the beginning, says what is right; for equal ones any of their epochs is."""
+
+    def evaluator(best: BestWeights, scores: list[float]) -> Evaluator:
+        engine = Evaluator("cpu", [0], iteration_update=lambda engine, batch: None, key_val_metric={"dice": AsGiven(scores)})
+        best.attach(engine)
+        return engine
+
+    whole = evaluator(best, scores)
+    for epoch in (1, 2):
+        whole.run(epoch)
+    after = resumed(best, tmp_path)
+    whole.run(3)
+    interrupted = evaluator(after, scores[2:])
+    interrupted.run(3)
+    assert interrupted.state.best_metric == whole.state.best_metric == max(scores)
+    assert interrupted.state.best_metric_epoch == (whole.state.best_metric_epoch if max(scores) > 0 else 3)
 
 
 def test_a_state_is_written_after_every_epoch_and_resumed(tmp_path):
@@ -142,8 +233,11 @@ def test_the_state_of_another_network_fingerprint_or_number_of_epochs_is_refused
     assert "was trained with another fingerprint" in refusal(state())
     LastState(state(), last, FINGERPRINT, {"fold": 1})(Engine(lambda engine, batch: None))
     assert "was trained with another fingerprint" in refusal(state())
-    last.write_bytes(last.read_bytes()[:500])
-    assert "it is damaged" in refusal(state())
+    whole = last.read_bytes()
+    for damaged in (whole[:500], (save(network(1).state_dict(), last), last.read_bytes())[1]):
+        last.write_bytes(damaged)
+        assert "it is damaged" in refusal(state())
+        assert "delete it, and the training begins anew" in refusal(state())
 
 
 def test_a_training_goes_on_with_the_options_beyond_the_paper_that_it_began_with(tmp_path):

@@ -63,7 +63,7 @@ def run_unless_done(step: Step, record: Path, beside: bool = False, share: Mappi
         share: its share of the machine, see `shares_of_trainings`; None for all of it.
 
     Raises:
-        InputError: when the command ends with another exit code than 0, or 3: done, except for some studies.
+        InputError: when the command ends with another exit code than 0, or 3: done, except for some studies; or without its result.
     """
     state = step.state()
     known: dict[str, Any] = read_json(record) if record.is_file() else {}
@@ -85,6 +85,10 @@ def run_unless_done(step: Step, record: Path, beside: bool = False, share: Mappi
         raise InputError(
             f"{step.name!r} ended with exit code {code}: see what its command says {said}, then run the pipeline again"
         )
+    missing = [path for path in step.outputs if not path.exists()]
+    if missing and code == 0:
+        # Recorded, it would pass for the result ever after.
+        raise InputError(f"{step.name!r} has ended, and {relative_path(missing[0])} is not there: run the pipeline again")
     write_json(record, {"state": state, "outputs": step.result(), "some_failed": code == SOME_FAILED})
     return Outcome(True, code == SOME_FAILED)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -52,7 +52,19 @@ def read_state_dict(file: str | os.PathLike, remedy: str) -> dict[str, Any]:
 
 
 def put_weights(network: torch.nn.Module, state: Mapping[str, Any], file: str | os.PathLike, remedy: str) -> None:
-    """Put a state dict into a network, if it is that of the network.
+    """Put a state dict into a network, if it is that of the network; arguments and errors as those of `check_state`."""
+    check_state(network, state, file, remedy)
+    network.load_state_dict(state)
+
+
+def check_state(network: torch.nn.Module, state: object, file: str | os.PathLike, remedy: str) -> None:
+    """Refuse what was read from a file if it is not the state dict of a network.
+
+    Args:
+        network: whose tensors it must have.
+        state: what was read.
+        file: from which it was read.
+        remedy: what to do, the end of a sentence.
 
     Raises:
         InputError: when the tensors are not those of the network, or hold what is no number; the sentence names the file and them.
@@ -60,8 +72,7 @@ def put_weights(network: torch.nn.Module, state: Mapping[str, Any], file: str | 
     fault = misfit(network, state)
     if fault:
         raise InputError(f"{file} does not fit {type(network).__name__}: {fault}; {remedy}")
-    check_numbers(network, state, file)
-    network.load_state_dict(state)
+    check_numbers(network, cast("Mapping[str, torch.Tensor]", state), file)
 
 
 def read_weights(file: str | os.PathLike, remedy: str, device: torch.device | str = "cpu") -> Any:

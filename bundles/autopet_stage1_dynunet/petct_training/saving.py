@@ -13,13 +13,13 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint
 
-from petct_training.checks import DAMAGED, check_fit
+from petct_training.checks import check_fit
 from petct_training.errors import InputError, cannot_write
 from petct_training.files import LAST, atomic, read_json, read_json_or_none, write_json
 from petct_training.folds import remembering
 from petct_training.processes import rank
 from petct_training.records import OF_WEIGHTS, digest_of
-from petct_training.weights import read_weights
+from petct_training.weights import check_state, read_weights
 
 # File beside weights that says which of them come from files of others.
 SOURCES = "sources.json"
@@ -63,7 +63,8 @@ class BestWeights(Checkpoint):
         self.metric = metric
 
     def attach(self, engine: Engine) -> None:
-        """Let an evaluator call this at its end."""
+        """Let an evaluator call this at its end, and know the best score from before an interruption at its start."""
+        engine.add_event_handler(Events.STARTED, self._remind)
         engine.add_event_handler(Events.COMPLETED, self)
 
     def summary(self) -> str:
@@ -78,6 +79,38 @@ class BestWeights(Checkpoint):
             "studies have none."
         )
 
+    def check_written(self, last: str | os.PathLike) -> None:
+        """See that the weights which a training had written before it was interrupted are still there; write their fingerprint
+        where it is missing, as after a process was killed between the two. Only the first process does.
+
+        Args:
+            last: the state with which the training goes on.
+
+        Raises:
+            InputError: when the weights are missing, damaged, or those of another training.
+        """
+        if not self._saved or rank() > 0:
+            return
+        anew = f"delete {last}, and the training begins anew"
+        if not self.model_file.is_file():
+            raise InputError(f"{self.model_file} is missing, the best weights of the training so far: put it back, or {anew}")
+        remedy = f"put back the best weights of the training so far, or {anew}"
+        network = self.to_save["network"]
+        check_state(getattr(network, "module", network), read_weights(self.model_file, remedy), self.model_file, remedy)
+        beside = self.model_file.parent / "fingerprint.json"
+        own = {**self._fingerprint(), OF_WEIGHTS: digest_of(self.model_file)}
+        found = read_json_or_none(beside)
+        # That of an earlier version says less.
+        if found is not None and (not isinstance(found, dict) or {**own, **found} != own):
+            raise InputError(f"{beside} is not that of the training, nor are the weights beside it: {remedy}")
+        if found != own:
+            write_json(beside, own)
+
+    def _remind(self, engine: Any) -> None:
+        """Tell an evaluator of MONAI, whose log names the best score, of that score."""
+        if self._saved and self._saved[-1].priority > 0:
+            engine.state.best_metric, engine.state.best_metric_epoch = self._saved[-1].priority, int(self._saved[-1].filename)
+
     def _score(self, engine: Engine) -> float:
         score = float(engine.state.metrics[self.metric])
         # Below every score, and higher from epoch to epoch; not a number is the score of studies without a lesion.
@@ -90,8 +123,11 @@ class BestWeights(Checkpoint):
             InputError: when the disk is full or the folder must not be written.
         """
         if rank() == 0:
-            fingerprint = remembering(read_json(self.fingerprint_file), self.held_out, self.trained_on)
-            _write_together(weights, fingerprint, self.model_file)
+            _write_together(weights, self._fingerprint(), self.model_file)
+
+    def _fingerprint(self) -> dict[str, Any]:
+        """Return what lies beside the weights, but for their digest."""
+        return remembering(read_json(self.fingerprint_file), self.held_out, self.trained_on)
 
 
 class LastState(Checkpoint):
@@ -280,14 +316,16 @@ def resume(
 
     Raises:
         InputError: when the state is damaged, or that of another network, fingerprint, number of epochs or of steps, of other
-            options of the optimiser, or of others that go beyond the paper.
+            options of the optimiser, or of others that go beyond the paper; or when the best weights so far are not there.
     """
     if not resume or not os.path.isfile(file):
         return False
-    content = read_weights(file, DAMAGED, device)
+    damaged = "it is damaged, or no state of a training; delete it, and the training begins anew"
+    content = read_weights(file, damaged, device)
+    if not isinstance(content, Mapping) or "network" not in content:
+        raise InputError(f"{file} cannot be resumed: {damaged}")
     network = state["network"]
-    own = content.get("network") if isinstance(content, Mapping) else None
-    check_fit(getattr(network, "module", network), own, file)
+    check_fit(getattr(network, "module", network), content["network"], file)
     if content.get("data") != remembering(fingerprint, held_out):
         raise InputError(
             f"{file} was trained with another fingerprint or fold than that of the data set: begin anew without --resume, "
@@ -309,6 +347,8 @@ def resume(
     if "optimizer" in state:
         _check_optimizer(content, state, file)
     Checkpoint.load_objects(dict(state), content)
+    if "best" in state:
+        state["best"].check_written(file)
     return True
 
 
