@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -250,3 +251,17 @@ def test_help_comes_without_loading_pytorch():
     """Which takes seconds, and would be felt at every --help and every typo."""
     code = "import sys, petct_cascade.cli; sys.exit('torch' in sys.modules or 'monai' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=BUNDLES / ENSEMBLE, check=True)
+
+
+def test_names_that_the_outputs_encoding_lacks_are_printed_with_escapes(tmp_path):
+    """As on Windows, where output that goes to a file has the code page of the system."""
+    (tmp_path / "Łódź 北京").mkdir()
+    command = [sys.executable, "-W", "ignore", "-m", "petct_cascade.cli", "report", "Łódź 北京"]
+    environment = {**os.environ, "PYTHONPATH": str(BUNDLE), "PYTHONIOENCODING": "cp1252", "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="cp1252", check=False)
+    assert done.returncode == 1, done.stderr
+    printed, *logged = [line for line in done.stdout.splitlines() if r"\u0141ód\u017a \u5317\u4eac" in line]
+    assert printed.startswith("$ python -m monai.bundle run report")
+    assert logged, "the log of MONAI has the name, too"
+    assert done.stderr.startswith("error: "), done.stderr
+    assert "Traceback" not in done.stderr

@@ -17,11 +17,15 @@ _running: set[subprocess.Popen] = set()
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return this process's environment with further variables, in which Python imports nothing that lies in the current folder.
+    """Return this process's environment with further variables, in which Python imports nothing that lies in the current folder,
+    and prints characters that the output's encoding lacks as escapes.
 
-    That may be a folder of somebody's data. Python 3.10 does not know the variable.
+    The folder may be one of somebody's data; Python 3.10 does not know its variable. Before a command begins, MONAI logs all
+    options, and a traceback for each that it cannot print.
     """
-    return {**os.environ, "PYTHONSAFEPATH": "1", **more}
+    encoding, _, errors = os.environ.get("PYTHONIOENCODING", "").partition(":")
+    safe = {"PYTHONSAFEPATH": "1", "PYTHONIOENCODING": f"{encoding}:{errors or 'backslashreplace'}"}
+    return {**os.environ, **safe, **more}
 
 
 def run_child(command: Sequence[str], **options: Any) -> int:

@@ -15,7 +15,7 @@ from petct_cascade.command_line import bundle_command, shell_line
 from petct_cascade.installation import ensemble_folder
 from petct_cascade.method import ENSEMBLE, PAPER, PROFILES, RECIPES
 from petct_cascade.version import program_version
-from petct_training.commands import STOPPED
+from petct_training.commands import STOPPED, printing_every_name
 from petct_training.errors import InputError, boolean
 from petct_training.files import read_json
 
@@ -262,6 +262,7 @@ def main() -> None:
       petct train raw -o work --profile demo
       petct segment raw -o masks --weights work --profile demo
     """
+    click.get_current_context().with_resource(printing_every_name())
 
 
 @main.command()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import io
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
 from petct_training.errors import InputError, SomeFailedError, boolean
@@ -40,12 +41,12 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         bound = signature.bind(*args, **kwargs)
-        _print_every_name()
         try:
-            for name in switches:
-                if name in bound.arguments:
-                    bound.arguments[name] = boolean(name, bound.arguments[name])
-            return function(*bound.args, **bound.kwargs)
+            with printing_every_name():
+                for name in switches:
+                    if name in bound.arguments:
+                        bound.arguments[name] = boolean(name, bound.arguments[name])
+                return function(*bound.args, **bound.kwargs)
         except SomeFailedError as error:
             end = SystemExit(f"error: {error}")
             # Python prints the message only where there is no other exit code.
@@ -66,8 +67,15 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
     return wrapper
 
 
-def _print_every_name() -> None:
-    """Let the output show characters that its encoding lacks as escapes."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+@contextlib.contextmanager
+def printing_every_name() -> Iterator[None]:
+    """Let the output show characters that its encoding lacks as escapes in a block."""
+    streams = [(stream, stream.errors) for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)]
+    for stream, _ in streams:
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for stream, before in streams:
+            if not stream.closed:
+                stream.reconfigure(errors=before)
