@@ -19,6 +19,7 @@ from petct_cascade.stream import Reading, StudyStream, problem_of, study_loader
 from petct_cascade.volumes import without_suffix
 from petct_cascade.writing import after_writing, writing_behind
 from petct_training.errors import InputError
+from petct_training.sockets import shorten_socket_paths
 
 
 def run_each_study(
@@ -50,6 +51,7 @@ def run_each_study(
     # Failures are told below, and the engine would log them with a traceback.
     evaluator.logger.setLevel(logging.CRITICAL)
     given = cast(DataLoader, evaluator.data_loader)
+    shorten_socket_paths()
     # A mask that cannot be written must stop a strict run before the next study.
     unwritten: dict[str, Exception] = {}
     with tqdm(total=len(given), desc="segment", unit="study") as progress:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -18,12 +17,10 @@ import torch
 from tqdm import tqdm
 
 from petct_training.errors import InputError
+from petct_training.sockets import shorten_socket_paths
 
 # Why a pool broke; with the number of its processes.
 OUT_OF_MEMORY = "a process was ended from outside, most likely for lack of memory: use fewer than {number} with --num_workers"
-
-# Of the folder for temporary files, in bytes: the path of a Unix socket has at most 107, of which multiprocessing adds some 30.
-LONGEST_FOLDER = 70
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -86,10 +83,12 @@ def _context() -> BaseContext:
     """Return how processes begin, which must not be forked from this one: they would inherit the locks of PyTorch's threads.
 
     Where a server can be forked safely, it loads MONAI once for all of them, which takes several seconds of a processor, and they
-    share its memory. Elsewhere each loads it, and where the server's socket would have too long a path.
+    share its memory. Elsewhere each loads it.
     """
-    if sys.platform != "linux" or len(os.fsencode(tempfile.gettempdir())) > LONGEST_FOLDER:
+    if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
+    # The server has one.
+    shorten_socket_paths()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["monai"])
     return context

@@ -12,6 +12,7 @@ from petct_training import masks as _masks
 from petct_training import sampling as _sampling
 from petct_training import saving as _saving
 from petct_training import seen as _seen
+from petct_training import sockets as _sockets
 from petct_training import training as _training
 from petct_training.commands import command
 
@@ -30,6 +31,7 @@ make_folder = command(_files.make_folder)
 studies_of_training = command(_seen.studies_of_training)
 warn_of_seen = command(_seen.warn_of_seen)
 read_items = command(_data.read_items)
+shorten_socket_paths = command(_sockets.shorten_socket_paths)
 study_weights = command(_sampling.study_weights)
 resume = command(_saving.resume)
 train = command(_training.train)
