@@ -59,7 +59,7 @@ def _corners_of_slices(voxels: np.ndarray, axis: int) -> np.ndarray:
     for start, stop in zip(starts, [*starts[1:], len(voxels)], strict=True):
         places = voxels[start:stop][:, others].tolist()
         kept = {*_half_hull(places, range(len(places))), *_half_hull(places, range(len(places) - 1, -1, -1))}
-        corners += [start + index for index in sorted(kept)]
+        corners += [int(start) + index for index in sorted(kept)]
     return voxels[corners]
 
 

@@ -146,7 +146,7 @@ class Segmentation:
             if not stack.is_on_grid:
                 labels, lesions = stack.lesions()
                 number += lesions
-                lost += lesions - np.count_nonzero(np.unique(labels[taken]))
+                lost += lesions - int(np.count_nonzero(np.unique(labels[taken])))
         count = sum(indices.size for _, indices in parts)
         is_lost = count > outside and not mask.any()
         if is_lost:
