@@ -134,6 +134,24 @@ def test_any_label_above_zero_belongs_to_the_mask():
     assert case_metrics(reference, reference > 0, (1, 1, 1))["dice"] == 1
 
 
+@pytest.mark.parametrize("value", [0.3, 0.5, 2.0, -1.0, np.nan, np.inf, 1j])
+def test_an_array_that_is_no_mask_is_refused_and_named(value):
+    mask = np.zeros((6, 6, 6), np.uint8)
+    mask[2:4, 2:4, 2:4] = 1
+    other = np.where(mask, value, 0)
+    with pytest.raises(InputError, match=r"^the prediction holds .*: a mask is 0, and 1 inside of lesions$"):
+        case_metrics(other, mask, (1, 1, 1))
+    with pytest.raises(InputError, match=r"^the reference holds .*: a mask is 0, and 1 inside of lesions$"):
+        case_metrics(mask, other, (1, 1, 1))
+
+
+def test_a_mask_that_is_rounded_as_in_a_file_counts_as_0_and_1():
+    mask = np.zeros((6, 6, 6))
+    mask[2:4, 2:4, 2:4] = 1
+    rounded = mask * 0.99999999977 + 1e-9
+    assert case_metrics(rounded, np.roll(mask, 1, axis=0), (1, 1, 1)) == case_metrics(mask, np.roll(mask, 1, axis=0), (1, 1, 1))
+
+
 @pytest.mark.parametrize("spacing", [(1, 1), (1, 1, 0), (1, 1, -2), (1, 1, math.nan)])
 def test_impossible_spacing_is_refused(spacing):
     with pytest.raises(InputError, match="three positive numbers"):

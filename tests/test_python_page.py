@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from monai.bundle import ConfigWorkflow
 import petct_cascade.predict
 from petct_cascade.predict import load_cascade
 from petct_cascade.readouts import study_readouts
-from petct_cascade.volumes import write_volume
+from petct_cascade.volumes import read_mask, read_volume, write_volume
 from petct_training.errors import InputError
 
 EXAMPLES = re.findall(
@@ -121,6 +122,87 @@ AFFINE = las((4, 4, 5))
 def test_arrays_that_cannot_be_a_study_are_refused_with_a_sentence(cascade, arrays, sentence):
     with pytest.raises(InputError, match=sentence):
         cascade.predict(*arrays)
+
+
+METRES = np.diag([0.001, 0.001, 0.001, 1])
+SHEARED = np.array([[1, 0.5, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+FLAT = np.array([[1, -1, 0, 0], [1, -1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        (slice(None), METRES @ AFFINE),
+        (slice(None), SHEARED @ AFFINE),
+        (slice(None), FLAT @ AFFINE),
+        (slice(None), np.diag([50, 50, 50, 1]) @ AFFINE),
+        (slice(1), AFFINE),
+    ],
+    ids=["in metres", "sheared", "flat", "huge", "single slice"],
+)
+@pytest.mark.parametrize("role", ["CT", "PET"])
+def test_a_geometry_with_which_a_file_is_refused_is_refused_with_its_sentence(cascade, tmp_path, role, part, change):
+    arrays = {"CT": (CT, AFFINE), "PET": (PET, AFFINE)}
+    arrays[role] = arrays[role][0][part], change
+    image = nib.Nifti1Image(*arrays[role])
+    image.set_qform(None, 0)
+    nib.save(image, tmp_path / "a.nii")
+    with pytest.raises(InputError) as by_file:
+        read_volume(tmp_path / "a.nii")
+    with pytest.raises(InputError) as by_array:
+        cascade.predict(*arrays["CT"], *arrays["PET"])
+    assert str(by_array.value) == f"{role} {by_file.value}"
+
+
+def test_an_oblique_geometry_is_a_warning_as_of_a_file(cascade):
+    sine, cosine = np.sin(np.deg2rad(30)), np.cos(np.deg2rad(30))
+    oblique = np.array([[1, 0, 0, 0], [0, cosine, -sine, 0], [0, sine, cosine, 0], [0, 0, 0, 1]]) @ AFFINE
+    with pytest.warns(UserWarning, match="oblique") as told:
+        cascade.open(CT, oblique, PET, oblique)
+    words = "lies more than 15 degrees oblique to the body's axes: check that its orientation is right"
+    assert [str(warning.message) for warning in told] == [f"CT {words}", f"PET {words}"]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        ((CT, AFFINE, PET + 1j, AFFINE), "^PET holds values of the type complex64: give real numbers$"),
+        ((CT.astype(object), AFFINE, PET, AFFINE), "^CT holds values of the type object: give real numbers$"),
+        ((CT, AFFINE.astype(str), PET, AFFINE), "^CT's affine holds values of the type <U"),
+        ((CT[:0], AFFINE, PET[:0], AFFINE), "^CT has no voxels"),
+        ((CT, np.vstack([AFFINE[:3], [1, 2, 3, 4]]), PET, AFFINE), "^CT has an affine whose last row is not 0, 0, 0, 1"),
+        ((CT, AFFINE * np.nan, PET, AFFINE), "^CT holds values that are no numbers"),
+    ],
+)
+def test_arrays_without_real_numbers_are_refused_with_a_sentence(cascade, arrays, sentence):
+    with pytest.raises(InputError, match=sentence):
+        cascade.predict(*arrays)
+
+
+def test_tensors_and_other_orders_of_bytes_give_the_mask_of_arrays(cascade):
+    expected = cascade.predict(CT, AFFINE, PET, AFFINE)
+    assert expected.any()
+    ct, pet = torch.from_numpy(CT).float(), torch.from_numpy(PET).clone().requires_grad_()
+    np.testing.assert_array_equal(cascade.predict(ct, torch.from_numpy(AFFINE), pet, AFFINE), expected)
+    np.testing.assert_array_equal(cascade.predict(CT.astype(">i2"), AFFINE, PET.astype(">f4"), AFFINE), expected)
+    study, mask = cascade.open(CT, AFFINE, PET, AFFINE), (PET > 5).astype(np.uint8)
+    np.testing.assert_array_equal(study.segment(torch.from_numpy(mask)), study.segment(mask))
+
+
+def test_loading_moves_no_random_number_and_leaves_the_output_as_it_is(models):
+    before = sys.stdout.errors
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    load_cascade(models, profile="demo", patch_sizes=WINDOWS)
+    assert torch.equal(torch.rand(4), expected)
+    assert sys.stdout.errors == before != "backslashreplace"
+
+
+@pytest.mark.parametrize("name", ["missing.nii.gz", Path("missing.nii.gz")])
+def test_a_mask_that_cannot_be_read_is_named(name):
+    with pytest.raises(InputError, match=r"^missing\.nii\.gz does not exist in \."):
+        read_mask(name)
 
 
 def test_what_is_remarkable_is_a_warning(cascade):

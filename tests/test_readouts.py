@@ -354,6 +354,41 @@ def test_different_grids_are_refused():
         study_readouts(np.ones((2, 2, 2)), np.ones((2, 2, 3)), LAS)
 
 
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"mask": 0.3}, "^the mask holds the values 0, 0.3: a mask is 0, and 1 inside of lesions$"),
+        ({"pet": np.nan}, "^the PET holds voxels without a number"),
+        ({"pet": np.inf}, "^the PET holds voxels without a number"),
+        ({"pet": 1j}, "^the PET holds values of the type complex128: give one real number a voxel$"),
+        ({"uncertainty": np.nan}, "^the uncertainty holds voxels without a number"),
+        ({"affine": np.diag([0.002, 0.002, 0.003, 1])}, r"^the mask has a voxel spacing of .* that is not in mm"),
+        ({"affine": np.array([[2, 1, 0, 0], [0, 2, 0, 0], [0, 0, 3, 0], [0, 0, 0, 1]])}, "^the mask has axes .*sheared"),
+    ],
+)
+def test_arrays_without_sense_are_refused_and_named(changed, sentence):
+    mask = np.zeros((9, 9, 9), np.uint8)
+    mask[3:6, 3:6, 3:6] = 1
+    whole = {"mask": mask, "pet": mask * 5.0, "affine": LAS, "uncertainty": mask * 0.1}
+    ((name, value),) = changed.items()
+    given = {name: value if np.ndim(value) else np.where(mask, value, 0)}
+    assert study_readouts(**whole)["study"]["suv_max"] == 5
+    with pytest.raises(InputError, match=sentence):
+        study_readouts(**whole | given)
+
+
+def test_one_voxel_without_a_number_beside_a_lesion_is_found_and_one_far_away_changes_nothing():
+    mask = np.zeros((40, 9, 9), np.uint8)
+    mask[3:6, 3:6, 3:6] = 1
+    pet = mask * 5.0 + 1
+    expected = study_readouts(mask, pet, LAS)
+    pet[39, 8, 8] = np.nan
+    assert str(study_readouts(mask, pet, LAS)) == str(expected)
+    pet[6, 4, 4] = np.nan
+    with pytest.raises(InputError, match="in or around lesions"):
+        study_readouts(mask, pet, LAS)
+
+
 def test_files_hold_every_value_and_nothing_instead_of_nan(tmp_path):
     mask = np.zeros((9, 9, 9), np.uint8)
     mask[2, 2, 2] = mask[6, 6, 6] = 1

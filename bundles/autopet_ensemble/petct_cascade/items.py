@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from petct_cascade.lists import read_list
 from petct_cascade.problems import Problem, raise_if_any
 from petct_cascade.studies import CHANNELS, TRACERS, identity, is_inside, list_without_names
-from petct_cascade.volumes import flaw_of_suffix, read_mask, without_suffix
+from petct_cascade.volumes import as_mask, flaw_of_suffix, read_volume, without_suffix
 from petct_training.errors import InputError
 from petct_training.files import SUFFIXES, read_json, read_json_or_none
 from petct_training.folds import has_folds, held_out
@@ -245,7 +245,7 @@ def _are_images(case: str, files: Mapping[str, Path]) -> bool:
     if case in files:
         return True
     try:
-        read_mask(files[f"{case}_0000"])
+        as_mask(read_volume(files[f"{case}_0000"])[0])
     except InputError:
         return True
     return False

@@ -205,10 +205,7 @@ class LoadMaskd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
         for key in self.key_iterator(item):
-            try:
-                mask = read_mask(as_source(item[key]))
-            except InputError as error:
-                raise InputError(f"{as_source(item[key]).name} {error}") from error
+            mask = read_mask(item[key])
             item[key] = MetaTensor(torch.from_numpy(mask.array)[None], affine=torch.from_numpy(mask.affine))
         return item
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from monai.metrics import CumulativeIterationMetric
 
+from petct_cascade.volumes import zero_and_one
 from petct_training.components import labelled_components
 from petct_training.errors import InputError
 from petct_training.grids import bounding_box, spacing_of, voxel_volume_ml
@@ -37,13 +38,13 @@ COUNT_NAMES = tuple(COUNT_DEFINITIONS)
 def case_metrics(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float]) -> dict[str, float]:
     """Score one predicted mask against its reference, as the autoPET III challenge does, and lesion by lesion.
 
-    Every voxel that is not 0 belongs to the mask. A lesion is an 18-connected component; it is found when any of its voxels
-    overlaps the other mask. Source of `dice`, `fpv_ml` and `fnv_ml` and of their values for empty masks: the autoPET III
+    Of whole numbers, every voxel that is not 0 belongs to the mask. A lesion is an 18-connected component; it is found when any of
+    its voxels overlaps the other mask. Source of `dice`, `fpv_ml` and `fnv_ml` and of their values for empty masks: the autoPET III
     challenge's evaluation (https://autopet-iii.grand-challenge.org).
 
     Args:
-        prediction: predicted mask (X, Y, Z), integer or bool, on the original grid.
-        reference: reference mask (X, Y, Z), integer or bool, on the same grid.
+        prediction: predicted mask (X, Y, Z) on the original grid: integer, bool, or 0 and 1 in another type.
+        reference: reference mask (X, Y, Z) on the same grid, of such a type, too.
         spacing: voxel size along X, Y, Z in mm.
 
     Returns:
@@ -56,7 +57,8 @@ def case_metrics(prediction: np.ndarray, reference: np.ndarray, spacing: Sequenc
         lesions_reference, lesions_found, lesions_predicted, lesions_false: the numbers of components (int) behind these.
 
     Raises:
-        InputError: the masks are not three-dimensional or differ in shape, or a spacing is not a positive number.
+        InputError: the masks are not three-dimensional, differ in shape or hold other values, such as probabilities; or a spacing
+            is not a positive number.
 
     Example:
         >>> reference = np.zeros((8, 8, 8), np.uint8)
@@ -72,7 +74,7 @@ def case_metrics(prediction: np.ndarray, reference: np.ndarray, spacing: Sequenc
             "give two masks (X, Y, Z) on one grid."
         )
     voxel_ml = voxel_volume_ml(spacing)
-    prediction, reference = _as_bool(prediction), _as_bool(reference)
+    prediction, reference = as_bool("prediction", prediction), as_bool("reference", reference)
     box = bounding_box(prediction | reference)
     if box is None:
         nan = math.nan
@@ -189,9 +191,22 @@ class LesionMetrics(CumulativeIterationMetric):
         return {self.prefix + name: float(mean) for name, mean in zip(self.names, means, strict=True)}
 
 
-def _as_bool(mask: np.ndarray) -> np.ndarray:
-    """Return a mask as bool: every voxel that is not 0."""
-    return mask if mask.dtype == bool else mask != 0
+def as_bool(name: str, mask: np.ndarray) -> np.ndarray:
+    """Return a mask (X, Y, Z) as bool: of whole numbers, which may be those of lesions, every voxel that is not 0.
+
+    Args:
+        name: what it is called in a sentence.
+        mask: integer, bool, or 0 and 1 in another type.
+
+    Raises:
+        InputError: when it holds other values, such as probabilities.
+    """
+    if mask.dtype.kind in "iu":
+        return mask != 0
+    try:
+        return zero_and_one(mask)
+    except InputError as error:
+        raise InputError(f"the {name} {error}") from error
 
 
 def _component_sizes(mask: np.ndarray, overlap: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,7 @@ from petct_cascade.coarse_mask import read_named_coarse_mask
 from petct_cascade.corrections import AddCorrectionsd, EncodePointsd
 from petct_cascade.installation import ensemble_folder
 from petct_cascade.judging import judge_volumes
-from petct_cascade.volumes import Volume
+from petct_cascade.volumes import Volume, check_axes, check_shape, check_spacing, geometry_warnings
 from petct_training.errors import InputError
 from petct_training.nested import first_part
 from petct_training.options import EXPRESSIONS, check_value
@@ -30,7 +30,7 @@ from petct_training.options import EXPRESSIONS, check_value
 CONFIGS = ensemble_folder() / "configs"
 
 # A mask in place of stage 1's: on the PET's grid, or a file or volume on any grid.
-CoarseMask = np.ndarray | Volume | str | os.PathLike
+CoarseMask = np.ndarray | torch.Tensor | Volume | str | os.PathLike
 
 # Clicks: a JSON file, its content, or voxels.
 Points = str | os.PathLike | Mapping[str, Any] | Clicks
@@ -91,6 +91,9 @@ class Predictor:
                 remarkable is a Python warning.
         """
         volumes = {"ct": _volume("CT", ct, ct_affine), "pet": _volume("PET", pet, pet_affine)}
+        for volume in volumes.values():
+            for warning in geometry_warnings(volume.affine):
+                warnings.warn(f"{volume.file.name} {warning}", stacklevel=2)
         for problem in judge_volumes("array", volumes):
             if problem.error:
                 raise InputError(problem.sentence)
@@ -141,7 +144,8 @@ class OpenStudy:
             InputError: when mask or points cannot be those of the study. What is only remarkable is a Python warning.
         """
         predictor, item = self.predictor, dict(self.item)
-        if isinstance(coarse_mask, np.ndarray):
+        if isinstance(coarse_mask, (np.ndarray, torch.Tensor)):
+            coarse_mask = _as_array(coarse_mask)
             if coarse_mask.shape != self.pet.array.shape:
                 raise InputError(
                     f"coarse mask has the shape {coarse_mask.shape} and the PET {self.pet.array.shape}: give it on the PET's grid, "
@@ -194,7 +198,9 @@ def load_cascade(ckpt_dir: str | os.PathLike, profile: str = "full", **options: 
         given = _checked(options)
         parser = _parser(profile, {**given, "ckpt_dir": str(ckpt_dir)})
         require_weights(*map(parser.get_parsed_content, ("model_file", "fingerprint_file")))
-        predictor = _parsed(parser)
+        # Networks are made with random weights before they get their own: those must not move the random numbers of the caller.
+        with torch.random.fork_rng(devices=[]):
+            predictor = _parsed(parser)
         _refuse_unused(parser, given)
         check_patch_sizes(predictor.network)
         check_weights(predictor.network, parser.get_parsed_content("model_file"))
@@ -267,15 +273,34 @@ def _parser(profile: str, options: Mapping[str, Any]) -> ConfigParser:
     return parser
 
 
-def _volume(name: str, array: np.ndarray, affine: np.ndarray) -> Volume:
+def _volume(name: str, array: np.ndarray | torch.Tensor, affine: np.ndarray | torch.Tensor) -> Volume:
     """Return an array as a volume, whose name stands for its file in sentences.
 
     Raises:
-        InputError: when it is not (X, Y, Z) with an affine (4, 4), or holds what is no number.
+        InputError: when it is not (X, Y, Z) with an affine (4, 4), holds what is no number, or has a geometry with which its file
+            would be refused.
     """
-    array, affine = np.asarray(array), np.asarray(affine, dtype=np.float64)
+    array, affine = _as_array(array), _as_array(affine)
     if array.ndim != 3 or affine.shape != (4, 4):
         raise InputError(f"{name} has the shape {array.shape} and its affine {affine.shape}: give (X, Y, Z) and (4, 4)")
-    if not (np.isfinite(array).all() and np.isfinite(affine).all()):
-        raise InputError(f"{name} holds values that are no numbers (NaN or infinite): give finite ones")
-    return Volume(Path(name), array, affine)
+    for words, values in ((name, array), (f"{name}'s affine", affine)):
+        if values.dtype.kind not in "fiub":
+            raise InputError(f"{words} holds values of the type {values.dtype}: give real numbers")
+    # PyTorch knows the machine's own order of bytes only.
+    volume = Volume(Path(name), array.astype(array.dtype.newbyteorder("="), copy=False), affine.astype(np.float64))
+    try:
+        check_shape(array.shape, channels=1)
+        if not np.isfinite([*volume.limits, *volume.affine.flat]).all():
+            raise InputError("holds values that are no numbers (NaN or infinite): give finite ones")
+        if not np.array_equal(volume.affine[3], [0, 0, 0, 1]):
+            raise InputError("has an affine whose last row is not 0, 0, 0, 1: give one from voxel indices to mm")
+        check_axes(volume.affine)
+        check_spacing(volume.affine)
+    except InputError as error:
+        raise InputError(f"{name} {error}") from error
+    return volume
+
+
+def _as_array(values: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Return an array or tensor as an array; what else there is, such as nested lists, as NumPy does."""
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)

@@ -15,7 +15,8 @@ import numpy as np
 
 from petct_cascade.dicom.body_size import Body
 from petct_cascade.distances import largest_distance, largest_voxel_distance
-from petct_cascade.metrics import lesions_by_size
+from petct_cascade.metrics import as_bool, lesions_by_size
+from petct_cascade.volumes import check_axes, check_spacing
 from petct_training.errors import InputError
 from petct_training.files import write_json, write_text
 from petct_training.grids import as_affine, bounding_box, spacing_of, voxel_volume_ml
@@ -122,7 +123,7 @@ def study_readouts(
     - Centroid (mm): mean position of the lesion's voxel centres, each voxel weighing the same.
 
     Args:
-        mask: lesions (X, Y, Z), integer or bool.
+        mask: lesions (X, Y, Z): integer, bool, or 0 and 1 in another type.
         pet: body-weight SUV (X, Y, Z) on the same grid.
         affine: (4, 4) matrix from voxels to world mm (RAS, as in NIfTI); or the voxel size along X, Y, Z in mm, and centroids
             are counted from the centre of the first voxel.
@@ -137,22 +138,37 @@ def study_readouts(
         "sul_mean" and "sul_peak", too.
 
     Raises:
-        InputError: the arrays are not (X, Y, Z) on one grid, or the voxel size is impossible.
+        InputError: the arrays are not (X, Y, Z) on one grid, hold what is no mask, or no number in or around a lesion; or no
+            volume has such voxels.
     """
-    mask, pet, affine = np.asarray(mask) != 0, np.asarray(pet), as_affine(affine)
+    mask, pet, affine = as_bool("mask", np.asarray(mask)), np.asarray(pet), as_affine(affine)
     uncertainty = None if uncertainty is None else np.asarray(uncertainty)
     for name, array in (("PET", pet), ("uncertainty", uncertainty)):
         if array is not None and (mask.ndim != 3 or array.shape != mask.shape):
             raise InputError(
                 f"the mask has the shape {mask.shape} and the {name} {array.shape}: give arrays (X, Y, Z) on one grid."
             )
+        if array is not None and array.dtype.kind not in "fiub":
+            raise InputError(f"the {name} holds values of the type {array.dtype}: give one real number a voxel")
+    try:
+        check_axes(affine)
+        check_spacing(affine)
+    except InputError as error:
+        raise InputError(f"the mask {error}") from error
     spacing = spacing_of(affine)
     voxel_ml = voxel_volume_ml(spacing.tolist())
     box = bounding_box(mask)
     if box is None:
         study, lesions = _study_without_lesions(), []
     else:
-        sums = _sums_over_lesions(mask, box, pet, spacing, uncertainty)
+        # What is no number is found in the sums, without a pass over all voxels.
+        with np.errstate(invalid="ignore"):
+            sums = _sums_over_lesions(mask, box, pet, spacing, uncertainty)
+        for name, values in (("PET", sums.suv + sums.suv_peak), ("uncertainty", sums.uncertainty)):
+            if not np.isfinite(values).all():
+                raise InputError(
+                    f"the {name} holds voxels without a number (NaN or infinite) in or around lesions: give finite ones"
+                )
         centroids = (sums.indices / sums.sizes[:, None]) @ affine[:3, :3].T + affine[:3, 3]
         study = _study_row(sums, centroids, voxel_ml) | {"dmax_voxels_mm": largest_voxel_distance(mask[box], affine)}
         lesions = _lesion_rows(sums, centroids, voxel_ml, with_uncertainty=uncertainty is not None)

@@ -21,7 +21,7 @@ from petct_cascade.problems import Problem
 from petct_cascade.readouts import reference_lesions, study_readouts
 from petct_cascade.report.scenes import StudyImages
 from petct_cascade.report.study_parts import StudyPage
-from petct_cascade.volumes import Source, Volume, as_source, check_grid, read_mask, read_volume
+from petct_cascade.volumes import Source, Volume, as_mask, as_source, check_grid, read_volume
 from petct_training.errors import InputError, boolean
 
 
@@ -119,7 +119,7 @@ def do_study(task: StudyTask) -> Results:
     case, label = task.item["case"], task.item.get("label")
     source = as_source(label) if label else None
     try:
-        reference = None if source is None else read_mask(source)
+        reference = None if source is None else as_mask(read_volume(source)[0])
     except InputError as error:
         results.problems.append(Problem(case, source, f"of the references {error}", error=True))
         return results
@@ -143,7 +143,7 @@ def _score_models(task: StudyTask, reference: Volume | None, results: Results) -
     primary = None
     for model, file in task.predictions.items():
         try:
-            prediction = read_mask(file)
+            prediction = as_mask(read_volume(file)[0])
             if reference is not None:
                 results.rows.append(score_row(task.item, model, prediction, reference))
         except InputError as error:

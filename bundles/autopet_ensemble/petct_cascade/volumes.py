@@ -199,13 +199,17 @@ def _read_metaimage(file: Path, channels: int) -> tuple[Volume, list[str]]:
     return Volume(file, array, affine), geometry_warnings(affine)
 
 
-def read_mask(file: Path | Source) -> Volume:
+def read_mask(file: str | os.PathLike | Source) -> Volume:
     """Read a mask, as `as_mask` returns it.
 
     Raises:
-        InputError: as `read_volume`, and when it holds other values than 0 and 1.
+        InputError: as `read_volume`, and when it holds other values than 0 and 1; the message begins with the file's name.
     """
-    return as_mask(read_volume(file)[0])
+    source = as_source(file)
+    try:
+        return as_mask(read_volume(source)[0])
+    except InputError as error:
+        raise InputError(f"{source.name} {error}") from error
 
 
 def check_container(file: Path) -> None:
@@ -401,14 +405,33 @@ def as_mask(volume: Volume) -> Volume:
     """
     array = volume.array
     low, high = volume.limits
-    in_range = low >= -MASK_TOLERANCE and high <= 1 + MASK_TOLERANCE
     # Of whole numbers the limits tell, in a fraction of the time.
-    if in_range and (array.dtype.kind in "iu" or (np.abs(array - np.round(array)) <= MASK_TOLERANCE).all()):
-        rounded = array if array.dtype.kind in "iu" else np.round(array)
-        return replace(volume, array=rounded.astype(np.uint8, copy=False))
-    values = np.unique(array)
-    numbers = ", ".join(f"{value:.7g}" for value in values[:4]) + (", ..." if len(values) > 4 else "")
-    raise InputError(f"holds the values {numbers}: a mask is 0, and 1 inside of lesions")
+    if array.dtype.kind in "iu" and low >= 0 and high <= 1:
+        return replace(volume, array=array.astype(np.uint8, copy=False))
+    return replace(volume, array=zero_and_one(array).view(np.uint8))
+
+
+def zero_and_one(array: np.ndarray) -> np.ndarray:
+    """Return an array (X, Y, Z) of 0 and 1, up to rounding, as bool.
+
+    Raises:
+        InputError: when it holds other values; the message is the end of a sentence that begins with the array's name.
+    """
+    if array.dtype == bool:
+        return array
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"holds values of the type {array.dtype}: a mask is 0, and 1 inside of lesions")
+    # Few voxels are not 0, and these alone are looked at again.
+    mask = array != 0
+    marked = array[mask]
+    rounded = np.round(marked)
+    # NaN is equal to nothing, and so another value.
+    if not (np.isclose(marked, rounded, rtol=0, atol=MASK_TOLERANCE) & ((rounded == 0) | (rounded == 1))).all():
+        values = np.unique(array)
+        numbers = ", ".join(f"{value:.7g}" for value in values[:4]) + (", ..." if len(values) > 4 else "")
+        raise InputError(f"holds the values {numbers}: a mask is 0, and 1 inside of lesions")
+    mask[mask] = rounded == 1
+    return mask
 
 
 def check_grid(volume: Volume, other: Volume, name: str) -> None:
