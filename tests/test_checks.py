@@ -17,6 +17,7 @@ import torch
 from helpers import BUNDLES, NETWORKS, STAGE1, STAGE2, of_weights, parser_of, write_nifti
 from monai.bundle import ConfigWorkflow
 
+from petct_cascade.monai_label import TakeRequestd
 from petct_training import checks
 from petct_training.data import read_items
 from petct_training.errors import InputError
@@ -226,6 +227,12 @@ def test_a_fingerprint_belongs_to_the_weights_that_it_names_or_to_any_where_it_n
             checks.fingerprint_of(weights, beside)
         # A bundle without weights is opened for its transforms.
         assert checks.fingerprint_of(tmp_path / "none.pt", beside) == foreign
+
+
+def test_a_missing_fingerprint_is_one_sentence_where_nothing_else_has_looked_for_it(tmp_path):
+    (tmp_path / "model.pt").touch()
+    with pytest.raises(InputError, match=r"fingerprint\.json is missing: train again, or copy it from where the weights come$"):
+        TakeRequestd(tmp_path / "model.pt", tmp_path / "fingerprint.json")
 
 
 @pytest.mark.parametrize(

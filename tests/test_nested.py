@@ -34,6 +34,7 @@ def check(**given):
         ("train::step::0", "train has no step: did you mean steps?"),
         ("train#step#0", "train has no step: did you mean steps?"),
         ("train::steps::2", "train::steps has 2 entries, which count from 0"),
+        ("train::steps::-3", "train::steps has 2 entries, which count from 0"),
         ("train::steps::first", "train::steps has 2 entries, which count from 0"),
         ("amp::on", "amp has no parts"),
         ("noise::probb", "RandGaussianNoised takes no probb: did you mean prob?"),
@@ -57,6 +58,8 @@ def test_a_part_that_is_not_there_is_refused_with_what_there_is(name, said):
         # An argument that the config leaves as it is, and what MONAI reads itself.
         {"noise::std": 0.2, "noise::_disabled_": True},
         {"train::steps::0": "@other", "train::steps::1::transforms": []},
+        # MONAI counts from the end, too.
+        {"train::steps::-2": "@other", "train::steps::-1::transforms": []},
         # What takes any argument, and what only the run knows.
         {"train::anything::more": 1, "own::more": 1},
         # A part that is read: as one of a dictionary, or because another option names it.

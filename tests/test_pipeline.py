@@ -17,7 +17,7 @@ from monai.bundle import ConfigParser
 from petct_cascade import method, pipeline
 from petct_cascade.commands import run_pipeline
 from petct_cascade.preparation import DATA_SET
-from petct_training.claims import Claims
+from petct_training.claims import Claims, training_in
 from petct_training.errors import InputError
 from petct_training.options import BEYOND_THE_PAPER
 from petct_training.records import Plan, Records
@@ -232,6 +232,17 @@ def test_an_interrupted_training_whose_state_was_deleted_begins_anew(run, tmp_pa
     (tmp_path / "work/models/autopet_stage1_dynunet/last.pt").unlink()
     assert run(after_an_epoch=[first]).ran == [(first, False)]
     assert run().ran[0] == (first, True)
+
+
+def test_the_state_of_a_training_that_a_killed_pipeline_has_left_running_is_none_of_other_options(run, tmp_path):
+    first, folder = ALL[1], tmp_path / "work/models/autopet_stage1_dynunet"
+    run(after_an_epoch=[first])
+    with training_in(folder):
+        refused = run(max_epochs=7)
+    assert refused.names == []
+    assert "another training runs in this folder at the moment: wait for it" in refused.end
+    (folder / "last.pt").write_text("the last epoch of the training that went on")
+    assert run(max_epochs=7).ran[0] == (first, False)
 
 
 def test_a_wrong_option_costs_no_finished_training(run):

@@ -662,6 +662,7 @@ def test_raw_labels_in_the_prepared_folder_are_never_replaced(tmp_path):
     with pytest.raises(InputError, match=r"labels/c0\.nii is no result of this program, and is not replaced"):
         prepare(tmp_path / "DATA/images", tmp_path / "DATA")
     assert {file: file.read_bytes() for file in (tmp_path / "DATA").rglob("*") if file.is_file()} == before
+    assert {place.name for place in (tmp_path / "DATA").iterdir()} == {"images", "labels"}
 
 
 def test_another_programs_datalist_is_never_replaced(tmp_path):

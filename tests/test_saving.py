@@ -13,6 +13,7 @@ from ignite.engine import Engine
 from ignite.metrics import Metric
 from monai.engines import Evaluator
 
+from petct_training.claims import training_in
 from petct_training.errors import InputError
 from petct_training.saving import BestWeights, LastState, remembered, resume, save, save_weights, set_aside
 
@@ -147,6 +148,27 @@ def test_a_training_that_was_killed_between_its_best_weights_and_their_fingerpri
     (tmp_path / "models/fingerprint.json").unlink()
     assert "of epoch 1: dice 0.5000" in again(best, tmp_path / "models/last.pt").summary(), "the second epoch is trained again"
     assert json.loads((tmp_path / "models/fingerprint.json").read_text()) == of_weights(FINGERPRINT, tmp_path / "models/model.pt")
+
+
+def test_weights_remember_the_studies_of_their_training_also_where_these_are_known_less_well_when_it_goes_on(tmp_path):
+    (tmp_path / "data.json").write_text(json.dumps(FINGERPRINT))
+    (tmp_path / "models").mkdir()
+    files = tmp_path / "models/model.pt", tmp_path / "data.json"
+    first = BestWeights(network(), *files, metric="dice", trained_on=["a", "b"])
+    validate(first, 0.5, 1)
+    LastState({**state(), "best": first}, tmp_path / "models/last.pt", FINGERPRINT)(Engine(lambda engine, batch: None))
+    objects = {**state(), "best": BestWeights(network(), *files, metric="dice", trained_on=["a"])}
+    assert resume(True, tmp_path / "models/last.pt", objects, FINGERPRINT, max_epochs=5)
+    for _ in range(2):
+        assert json.loads((tmp_path / "models/fingerprint.json").read_text())["trained_on"] == ["a", "b"]
+        validate(objects["best"], 0.6, 2)
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_nothing_is_read_in_a_folder_where_another_training_runs(best, tmp_path, goes_on):
+    (tmp_path / "models/last.pt").write_text("half written")
+    with training_in(tmp_path / "models"), pytest.raises(InputError, match="another training runs in this folder at the moment"):
+        resume(goes_on, tmp_path / "models/last.pt", state(), FINGERPRINT, max_epochs=5)
 
 
 def test_a_training_without_best_weights_so_far_takes_none_of_an_earlier_one_for_its_own(best, tmp_path):

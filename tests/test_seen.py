@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from dicom_writer import Person, Variant, small_study, write_tcia
-from helpers import BUNDLES, NAMES, STAGE1, make_cascade, networks_of, of_weights, write_study
+from helpers import BUNDLES, NAMES, STAGE1, make_cascade, networks_of, of_weights, parser_of, write_study
 from monai.bundle import ConfigWorkflow
 
 from petct_cascade import commands
@@ -118,6 +118,16 @@ def test_studies_without_names_are_warned_of_without_names(raw, data, tmp_path, 
     said = capsys.readouterr().out
     assert "warning: 4 of 5 studies were in the training of these weights" in said
     assert "secret" not in said
+
+
+def test_studies_that_monai_label_puts_in_the_place_of_the_data_sets_are_not_taken_for_these(data):
+    parser = parser_of(STAGE1, "train", "demo")
+    parser["dataset_dir"] = str(data)
+    assert len(parser.get_parsed_content("validate::best").trained_on) == 4
+    parser = parser_of(STAGE1, "train", "demo")
+    parser["dataset_dir"] = str(data)
+    parser["train::dataset::data"] = [{"image": "image.nii", "label": "label.nii"}]
+    assert parser.get_parsed_content("validate::best").trained_on == []
 
 
 def test_other_studies_of_the_same_names_are_not_warned_of(raw, data, tmp_path, capsys):

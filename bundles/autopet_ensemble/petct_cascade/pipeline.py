@@ -22,7 +22,7 @@ from monai.bundle import ConfigParser
 from petct_cascade.children import child, ending_children, environment, exit_code, run_child
 from petct_cascade.command_line import shell_line
 from petct_cascade.method import ENSEMBLE, NETWORKS, SET_BY_METHOD, Method, Step, options_of_network, plan
-from petct_training.claims import Claims
+from petct_training.claims import Claims, check_no_training
 from petct_training.commands import SOME_FAILED
 from petct_training.errors import InputError, SomeFailedError
 from petct_training.files import make_folder, read_json, relative_path, write_json
@@ -63,7 +63,8 @@ def run_unless_done(step: Step, record: Path, beside: bool = False, share: Mappi
         share: its share of the machine, see `shares_of_trainings`; None for all of it.
 
     Raises:
-        InputError: when the command ends with another exit code than 0, or 3: done, except for some studies; or without its result.
+        InputError: when the command ends with another exit code than 0, or 3: done, except for some studies; or without its result;
+            or when another training runs in the folder of its weights.
     """
     state = step.state()
     known: dict[str, Any] = read_json(record) if record.is_file() else {}
@@ -76,6 +77,9 @@ def run_unless_done(step: Step, record: Path, beside: bool = False, share: Mappi
     begun = known.get("state") == state and "outputs" not in known
     resume = begun and last is not None and last != known.get("last_before")
     before = known.get("last_before") if resume else last
+    if step.last is not None:
+        # Of a killed pipeline; its state must not pass for one of this step.
+        check_no_training(step.last.parent)
     write_json(record, {"state": state, "last_before": before, "finished": finished})
     arguments = step.arguments(resume=resume)
     print(f"$ {shell_line(['cd', str(relative_path(step.bundle))])} && {shell_line(['python', *arguments])}", flush=True)
@@ -141,7 +145,8 @@ def shares_of_trainings(num_gpus: int, parallel_trainings: int) -> list[dict[str
 
 
 def check_options_of_steps(method: Method) -> None:
-    """Refuse options of preparing and training that their commands do not know, or that the method sets itself, before any runs.
+    """Refuse options of preparing and training that the method sets itself, and of training that its commands do not know, before
+    any runs.
 
     Else a step would make its result elsewhere, or from something else, and those after it would take what lies in the work folder
     for it.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def prepare(studies: str | os.PathLike, dataset_dir: str | os.PathLike, options:
     found, problems = find_studies(source, labels=True, allow_outside=options.allow_outside, dicom=options.dicom)
     root = _folder_of(found, source) if source.is_dir() else source.parent
     refusal = f"{dataset_dir}: another preparation writes to this folder at the moment: wait for it, or name another folder"
-    with Claims(dataset_dir, OWN).holding("preparation", refusal):
+    with _without_traces(dataset_dir / OWN), Claims(dataset_dir, OWN).holding("preparation", refusal):
         if any(isinstance(study.pet, DicomSource) for study in found):
             root = dataset_dir / CONVERTED
             found, unreadable = convert_found(found, root, options.strict, options.num_workers)
@@ -90,6 +91,17 @@ def prepare(studies: str | os.PathLike, dataset_dir: str | os.PathLike, options:
             "correct them, or name them with --exclude",
             errors,
         )
+
+
+@contextlib.contextmanager
+def _without_traces(folder: Path) -> Iterator[None]:
+    """Take an empty folder away after a refusal: it may be in a folder of somebody else."""
+    try:
+        yield
+    except InputError:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        raise
 
 
 def _folder_of(studies: Sequence[Study], source: Path) -> Path:

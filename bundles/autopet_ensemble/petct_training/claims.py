@@ -16,6 +16,9 @@ from petct_training.records import RECORDS, SeveralFiles
 
 Study = TypeVar("Study")
 
+# What a training claims in the folder of its weights.
+TRAINING = "training"
+
 
 def share_of(studies: Sequence[Study], part: int, of: int, size: Callable[[Study], float]) -> list[Study]:
     """Return the studies that one of several processes does, in their order.
@@ -134,3 +137,26 @@ class Claims:
         with contextlib.suppress(OSError):
             os.unlink(lock.lock_file)
         lock.release()
+
+
+def training_in(folder: str | os.PathLike) -> contextlib.AbstractContextManager[None]:
+    """Hold around a block the claim of a training on the folder of its weights.
+
+    Raises:
+        InputError: when another training runs in the folder.
+    """
+    return Claims(folder, "").holding(TRAINING, _another_training(folder))
+
+
+def check_no_training(folder: str | os.PathLike) -> None:
+    """See that no other training runs in a folder of weights, before anything that it writes is read.
+
+    Raises:
+        InputError: when one does.
+    """
+    if Claims(folder, "").is_claimed(TRAINING):
+        raise InputError(_another_training(folder))
+
+
+def _another_training(folder: str | os.PathLike) -> str:
+    return f"{folder}: another training runs in this folder at the moment: wait for it, or name another folder"

@@ -14,11 +14,13 @@ from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint
 
 from petct_training.checks import check_fit
+from petct_training.claims import check_no_training
 from petct_training.errors import InputError, cannot_write
 from petct_training.files import LAST, atomic, read_json, read_json_or_none, write_json
 from petct_training.folds import remembering
 from petct_training.processes import rank
 from petct_training.records import OF_WEIGHTS, digest_of
+from petct_training.seen import TRAINED_ON
 from petct_training.weights import check_state, read_weights
 
 # File beside weights that says which of them come from files of others.
@@ -98,10 +100,13 @@ class BestWeights(Checkpoint):
         network = self.to_save["network"]
         check_state(getattr(network, "module", network), read_weights(self.model_file, remedy), self.model_file, remedy)
         beside = self.model_file.parent / "fingerprint.json"
-        own = {**self._fingerprint(), OF_WEIGHTS: digest_of(self.model_file)}
         found = read_json_or_none(beside)
+        # Which studies these were is known less well once the files have been moved from which they were made.
+        if isinstance(found, dict):
+            self.trained_on = sorted({*self.trained_on, *(found.get(TRAINED_ON) or ())})
+        own = {**self._fingerprint(), OF_WEIGHTS: digest_of(self.model_file)}
         # That of an earlier version says less.
-        if found is not None and (not isinstance(found, dict) or {**own, **found} != own):
+        if found is not None and (not isinstance(found, dict) or {**own, **found, TRAINED_ON: None} != {**own, TRAINED_ON: None}):
             raise InputError(f"{beside} is not that of the training, nor are the weights beside it: {remedy}")
         if found != own:
             write_json(beside, own)
@@ -316,8 +321,11 @@ def resume(
 
     Raises:
         InputError: when the state is damaged, or that of another network, fingerprint, number of epochs or of steps, of other
-            options of the optimiser, or of others that go beyond the paper; or when the best weights so far are not there.
+            options of the optimiser, or of others that go beyond the paper; when the best weights so far are not there; or when
+            another training runs in the folder, also where this one begins anew.
     """
+    if rank() == 0:
+        check_no_training(Path(file).parent)
     if not resume or not os.path.isfile(file):
         return False
     damaged = "it is damaged, or no state of a training; delete it, and the training begins anew"

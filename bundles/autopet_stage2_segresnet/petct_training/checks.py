@@ -104,10 +104,12 @@ def fingerprint_of(model_file: str | os.PathLike, fingerprint_file: str | os.Pat
         fingerprint_file: the fingerprint beside them.
 
     Raises:
-        InputError: when it is damaged, or belongs to other weights.
+        InputError: when it is missing or damaged, or belongs to other weights.
     """
     try:
         fingerprint = read_json(fingerprint_file)
+    except FileNotFoundError as error:
+        raise InputError(f"{fingerprint_file} is missing: {COPY}") from error
     except ValueError as error:
         raise InputError(f"{fingerprint_file} is not valid JSON ({error}): {COPY}") from error
     if not isinstance(fingerprint, dict):

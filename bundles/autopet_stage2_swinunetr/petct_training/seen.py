@@ -25,7 +25,7 @@ def studies_of_training(items: Iterable[Item], dataset_dir: str | os.PathLike) -
     Names are not kept, since weights travel, and a patient's number can be guessed from a digest of it; voxels cannot.
 
     Args:
-        items: the studies, with "case".
+        items: the studies; of those without "case", as MONAI Label puts in the place of the data set's, nothing is remembered.
         dataset_dir: the prepared data set, whose records know the files of which each study was made; of those that it does not
             know nothing is remembered.
 
@@ -33,7 +33,7 @@ def studies_of_training(items: Iterable[Item], dataset_dir: str | os.PathLike) -
         Digits of the SHA-256 of each PET's file, and where that was converted from DICOM, of its series, too; sorted.
     """
     records = Records(Path(dataset_dir), "")
-    return sorted({digest[:DIGITS] for item in items for digest in _digests_of(item["case"], records)})
+    return sorted({digest[:DIGITS] for item in items if "case" in item for digest in _digests_of(item["case"], records)})
 
 
 def warn_of_seen(items: Iterable[Item], dataset_dir: str | os.PathLike, fingerprint_file: str | os.PathLike) -> None:

@@ -19,7 +19,7 @@ from monai.engines import Evaluator
 from monai.handlers import StatsHandler, ValidationHandler
 from monai.utils import set_determinism
 
-from petct_training.claims import Claims
+from petct_training.claims import training_in
 from petct_training.errors import InputError
 from petct_training.processes import rank
 from petct_training.saving import BestWeights, set_aside
@@ -192,10 +192,7 @@ def train(trainer: Engine, max_epochs: int, best: BestWeights, resume: bool = Fa
 
 def _alone_in(folder: Path) -> contextlib.AbstractContextManager[None]:
     """Keep other trainings out of a folder of weights. Only the first process does: the others are of the same training."""
-    if rank() > 0:
-        return contextlib.nullcontext()
-    refusal = f"{folder}: another training runs in this folder at the moment: wait for it, or name another folder"
-    return Claims(folder, "").holding("training", refusal)
+    return contextlib.nullcontext() if rank() > 0 else training_in(folder)
 
 
 @contextlib.contextmanager

@@ -124,7 +124,7 @@ def _has(place: object, part: str) -> bool:
     """Whether a dictionary or list of a config has a part."""
     if isinstance(place, dict):
         return part in place
-    return isinstance(place, list) and part.isdecimal() and int(part) < len(place)
+    return isinstance(place, list) and part.removeprefix("-").isdecimal() and -len(place) <= int(part) < len(place)
 
 
 def _value_at(config: object, path: Sequence[str]) -> Any:
