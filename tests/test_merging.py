@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import zoo
-from helpers import BUNDLES, ENSEMBLE, STAGE2, MergingOfMonai14, needs_shared, parser_of
+from helpers import BUNDLES, ENSEMBLE, STAGE2, MergingOfMonai14, needs_shared, of_weights, parser_of
 from monai.bundle import ConfigWorkflow
 from monai.networks.nets import SwinUNETR
 from monai.networks.nets.swin_unetr import PatchMerging
@@ -189,10 +189,12 @@ def test_import_says_where_weights_come_from_and_leaves_those_of_the_plain_netwo
 def test_assembling_tells_imported_weights_from_trained_ones(published, image, tmp_path):
     _, models = imported(published, tmp_path)
     # A training has replaced the weights beside which the import is told.
-    trained = small()
-    torch.save(trained.state_dict(), models / "SwinUNETR/published/model.pt")
+    trained, folder = small(), models / "SwinUNETR/published"
+    torch.save(trained.state_dict(), folder / "model.pt")
+    fingerprint = of_weights(json.loads((folder / "fingerprint.json").read_text()), folder / "model.pt")
+    (folder / "fingerprint.json").write_text(json.dumps(fingerprint))
     cascade = cascade_of(small(OctantPatchMerging))
-    assemble(cascade, {"stage1": models / "stage1", "SwinUNETR": models / "SwinUNETR/published"}, models / "ensemble")
+    assemble(cascade, {"stage1": models / "stage1", "SwinUNETR": folder}, models / "ensemble")
     assert list(json.loads((models / "ensemble/sources.json").read_text())["imported"]) == ["stage1"]
     assert_same_outputs(cascade.members["SwinUNETR"].network, trained, image)
 
