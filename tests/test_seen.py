@@ -16,7 +16,6 @@ from monai.bundle import ConfigWorkflow
 
 from petct_cascade import commands
 from petct_cascade.assemble import assemble
-from petct_cascade.evaluation import warn_of_seen as warn_of_seen_studies
 from petct_cascade.preparation import PrepareOptions
 from petct_cascade.prepare import prepare
 from petct_training.data import read_items
@@ -66,7 +65,7 @@ def evaluate(fingerprint: Path, output: Path, **options):
     selection = commands.select_labelled(fingerprint_file=fingerprint, output_dir=output, **options)
     for item in selection.items:
         selection.masks.records.begin(selection.masks.plan(item))
-    warn_of_seen_studies(selection.items, selection.masks.records, fingerprint)
+    warn_of_seen([item for item in selection.items if "fold" not in item], output, fingerprint)
     return selection
 
 

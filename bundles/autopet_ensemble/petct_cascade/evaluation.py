@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,7 @@ from petct_cascade.study_results import ResultStream, StudyResults
 from petct_cascade.tasks import ReadoutOptions, StudyTask, words_if_hidden
 from petct_training.errors import InputError
 from petct_training.files import make_folder
-from petct_training.records import Records
-from petct_training.seen import warn_of_digests
+from petct_training.seen import warn_of_seen
 
 
 def evaluate(
@@ -89,28 +88,11 @@ def evaluate(
             good = [item for item in items if item["case"] not in failed]
             made.keep_only(item["case"] for item in good)
             kept.keep_only([item["case"] for item in good])
-            warn_of_seen(good, made.records, fingerprint_file)
+            # Of a fold, those networks answer that hold it out.
+            warn_of_seen([item for item in good if "fold" not in item], made.records.folder, fingerprint_file)
             score_studies(items, masks, output_dir, options, seed=seed, kind=made.records.kind, known=[*errors, *told])
         finally:
             keeper.claims.release(SUMMARY)
-
-
-def warn_of_seen(items: Iterable[Mapping[str, Any]], records: Records, fingerprint_file: str | os.PathLike) -> None:
-    """Warn of studies that were in the training of the weights.
-
-    Studies of a fold are not looked at: those networks answer which hold it out.
-
-    Args:
-        items: the studies that are scored.
-        records: of their masks, which know their files by content.
-        fingerprint_file: the fingerprint beside the weights.
-    """
-    digests = {}
-    for item in items:
-        if "fold" not in item:
-            pet = ((records.read(item["case"]) or {}).get("sources") or {}).get("pet") or {}
-            digests[item["case"]] = [pet["sha256"]] if pet.get("sha256") else []
-    warn_of_digests(digests, fingerprint_file)
 
 
 def _tasks_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from petct_training.data import Item
@@ -36,33 +36,22 @@ def studies_of_training(items: Iterable[Item], dataset_dir: str | os.PathLike) -
     return sorted({digest[:DIGITS] for item in items if "case" in item for digest in _digests_of(item["case"], records)})
 
 
-def warn_of_seen(items: Iterable[Item], dataset_dir: str | os.PathLike, fingerprint_file: str | os.PathLike) -> None:
-    """Warn of studies of a prepared data set that are going to be scored, and were in the training of the weights.
+def warn_of_seen(items: Iterable[Item], folder: str | os.PathLike, fingerprint_file: str | os.PathLike) -> None:
+    """Warn of studies that are scored, and were in the training of the weights. The first process does.
 
     Args:
         items: the studies, with "case".
-        dataset_dir: the prepared data set.
+        folder: the prepared data set, or the folder of an evaluation's masks: its records know the files of each study.
         fingerprint_file: the fingerprint beside the weights.
     """
-    records = Records(Path(dataset_dir), "")
-    warn_of_digests({item["case"]: _digests_of(item["case"], records) for item in items}, fingerprint_file)
-
-
-def warn_of_digests(digests: Mapping[str, Iterable[str]], fingerprint_file: str | os.PathLike) -> None:
-    """Warn of studies that are going to be scored, and were in the training of the weights. The first process does.
-
-    Args:
-        digests: SHA-256 of each study's PET by the study's case.
-        fingerprint_file: the fingerprint beside the weights.
-    """
-    known = seen_by(fingerprint_file)
-    seen = [case for case, own in digests.items() if any(digest[:DIGITS] in known for digest in own)]
+    known, records, cases = seen_by(fingerprint_file), Records(Path(folder), ""), [item["case"] for item in items]
+    seen = [case for case in cases if any(digest[:DIGITS] in known for digest in _digests_of(case, records))] if known else []
     if seen and rank() == 0:
         more = f" and {len(seen) - MOST_NAMES} more" if len(seen) > MOST_NAMES else ""
         has_folds = HELD_OUT in (read_json_or_none(fingerprint_file) or {})
         instead = ", or evaluate the prepared data set, of which each fold answers for what it has not seen" if has_folds else ""
         print(
-            f"warning: {len(seen)} of {len(digests)} studies were in the training of these weights, and their scores say nothing "
+            f"warning: {len(seen)} of {len(cases)} studies were in the training of these weights, and their scores say nothing "
             f"of new patients: {', '.join(seen[:MOST_NAMES])}{more}; leave them out{instead}",
             flush=True,
         )
@@ -78,11 +67,14 @@ def seen_by(fingerprint_file: str | os.PathLike) -> set[str]:
 
 
 def _digests_of(case: str, records: Records) -> list[str]:
-    """Return the SHA-256 of a prepared study's PET, and of the DICOM series from which that was converted."""
+    """Return the SHA-256 of a study's PET, and of the DICOM series from which that was converted."""
     pet = ((records.read(case) or {}).get("sources") or {}).get("pet") or {}
     digest = pet.get("sha256")
     if not digest:
         return []
+    if "path" not in pet:
+        # Of an evaluation without names.
+        return [digest]
     # As `petct_cascade.convert` leaves it: the volume in a folder of its own kind, and beside this the records.
     conversion = read_record((records.folder / pet["path"]).parent.parent / RECORDS / f"{case}.json") or {}
     is_its_source = any(state["sha256"] == digest for state in (conversion.get("written") or {}).values())
